@@ -1,0 +1,21 @@
+//! One local daemon that finds the model servers on this machine and answers
+//! for all of them, with failover. `ARCHITECTURE.md` is the map of the rooms.
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod dialect;
+pub mod failover;
+pub mod fault;
+pub mod generate;
+pub mod kind;
+pub mod registry;
+pub mod route;
+pub mod scan;
+pub mod server;
+pub mod service;
+pub mod simulate;
+pub mod stats;
+pub mod store;
+pub mod upstream;
+pub mod wire;
