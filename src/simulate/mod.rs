@@ -364,24 +364,25 @@ mod tests {
 
     #[tokio::test]
     async fn every_fault_spoils_the_answer_before_or_after_some_words() {
-        for fault in Fault::ALL.iter().copied().filter(|fault| fault.strikes() != Strikes::Never) {
-            for shape in [Shape::Vllm, Shape::Ollama, Shape::LlamaCpp] {
-                for after in [0, 3] {
-                    let plan = Plan::Always(fault);
-                    let server =
-                        Simulated::start(shape, Script { plan, after, ..Script::default() }).await.unwrap();
-                    for stream in [true, false] {
-                        let got = match ask(&server, stream).await {
-                            Ok((200, body)) => words(stream, &body),
-                            Ok((status, _)) => Err(format!("status {status}")),
-                            Err(error) => Err(error.to_string()),
-                        };
-                        assert!(got.is_err(), "{fault} {shape:?} stream {stream} after {after}: {got:?}");
-                    }
-                    assert_eq!(server.counts().served, 0, "{fault}");
-                }
-            }
+        let faults = Fault::ALL.iter().copied().filter(|fault| fault.strikes() != Strikes::Never);
+        let cases =
+            faults.flat_map(|fault| [Shape::Vllm, Shape::Ollama, Shape::LlamaCpp].map(|it| (fault, it)));
+        let checks = cases.flat_map(|(fault, shape)| [0, 3].map(|after| spoils(fault, shape, after)));
+        futures_util::future::join_all(checks).await;
+    }
+
+    async fn spoils(fault: Fault, shape: Shape, after: usize) {
+        let script = Script { plan: Plan::Always(fault), after, ..Script::default() };
+        let server = Simulated::start(shape, script).await.unwrap();
+        for stream in [true, false] {
+            let got = match ask(&server, stream).await {
+                Ok((200, body)) => words(stream, &body),
+                Ok((status, _)) => Err(format!("status {status}")),
+                Err(error) => Err(error.to_string()),
+            };
+            assert!(got.is_err(), "{fault} {shape:?} stream {stream} after {after}: {got:?}");
         }
+        assert_eq!(server.counts().served, 0, "{fault}");
     }
 
     #[tokio::test]
