@@ -37,6 +37,8 @@
 
 mod budget;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
@@ -88,7 +90,7 @@ pub struct Policy {
     pub caller: Option<Duration>,
     /// Whether the caller takes the answer as it comes.
     pub stream: bool,
-    /// The most sends.
+    /// The most sends; the first is always made.
     pub sends: u32,
     /// How often a server that is alone may be tried again after a fault of its own.
     pub rests: u32,
