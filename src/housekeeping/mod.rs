@@ -1,0 +1,200 @@
+//! The one owner of what is known: registry, statistics, recent requests.
+//!
+//! Everyone reports here what happened and reads snapshots from here; nobody
+//! else holds a registry. What changes goes to the feed and to the store, both
+//! without waiting: the request path never waits for a disk. Decisions are the
+//! pure rooms' own; this room only keeps them under a lock for a few lines.
+
+mod feed;
+mod traffic;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{Notify, broadcast},
+    time::Instant,
+};
+
+pub use self::{
+    feed::{Event, Follow},
+    traffic::{InFlight, Traffic},
+};
+use crate::{
+    fault::Fault,
+    generate::Outcome,
+    registry::{Change, Hint, Now, Registry, Snapshot},
+    scan::Watch,
+    server::{Endpoint, KindId, ServerId, Sighting, Source},
+    stats::{Query, Stats},
+    store::Store,
+    upstream::{Key, Keys},
+};
+
+/// How many finished requests can be looked up.
+const RECENT: usize = 1_000;
+/// How long figures may wait before they go to the store: one write for many requests.
+const FIGURES_EVERY: Duration = Duration::from_millis(500);
+/// Changes that a slow follower of the feed may lag behind before it is given the whole state again.
+const FEED_LAG: usize = 256;
+
+/// Everything that is known, under its locks.
+pub struct Housekeeping {
+    registry: Mutex<Registry>,
+    snapshot: ArcSwap<Snapshot>,
+    stats: Mutex<Figures>,
+    recent: Mutex<VecDeque<Arc<Outcome>>>,
+    traffic: Traffic,
+    keys: Keys,
+    kinds_off: BTreeSet<KindId>,
+    feed: broadcast::Sender<Arc<Event>>,
+    store: Store,
+    tracking: bool,
+    due: Notify,
+    unsaved: Notify,
+}
+
+#[derive(Default)]
+struct Figures {
+    stats: Stats,
+    touched: BTreeSet<Vec<u8>>,
+}
+
+/// What housekeeping is told at the start.
+pub struct Furnishing {
+    /// Servers as they were stored, or an empty registry.
+    pub registry: Registry,
+    /// Statistics as they were stored.
+    pub stats: Stats,
+    /// Where both are kept.
+    pub store: Store,
+    /// Keys of servers.
+    pub keys: Keys,
+    /// Kinds that the person switched off.
+    pub kinds_off: BTreeSet<KindId>,
+    /// Whether outcomes may be stored.
+    pub tracking: bool,
+}
+
+impl Housekeeping {
+    /// Takes over what was stored.
+    pub fn new(it: Furnishing) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: ArcSwap::new(it.registry.snapshot()),
+            registry: Mutex::new(it.registry),
+            stats: Mutex::new(Figures { stats: it.stats, touched: BTreeSet::new() }),
+            recent: Mutex::new(VecDeque::new()),
+            traffic: Traffic::default(),
+            keys: it.keys,
+            kinds_off: it.kinds_off,
+            feed: broadcast::channel(FEED_LAG).0,
+            store: it.store,
+            tracking: it.tracking,
+            due: Notify::new(),
+            unsaved: Notify::new(),
+        })
+    }
+
+    /// All servers as they are now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Requests in flight, by server.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// The store, for its state of health.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether outcomes are stored.
+    pub fn tracking(&self) -> bool {
+        self.tracking
+    }
+
+    /// Looks at the statistics.
+    pub fn with_stats<T>(&self, look: impl FnOnce(&Stats) -> T) -> T {
+        look(&lock(&self.stats).stats)
+    }
+
+    /// Rows of the statistics.
+    pub fn report(&self, query: &Query) -> Vec<crate::stats::Row> {
+        lock(&self.stats).stats.report(query)
+    }
+
+    /// Finished requests, newest first.
+    pub fn recent(&self, limit: usize) -> Vec<Arc<Outcome>> {
+        lock(&self.recent).iter().rev().take(limit).cloned().collect()
+    }
+
+    /// One finished request.
+    pub fn request(&self, id: &str) -> Option<Arc<Outcome>> {
+        lock(&self.recent).iter().rev().find(|it| it.request_id == id).cloned()
+    }
+
+    /// Does something to the registry, and tells everyone what that changed.
+    pub fn change<T: Changes>(&self, act: impl FnOnce(&mut Registry, Now) -> T) -> T {
+        let (result, changed) = {
+            let mut registry = lock(&self.registry);
+            let before = registry.poll_timeout();
+            let result = act(&mut registry, now());
+            if !result.changes().is_empty() {
+                self.snapshot.store(registry.snapshot());
+            }
+            // Under the lock, so that the feed and the store see changes in their order.
+            for change in result.changes() {
+                self.publish(change);
+            }
+            (result, registry.poll_timeout() != before)
+        };
+        if changed {
+            self.due.notify_one();
+        }
+        result
+    }
+
+    fn publish(&self, change: &Change) {
+        self.keep(change);
+        if self.feed.receiver_count() > 0 {
+            let _ = self.feed.send(Arc::new(Event::Change(change.clone())));
+        }
+    }
+
+    /// Writes down that a request is over.
+    pub fn finished(&self, outcome: Outcome) {
+        if !self.kept_out_of_figures(&outcome) {
+            let mut figures = lock(&self.stats);
+            let touched = figures.stats.add(&outcome);
+            if self.tracking {
+                figures.touched.extend(touched);
+                drop(figures);
+                self.unsaved.notify_one();
+            }
+        }
+        let outcome = Arc::new(outcome);
+        if self.feed.receiver_count() > 0 {
+            let _ = self.feed.send(Arc::new(Event::Request(outcome.clone())));
+        }
+        let mut recent = lock(&self.recent);
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(outcome);
+    }
+
+    /// Carries figures to the store, whenever there are any, until dropped.
+    pub async fn keep_figures(self: Arc<Self>) {
+        loop {
+            self.unsaved.notified().await;
+            tokio::time::sleep(FIGURES_EVERY).await;
+            self.save_figures();
+        }
+    }
+}
