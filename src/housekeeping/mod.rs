@@ -9,7 +9,7 @@ mod feed;
 mod traffic;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -27,12 +27,11 @@ pub use self::{
 use crate::{
     fault::Fault,
     generate::Outcome,
-    registry::{Change, Hint, Now, Registry, Snapshot},
-    scan::Watch,
+    registry::{Change, Hint, Now, Registry, Server, Snapshot},
     server::{Endpoint, KindId, ServerId, Sighting, Source},
     stats::{Query, Stats},
     store::Store,
-    upstream::{Key, Keys},
+    upstream::Key,
 };
 
 /// How many finished requests can be looked up.
@@ -49,7 +48,7 @@ pub struct Housekeeping {
     stats: Mutex<Figures>,
     recent: Mutex<VecDeque<Arc<Outcome>>>,
     traffic: Traffic,
-    keys: Keys,
+    keys: BTreeMap<Endpoint, Key>,
     kinds_off: BTreeSet<KindId>,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
@@ -74,7 +73,7 @@ pub struct Furnishing {
     /// Where both are kept.
     pub store: Store,
     /// Keys of servers.
-    pub keys: Keys,
+    pub keys: BTreeMap<Endpoint, Key>,
     /// Kinds that the person switched off.
     pub kinds_off: BTreeSet<KindId>,
     /// Whether outcomes may be stored.
@@ -241,7 +240,7 @@ impl Housekeeping {
 
     /// Writes down that a request is over.
     pub fn finished(&self, outcome: Outcome) {
-        if !self.kept_out_of_figures(&outcome) {
+        {
             let mut figures = lock(&self.stats);
             let touched = figures.stats.add(&outcome);
             if self.tracking {
