@@ -1,1 +1,2 @@
-//! Being built.
+//! stub
+pub struct Store;

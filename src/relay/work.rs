@@ -556,7 +556,6 @@ impl Work {
             .iter()
             .filter_map(|it| Some(Tried { server: it.server.to_string(), fault: it.fault? }))
             .collect();
-        let relayed = |words: Option<Words>| words.map(Failure::Relayed);
         match ending {
             Ending::Delivered | Ending::Resumed | Ending::CallerGone => Failure::Internal,
             Ending::Refused => match tried.last().map(|it| it.fault.blame()) {
