@@ -80,14 +80,13 @@ impl Kind for Vllm {
 }
 
 /// A longer context elsewhere may take these.
-const TOO_LONG: [&str; 3] =
-    ["cannot be greater than max_model_len", "too long to fit into the model", "too large: "];
+const TOO_LONG: [&str; 2] = ["cannot be greater than max_model_len", "too long to fit into the model"];
 
 /// What another server, or this one with other flags, may well take.
 const NOT_HERE: [&str; 3] =
     // Tools without `--enable-auto-tool-choice`; images for a model that cannot
     // see; a model without a chat template.
-    ["tool choice requires", "image(s) may be provided", "chat template"];
+    ["tool choice requires", "image(s) may be provided", "must provide a chat template"];
 
 fn wants_key(answer: &Answer) -> bool {
     match answer.json() {

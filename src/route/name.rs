@@ -23,7 +23,7 @@ const LONGEST_CHAIN: usize = 8;
 const NEAREST: usize = 3;
 
 /// How alike names must be to be offered, 0 to 1. Below, guesses look foolish.
-const ALIKE: f64 = 0.7;
+const ALIKE: f64 = 0.75;
 
 /// How near a server's name for a model is to what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

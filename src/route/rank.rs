@@ -18,12 +18,15 @@ const TRIALS: u64 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank<'a> {
     sameness: Sameness,
-    fit: Fit,
+    /// Whether the model is made for something else, by its name; only asked
+    /// where the caller left the choice to us.
+    doubtful: bool,
     footing: Footing,
     pressure: Pressure,
     priority: i32,
     zone: Zone,
     warmth: Warmth,
+    fit: Fit,
     /// The model's name, where the caller left the choice to us: it must not
     /// change from request to request.
     taste: Option<&'a str>,
@@ -31,15 +34,13 @@ pub(super) struct Rank<'a> {
     salt: u64,
 }
 
-/// How well a model suits, where the caller left the choice to us.
+/// How sure it is that the model can do this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
-    /// It was asked for, or it says that it can do this.
-    Sure,
+    /// Its server says so.
+    Said,
     /// Nobody says what it can do.
     Unknown,
-    /// By its name it is made for something else.
-    Doubtful,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +78,7 @@ impl<'a> Rank<'a> {
     ) -> Self {
         Self {
             sameness,
-            fit: if any { fit(model, ask.head.operation) } else { Fit::Sure },
+            doubtful: any && is_doubtful(model, ask.head.operation),
             footing: footing(server, in_flight, ask.salt),
             pressure: pressure(server.limit, in_flight),
             priority: server.priority,
@@ -87,6 +88,7 @@ impl<'a> Rank<'a> {
                 None => Warmth::Unknown,
                 Some(false) => Warmth::Cold,
             },
+            fit: if model.capabilities.is_empty() { Fit::Unknown } else { Fit::Said },
             taste: any.then_some(model.name.as_str()),
             load: in_flight,
             salt: mix(ask.salt, server.id.as_str()),
@@ -120,14 +122,14 @@ fn pressure(limit: Option<u32>, in_flight: u32) -> Pressure {
     }
 }
 
-fn fit(model: &Model, operation: Operation) -> Fit {
+/// Many kinds list an embedder beside their chat models and do not say which is which.
+fn is_doubtful(model: &Model, operation: Operation) -> bool {
     if !model.capabilities.is_empty() {
-        return Fit::Sure;
+        return false;
     }
-    // Many kinds list an embedder beside their chat models and do not say which is which.
     let name = model.name.as_str().to_ascii_lowercase();
     let embedder = ["embed", "bge-", "rerank", "minilm"].iter().any(|it| name.contains(it));
-    if embedder == (operation == Operation::Embed) { Fit::Unknown } else { Fit::Doubtful }
+    embedder != (operation == Operation::Embed)
 }
 
 /// Equal servers come in another order for each request, the same for equal salts (FNV-1a).
