@@ -101,6 +101,14 @@ impl Cutter {
         self.torn.len() + self.chunk.len()
     }
 
+    /// Takes what has come and is in no frame: at the end of a body, a torn frame
+    /// or a text that is no stream at all.
+    pub fn take_rest(&mut self) -> Bytes {
+        let mut rest = std::mem::take(&mut self.torn);
+        rest.extend_from_slice(&std::mem::take(&mut self.chunk));
+        rest.freeze()
+    }
+
     fn fail(&mut self) -> TooLarge {
         self.dead = true;
         self.torn = BytesMut::new();

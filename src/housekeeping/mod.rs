@@ -9,14 +9,14 @@ mod feed;
 mod traffic;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Notify, broadcast},
+    sync::{Notify, broadcast, watch},
     time::Instant,
 };
 
@@ -27,12 +27,11 @@ pub use self::{
 use crate::{
     fault::Fault,
     generate::Outcome,
-    registry::{Change, Hint, Now, Registry, Snapshot},
-    scan::Watch,
+    registry::{Change, Hint, Now, Registry, Server, Snapshot},
     server::{Endpoint, KindId, ServerId, Sighting, Source},
     stats::{Query, Stats},
     store::Store,
-    upstream::{Key, Keys},
+    upstream::Key,
 };
 
 /// How many finished requests can be looked up.
@@ -49,13 +48,14 @@ pub struct Housekeeping {
     stats: Mutex<Figures>,
     recent: Mutex<VecDeque<Arc<Outcome>>>,
     traffic: Traffic,
-    keys: Keys,
+    keys: BTreeMap<Endpoint, Key>,
     kinds_off: BTreeSet<KindId>,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
     tracking: bool,
     due: Notify,
     unsaved: Notify,
+    news: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -73,7 +73,7 @@ pub struct Furnishing {
     /// Where both are kept.
     pub store: Store,
     /// Keys of servers.
-    pub keys: Keys,
+    pub keys: BTreeMap<Endpoint, Key>,
     /// Kinds that the person switched off.
     pub kinds_off: BTreeSet<KindId>,
     /// Whether outcomes may be stored.
@@ -96,6 +96,7 @@ impl Housekeeping {
             tracking: it.tracking,
             due: Notify::new(),
             unsaved: Notify::new(),
+            news: watch::channel(()).0,
         })
     }
 
@@ -147,6 +148,7 @@ impl Housekeeping {
             let result = act(&mut registry, now());
             if !result.changes().is_empty() {
                 self.snapshot.store(registry.snapshot());
+                self.news.send_replace(());
             }
             // Under the lock, so that the feed and the store see changes in their order.
             for change in result.changes() {
@@ -167,9 +169,78 @@ impl Housekeeping {
         }
     }
 
+    /// Tells when servers have changed.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// Follows the feed from now on.
+    pub fn follow(&self) -> Follow {
+        Follow::new(self.feed.subscribe())
+    }
+
+    /// The key of the server at an endpoint.
+    pub fn key(&self, endpoint: &Endpoint) -> Option<&Key> {
+        self.keys.get(endpoint)
+    }
+
+    /// A live request was answered well by this server.
+    pub fn attempt_succeeded(&self, server: &ServerId) {
+        self.change(|registry, now| registry.on_success(server, now));
+    }
+
+    /// A live request found a fault with this server.
+    pub fn attempt_failed(&self, server: &ServerId, fault: &Fault) {
+        let jitter = fastrand::f64();
+        self.change(|registry, now| registry.on_fault(server, fault, now, jitter));
+    }
+
+    /// One request broke all these servers in the same way: its prompt is suspected, not they.
+    pub fn poisoned(&self, servers: &[ServerId]) {
+        self.change(|registry, now| registry.take_back_strikes(servers, now));
+    }
+
+    /// Makes an address known. It is trusted only if it is this machine's.
+    pub fn add(&self, endpoint: Endpoint) {
+        let hint = Hint { trusted: endpoint.is_local(), endpoint, source: Source::Added, settings: None };
+        self.change(|registry, now| registry.on_hint(hint, now));
+    }
+
+    /// Waits until something at this address is recognised as a server.
+    pub async fn recognised(&self, endpoint: &Endpoint, limit: Duration) -> Option<Arc<Server>> {
+        let mut news = self.news();
+        let there = || {
+            let snapshot = self.snapshot();
+            let at = |it: &&Arc<Server>| it.endpoint == *endpoint || it.also_at.contains(endpoint);
+            snapshot.servers.iter().find(at).cloned()
+        };
+        tokio::time::timeout(limit, async {
+            loop {
+                if let Some(server) = there() {
+                    return server;
+                }
+                if news.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+        .await
+        .ok()
+    }
+
+    /// Has every known address asked again now; says how many there are.
+    pub fn probe_all(&self) -> usize {
+        self.change(|registry, now| {
+            registry.probe_all(now);
+            Vec::new()
+        });
+        self.due.notify_one();
+        self.snapshot().servers.len()
+    }
+
     /// Writes down that a request is over.
     pub fn finished(&self, outcome: Outcome) {
-        if !self.kept_out_of_figures(&outcome) {
+        {
             let mut figures = lock(&self.stats);
             let touched = figures.stats.add(&outcome);
             if self.tracking {
@@ -197,4 +268,38 @@ impl Housekeeping {
             self.save_figures();
         }
     }
+}
+
+
+/// Something that changes of a registry can be found in.
+pub trait Changes {
+    /// The changes, in order.
+    fn changes(&self) -> &[Change];
+}
+
+impl Changes for Vec<Change> {
+    fn changes(&self) -> &[Change] {
+        self
+    }
+}
+
+impl Changes for Option<Vec<Change>> {
+    fn changes(&self) -> &[Change] {
+        self.as_deref().unwrap_or_default()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held is logged where it happened; what is known is still the best there is.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Both clocks, now.
+pub fn now() -> Now {
+    Now { at: Instant::now().into_std(), wall_ms: wall_ms() }
+}
+
+/// Milliseconds since 1970.
+pub fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
 }

@@ -24,7 +24,7 @@ impl Shape {
     fn body(self, failure: &Failure, request_id: &str) -> Bytes {
         match self {
             Self::OpenAi => dialect::openai::refuse(failure, request_id),
-            Self::Own => dialect::refuse_own(failure, request_id),
+            Self::Own => dialect::own::refuse(failure, request_id),
         }
     }
 }

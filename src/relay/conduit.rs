@@ -53,6 +53,11 @@ impl Mouth {
         }
     }
 
+    /// Whether a piece waits to be taken.
+    pub(crate) fn has_pieces(&self) -> bool {
+        !self.slot().pieces.is_empty()
+    }
+
     /// Waits until every piece was taken.
     pub(crate) async fn taken(&self) {
         poll_fn(|_| if self.slot().pieces.is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;

@@ -8,12 +8,13 @@
 use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use hyper::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use tokio::time::Instant;
 
 use crate::{
     dialect::{
-        frames::{Content, Cutter},
-        openai::{Fold, Reader, Verdict, judge_plain},
+        frames::{Cutter, FrameData},
+        openai::{DONE, Fold, Reader, Verdict, judge_plain},
     },
     failover::AttemptNo,
     fault::{Cause, Fault, Stage, Words},
@@ -80,6 +81,8 @@ pub(super) struct Live {
     pub(super) started: Instant,
     pub(super) first_token: Option<Duration>,
     pub(super) mode: Mode,
+    /// A plain answer that was too much to hold and goes on as it comes.
+    pub(super) passing: bool,
     operation: Operation,
     drop_usage: bool,
     state: State,
@@ -112,6 +115,7 @@ impl Live {
             started: Instant::now(),
             first_token: None,
             mode: it.mode,
+            passing: false,
             operation: it.operation,
             drop_usage: it.drop_usage,
             state: State::Calling(it.calling),
@@ -134,7 +138,7 @@ impl Live {
             }
             match &mut self.state {
                 State::Calling(calling) => match calling.await {
-                    Ok(reply) if reply.status == 200 => {
+                    Ok(reply) if reply.status() == 200 => {
                         self.state = State::Reading(reply);
                         self.told.push_back(Told::Head);
                     }
@@ -146,8 +150,8 @@ impl Live {
                     // An error while reading a refusal: what came is what it said.
                     Ok(_) | Err(_) => {
                         let body = std::mem::take(body).freeze();
-                        let words = Words { status: reply.status, content_type: reply.content_type(), body };
-                        let retry_after = reply.retry_after();
+                        let words = Words { status: reply.status(), content_type: header(reply, CONTENT_TYPE), body };
+                        let retry_after = header(reply, RETRY_AFTER).and_then(|it| it.trim().parse().ok());
                         return self.refused(words, retry_after);
                     }
                 },
@@ -200,12 +204,8 @@ impl Live {
         self.state = State::Over;
     }
 
-    fn refused(&mut self, words: Words, retry_after: Option<Duration>) -> Told {
-        let refusal = Refusal {
-            status: words.status,
-            retry_after: retry_after.map(|it| it.as_secs()),
-            body: &words.body,
-        };
+    fn refused(&mut self, words: Words, retry_after: Option<u64>) -> Told {
+        let refusal = Refusal { status: words.status, retry_after, body: &words.body };
         let cause = kind::classify(self.choice.server.kind.as_str(), refusal);
         self.over(cause, Stage::Head, Some(words))
     }
@@ -255,8 +255,8 @@ impl Live {
                 fault = Some(self.broke(Cause::Unreadable));
                 break;
             };
-            let data = match &frame.content {
-                Content::Comment => {
+            let data = match &frame.data {
+                FrameData::Comment => {
                     // A comment proves the socket, not the model: it is no content, and needs no passing on
                     // before there is some.
                     if self.first_token.is_some() || heard.content {
@@ -264,8 +264,8 @@ impl Live {
                     }
                     continue;
                 }
-                Content::Event(data) => data,
-                Content::Broken => {
+                FrameData::Event(data) => data,
+                FrameData::Broken => {
                     fault = Some(self.bare_text(&frame.bytes));
                     break;
                 }
@@ -337,6 +337,11 @@ impl Live {
 
     /// The body ended cleanly.
     fn ended(&mut self) -> Told {
+        if self.passing && self.mode == Mode::Plain {
+            // Its framing alone can tell now that it is whole.
+            self.state = State::Over;
+            return Told::Heard(Heard { whole: true, ..Heard::default() });
+        }
         if self.mode == Mode::Plain {
             return match judge_plain(self.operation, &self.plain) {
                 Ok(plain) => {
@@ -351,18 +356,22 @@ impl Live {
                 Err(cause) => self.broke(cause),
             };
         }
-        let rest = self.cutter.rest();
+        let rest = self.cutter.take_rest();
         if !rest.is_empty() {
             return self.bare_text(&rest);
         }
         match self.reader.end(true) {
             Ok(()) => {
                 self.state = State::Over;
-                Told::Heard(Heard { whole: true, pass: vec![Bytes::from_static(crate::dialect::openai::DONE)], ..Heard::default() })
+                Told::Heard(Heard { whole: true, pass: vec![Bytes::from_static(DONE)], ..Heard::default() })
             }
             Err(cause) => self.broke(cause),
         }
     }
+}
+
+fn header(reply: &Reply, name: HeaderName) -> Option<String> {
+    reply.headers().get(name)?.to_str().ok().map(str::to_owned)
 }
 
 /// Joins frames that lie side by side in one chunk, so that they go on in one write.

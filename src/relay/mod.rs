@@ -23,6 +23,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{HeaderMap, Response};
+use tokio::time::Instant;
 
 use self::{conduit::Conduit, work::work};
 use crate::{
@@ -91,6 +92,7 @@ pub struct Relay {
     settings: Settings,
     budget: Mutex<Budget>,
     held: Arc<AtomicUsize>,
+    running: AtomicUsize,
     seed: AtomicU64,
 }
 
@@ -101,10 +103,16 @@ impl Relay {
             house,
             upstream,
             settings,
-            budget: Mutex::new(Budget::default()),
+            budget: Mutex::new(Budget::new(Instant::now().into_std())),
             held: Arc::default(),
+            running: AtomicUsize::new(0),
             seed: AtomicU64::new(seed),
         })
+    }
+
+    /// How many requests are being carried out.
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
     }
 
     /// Answers a request, from whichever server can.

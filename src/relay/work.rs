@@ -6,12 +6,15 @@
 //! later line runs.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use super::{
     Errand, Relay,
@@ -22,11 +25,10 @@ use super::{
 use crate::{
     dialect::openai::{self, Readdress},
     failover::{AttemptNo, Chosen, Failover, Policy, Step},
-    fault::{Blame, Failure, Fault, Tried, Words},
+    fault::{Blame, Cause, Failure, Fault, Stage, Tried, Words},
     generate::{Attempt, Candidate, Ending, Operation, Outcome, Substitution, Usage},
     kind,
     route::{self, Ask, Choice, Decision, Fallback},
-    server::ServerId,
     upstream::Call,
 };
 
@@ -101,6 +103,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.relay.running.fetch_sub(1, Ordering::Relaxed);
         self.let_go();
         let (ending, status, failure, callers_fault) = match self.over.take() {
             Some(over) => over,
@@ -135,6 +138,7 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
     let now = Instant::now();
     let machine = Failover::new(policy(&relay, &errand), now.into_std(), seed);
     tracing::debug!(request = errand.request_id, seed, model = errand.request.head.model, "request");
+    relay.running.fetch_add(1, Ordering::Relaxed);
     let record = Record {
         relay: relay.clone(),
         request_id: errand.request_id.clone(),
@@ -153,13 +157,14 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         reason: None,
         held: 0,
     };
+    relay.budget.lock().unwrap_or_else(PoisonError::into_inner).on_request();
     let mut work = Work {
+        news: relay.house.news(),
         machine,
         record,
         errand,
         mouth,
         seed,
-        tried: Vec::new(),
         chosen: None,
         nobody: None,
         words: None,
@@ -185,7 +190,6 @@ fn policy(relay: &Relay, errand: &Errand) -> Policy {
         patience,
         stream: errand.request.head.stream,
         caller: errand.wishes.timeout,
-        alone: errand.fallback(relay) == Fallback::None,
         ..Policy::default()
     }
 }
@@ -206,11 +210,12 @@ impl Errand {
 
 struct Work {
     machine: Failover,
+    /// Tells that servers have changed since the last choice.
+    news: watch::Receiver<()>,
     record: Record,
     errand: Errand,
     mouth: Mouth,
     seed: u64,
-    tried: Vec<ServerId>,
     chosen: Option<Choice>,
     /// Why nobody could be chosen.
     nobody: Option<Failure>,
@@ -232,7 +237,7 @@ impl Work {
     async fn step(&mut self) -> bool {
         while let Some(step) = self.machine.poll(self.now()) {
             match step {
-                Step::Choose { fresh } => self.choose(fresh),
+                Step::Choose => self.choose(),
                 Step::Send(no) => self.send(no),
                 Step::Abort { fault, .. } => match fault {
                     Some(fault) => self.record.fail(fault),
@@ -246,8 +251,14 @@ impl Work {
                 }
             }
         }
-        // Backpressure: no more is read from the server than the caller takes.
-        self.mouth.taken().await;
+        // Backpressure: no more is read from the server than the caller takes. While the
+        // caller is slow the server is not, so its gap begins anew when we listen again.
+        if self.mouth.has_pieces() {
+            self.mouth.taken().await;
+            if let Some(live) = &self.record.live {
+                self.machine.on_token(live.no, self.now());
+            }
+        }
         false
     }
 
@@ -262,15 +273,20 @@ impl Work {
         {
             sleep.as_mut().reset(wake);
         }
-        let told = tokio::select! {
-            biased;
-            told = async {
-                match &mut self.record.live {
-                    Some(live) => live.next().await,
-                    None => std::future::pending().await,
+        let told = match &mut self.record.live {
+            Some(live) => tokio::select! {
+                biased;
+                told = live.next() => Some(told),
+                () = sleep.as_mut() => None,
+            },
+            // Everybody rests: a server that comes meanwhile is asked at once.
+            None => tokio::select! {
+                Ok(()) = self.news.changed() => {
+                    self.machine.on_news();
+                    None
                 }
-            } => Some(told),
-            () = sleep.as_mut() => None,
+                () = sleep.as_mut() => None,
+            },
         };
         match told {
             Some(told) => self.on_told(told),
@@ -290,7 +306,7 @@ impl Work {
         let Some(no) = self.record.live.as_ref().map(|it| it.no) else { return };
         let now = self.now();
         match told {
-            Told::Head => self.machine.on_connected(no, now),
+            Told::Head => self.machine.on_head(no),
             Told::Fault(fault, words) => {
                 if words.is_some() {
                     self.words = words;
@@ -324,6 +340,7 @@ impl Work {
                 }
             }
             Mode::Pass => self.waiting.extend(heard.pass),
+            Mode::Plain if self.committed => self.mouth.push(live.take_whole().unwrap_or_default()),
             Mode::Fold | Mode::Plain => {
                 if held > HELD_PLAIN || !self.record.hold(held) {
                     return self.on_too_much(no, mode, now);
@@ -331,28 +348,36 @@ impl Work {
             }
         }
         if heard.whole {
-            self.machine.on_end(no, now);
+            self.machine.on_end(no);
         }
     }
 
     /// A plain answer that is more than may be held: what came plain is passed on as it
     /// comes from here on; a stream that was to be folded cannot be, and is an answer without end.
     fn on_too_much(&mut self, no: AttemptNo, mode: Mode, now: std::time::Instant) {
-        todo_too_much(self, no, mode, now);
+        if mode == Mode::Plain {
+            return self.machine.on_bound_reached(no, now);
+        }
+        let fault = Fault::new(Stage::Content, Cause::Unreadable);
+        self.record.fail(fault);
+        self.record.let_go();
+        self.machine.on_fault(no, &fault, now);
     }
 
-    fn choose(&mut self, fresh: bool) {
-        if fresh {
-            self.tried.clear();
-        }
+    fn choose(&mut self) {
         let relay = self.record.relay.clone();
+        if !self.may_retry(&relay) {
+            self.machine.on_chosen(Chosen::Nobody, self.now());
+            return;
+        }
+        self.news.mark_unchanged();
         let snapshot = relay.house.snapshot();
         let traffic = relay.house.traffic().look();
         let ask = Ask {
             head: &self.errand.request.head,
             aliases: &relay.settings.aliases,
             fallback: self.errand.fallback(&relay),
-            tried: &self.tried,
+            tried: self.machine.tried(),
             in_flight: &|id| traffic.of(id),
             now: self.now(),
             salt: self.seed,
@@ -362,11 +387,15 @@ impl Work {
         self.record.candidates = candidates;
         let chosen = match decision {
             Decision::Server(choice) => {
-                let loading = choice.loading;
+                let (server, loading) = (choice.server.id.clone(), choice.loading);
                 self.chosen = Some(choice);
-                Chosen::Server { loading }
+                Chosen::Server { server, loading }
             }
-            Decision::Later(at) => Chosen::Later(at),
+            Decision::Later(at) => {
+                let retry_after = at.saturating_duration_since(self.now()).max(Duration::from_secs(1));
+                self.nobody = Some(Failure::Busy { retry_after });
+                Chosen::Later(at)
+            }
             Decision::UnknownModel { nearest } => {
                 let model = self.errand.request.head.model.clone();
                 self.nobody = Some(Failure::UnknownModel { model, nearest });
@@ -378,6 +407,17 @@ impl Work {
             }
         };
         self.machine.on_chosen(chosen, self.now());
+    }
+
+    /// Whether the daemon's budget of retries allows one more. Only what a server broke is
+    /// charged: a misfit or a busy server says nothing about a storm.
+    fn may_retry(&self, relay: &Relay) -> bool {
+        let last = self.record.attempts.last().and_then(|it| it.fault);
+        if last.is_none_or(|it| it.blame() != Blame::Server) {
+            return true;
+        }
+        let mut budget = relay.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.take(self.now())
     }
 
     fn send(&mut self, no: AttemptNo) {
@@ -394,12 +434,13 @@ impl Work {
                 if short && kind.is_some_and(|it| it.plain_is_cancelled()) { Mode::Plain } else { Mode::Fold }
             }
         };
-        let drop_usage = mode != Mode::Plain && !request.wants_usage();
+        let drop_usage = mode != Mode::Plain && !request.asks_usage;
         let body = request.readdress(
             &self.errand.body,
             &Readdress {
                 model: choice.model.as_str(),
                 stream: mode != Mode::Plain,
+                ask_usage: mode != Mode::Plain,
                 max_tokens: kind.is_some_and(|it| it.wants_max_tokens()),
             },
         );
@@ -409,18 +450,19 @@ impl Work {
             Operation::Embed => "/v1/embeddings",
         };
         let server = &choice.server;
-        self.tried.push(server.id.clone());
         self.record.zone = Some(server.zone);
         self.record.substituted = choice.substituted;
-        let calling = relay.upstream.send(Call {
-            endpoint: server.endpoint.clone(),
-            path,
-            body,
-            headers: self.errand.pass.clone(),
-            key: relay.house.key(&server.endpoint),
-            connect: relay.settings.patience.connect,
-        });
         let in_flight = relay.house.traffic().enter(&server.id);
+        let calling = {
+            let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
+            async move {
+                let endpoint = &server.endpoint;
+                let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
+                relay.upstream.send(Call { endpoint, path, body, headers, key, connect }).await
+            }
+        };
+        // `upstream` enforces the patience for a connection and does not say when it has one.
+        self.machine.on_connected(no);
         self.record.live = Some(Live::new(Start {
             no,
             choice,
@@ -460,6 +502,7 @@ impl Work {
         if let Some(whole) = live.take_whole() {
             self.mouth.push(whole);
         }
+        live.passing = true;
         for piece in self.waiting.drain(..) {
             self.mouth.push(piece);
         }
@@ -468,6 +511,10 @@ impl Work {
     async fn finish(&mut self, ending: Ending) {
         if ending.is_success() {
             return self.deliver(ending).await;
+        }
+        if self.machine.is_poison() {
+            let servers: Vec<_> = self.record.attempts.iter().map(|it| it.server.clone()).collect();
+            self.record.relay.house.poisoned(&servers);
         }
         let failure = self.failure(ending);
         let (code, callers) = (failure.code(), failure.is_callers());
@@ -509,38 +556,25 @@ impl Work {
             .iter()
             .filter_map(|it| Some(Tried { server: it.server.to_string(), fault: it.fault? }))
             .collect();
-        let relayed = |words: Option<Words>| words.map(Failure::Relayed);
         match ending {
             Ending::Delivered | Ending::Resumed | Ending::CallerGone => Failure::Internal,
             Ending::Refused => match tried.last().map(|it| it.fault.blame()) {
                 None => self.nobody.take().unwrap_or(Failure::Internal),
                 Some(Blame::Daemon) => Failure::Internal,
-                Some(_) => relayed(self.words.take()).unwrap_or(Failure::Exhausted(tried)),
+                Some(_) => self.words.take().map_or(Failure::Exhausted(tried), Failure::Relayed),
             },
             Ending::OutOfTime => Failure::OutOfTime { waited: self.record.started.elapsed(), tried },
-            Ending::CutShort | Ending::Exhausted => {
-                let busy = tried.iter().all(|it| matches!(it.fault.blame(), Blame::Busy { .. }));
-                match self.nobody.take() {
-                    Some(nobody) if tried.is_empty() => nobody,
-                    _ if busy && ending == Ending::Exhausted => Failure::Busy { retry_after: retry_after(&tried) },
-                    _ => Failure::Exhausted(tried),
+            Ending::CutShort => Failure::Exhausted(tried),
+            Ending::Exhausted => match (self.machine.free_at(), self.nobody.take()) {
+                (Some(at), _) => {
+                    Failure::Busy { retry_after: at.saturating_duration_since(self.now()).max(Duration::from_secs(1)) }
                 }
-            }
+                (None, Some(nobody)) if tried.is_empty() => nobody,
+                (None, _) => Failure::Exhausted(tried),
+            },
         }
     }
 }
 
 const EVENT_STREAM: &str = "text/event-stream";
 const JSON: &str = "application/json";
-
-/// The earliest time at which one of the busy servers wants to be asked again.
-fn retry_after(tried: &[Tried]) -> Duration {
-    tried
-        .iter()
-        .filter_map(|it| match it.fault.blame() {
-            Blame::Busy { retry_after } => retry_after,
-            _ => None,
-        })
-        .min()
-        .unwrap_or(Duration::from_secs(1))
-}

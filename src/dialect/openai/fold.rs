@@ -205,7 +205,9 @@ fn say(said: &mut BTreeMap<String, Part>, name: String, value: &RawValue) -> Opt
         return Some(0);
     }
     match name.as_str() {
-        "content" | "reasoning" | "reasoning_content" | "refusal" | "text" if value.get().starts_with('"') => {
+        "content" | "reasoning" | "reasoning_content" | "refusal" | "text"
+            if value.get().starts_with('"') =>
+        {
             let text = json::text(value)?;
             let grown = text.len();
             match said.get_mut(&name) {

@@ -106,7 +106,10 @@ impl Reader {
                 None => Verdict::Unreadable.into(),
             };
         };
-        let Some((content, finished)) = self.take(choices) else { return Verdict::Error.into() };
+        let (content, finished) = match self.take(choices) {
+            Ok(found) => found,
+            Err(verdict) => return verdict.into(),
+        };
         if self.model.is_none() {
             self.model = chunk.model();
         }
@@ -129,12 +132,12 @@ impl Reader {
         Judged { verdict, finished }
     }
 
-    /// Takes note of the choices; `None` when one of them failed.
-    fn take(&mut self, choices: &Choices<'_>) -> Option<(bool, bool)> {
+    /// Takes note of the choices: whether there is content, and whether one ended.
+    fn take(&mut self, choices: &Choices<'_>) -> Result<(bool, bool), Verdict> {
         let (mut content, mut finished) = (false, false);
         for choice in choices.iter() {
             // OpenAI allows 128.
-            let bit = 1_u128.checked_shl(choice.index.unwrap_or(0))?;
+            let bit = 1_u128.checked_shl(choice.index.unwrap_or(0)).ok_or(Verdict::Unreadable)?;
             self.begun |= bit;
             content |= choice.has_content(self.operation);
             match choice.finish() {
@@ -143,11 +146,11 @@ impl Reader {
                     self.reason = Some(reason);
                     finished = true;
                 }
-                Some(Finish::Failed) => return None,
+                Some(Finish::Failed) => return Err(Verdict::Error),
                 None => {}
             }
         }
-        Some((content, finished))
+        Ok((content, finished))
     }
 
     fn only_usage(&mut self, usage: Usage) -> Verdict {

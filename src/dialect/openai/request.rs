@@ -300,7 +300,8 @@ fn look_at_messages(raw: &RawValue) -> Result<bool, Failure> {
     let bytes = raw.get().as_bytes();
     // Most chats show none, and looking for the word is faster than looking at
     // each part. Inside a text the quotes would be escaped.
-    let may_show = [&b"\"image_url\""[..], b"\"input_image\""].iter().any(|it| memmem::find(bytes, it).is_some());
+    let may_show =
+        [&b"\"image_url\""[..], b"\"input_image\""].iter().any(|it| memmem::find(bytes, it).is_some());
     let mut look = Look { may_show, shows: false, failure: None };
     let read = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(&mut look);
     match (look.failure, read) {
@@ -422,14 +423,18 @@ impl Request {
         }
         let stream = if to.stream { "true" } else { "false" };
         match &self.spans.stream {
-            Some(span) if body[span.clone()] != *stream.as_bytes() => edits.push((span.clone(), stream.to_owned())),
+            Some(span) if body[span.clone()] != *stream.as_bytes() => {
+                edits.push((span.clone(), stream.to_owned()))
+            }
             None if to.stream => first.push_str("\"stream\":true,"),
             Some(_) | None => {}
         }
         if to.stream && to.ask_usage && !self.asks_usage {
             match &self.spans.options {
                 None => first.push_str("\"stream_options\":{\"include_usage\":true},"),
-                Some(Options { include_usage: Some(span), .. }) => edits.push((span.clone(), "true".to_owned())),
+                Some(Options { include_usage: Some(span), .. }) => {
+                    edits.push((span.clone(), "true".to_owned()))
+                }
                 Some(options) if options.is_null || options.is_empty => {
                     edits.push((options.span.clone(), "{\"include_usage\":true}".to_owned()));
                 }
