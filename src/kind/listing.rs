@@ -43,10 +43,19 @@ impl Listing {
         }
     }
 
-    /// Whether some entry says that it belongs to this owner.
-    pub(super) fn is_owned_by(&self, owner: &str) -> bool {
+    /// Whether some entry says that it belongs to this owner: a hint.
+    pub(super) fn mentions(&self, owner: &str) -> bool {
         match self {
             Self::Models(entries) => entries.iter().any(|it| it["owned_by"] == owner),
+            Self::Torn | Self::Other => false,
+        }
+    }
+
+    /// Whether all entries say so: a proof. A router in front of several
+    /// servers may pass on the owners that they name.
+    pub(super) fn is_owned_by(&self, owner: &str) -> bool {
+        match self {
+            Self::Models(entries) => !entries.is_empty() && entries.iter().all(|it| it["owned_by"] == owner),
             Self::Torn | Self::Other => false,
         }
     }

@@ -36,8 +36,11 @@ impl Kind for LmStudio {
 
     fn recognise(&self, answers: &Answers) -> Verdict {
         let Some(root) = answers.get("/") else { return Verdict::No };
-        let by_list =
-            answers.get(listing::PATH).is_some_and(|it| Listing::of(it).is_owned_by("organization_owner"));
+        let by_list = answers.get(listing::PATH).is_some_and(|it| {
+            let listing = Listing::of(it);
+            listing.mentions("organization_owner")
+                || (matches!(listing, Listing::Models(_)) && it.header("x-powered-by") == Some("Express"))
+        });
         if !is_unexpected(root) && !wants_key(root) && !by_list {
             return Verdict::No;
         }
