@@ -109,10 +109,8 @@ fn wants_key(answer: &Answer) -> bool {
 }
 
 fn list(answer: &Answer, field: &str, name: &str) -> Option<Vec<Value>> {
-    match answer.success()?[field].take() {
-        Value::Array(entries) if entries.iter().all(|it| it[name].is_string()) => Some(entries),
-        _ => None,
-    }
+    super::take_array(&mut answer.success()?, field)
+        .filter(|entries| entries.iter().all(|it| it[name].is_string()))
 }
 
 fn model_v1(entry: &Value) -> Option<Model> {

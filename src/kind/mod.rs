@@ -196,6 +196,14 @@ impl Answer {
     }
 }
 
+/// Takes the array out of this field, if there is an object with such a field.
+fn take_array(value: &mut Value, field: &str) -> Option<Vec<Value>> {
+    match value.get_mut(field)?.take() {
+        Value::Array(entries) => Some(entries),
+        _ => None,
+    }
+}
+
 /// A body as JSON.
 enum Json {
     /// It is.

@@ -77,6 +77,17 @@ fn a_list_that_was_cut_is_not_the_end_of_the_matter() {
 }
 
 #[test]
+fn a_list_where_an_object_should_be_is_no_list_of_models() {
+    let array = said(200, &[], "[]");
+    let odd = said(200, &[], r#"{"error":"Unexpected endpoint or method. (GET /)"}"#);
+    let paths = ["/api/v1/models", "/api/v0/models", "/v1/models"].map(|path| (path, array.clone()));
+    assert_eq!(talk(&paths).0, Verdict::No);
+    assert_eq!(talk(&[&paths[..], &[("/", odd)]].concat()).0, Verdict::No);
+    let root = said(200, &[], "Ollama is running");
+    assert_eq!(proven(&[("/", root), ("/api/tags", array)]).problem, Some(Problem::Unhealthy));
+}
+
+#[test]
 fn a_server_that_fails_is_asked_again_later() {
     for status in [500, 502, 503] {
         assert_eq!(talk(&[("/", said(status, &[], ""))]).0, Verdict::NotYet);
