@@ -12,10 +12,10 @@ use crate::{
     api::{self, Door},
     config::{self, Config, Loaded, ServerEntry},
     housekeeping::{self, Housekeeping, now},
-    registry::{Hint, Registry, ServerSettings},
+    registry::{self, Hint, ServerSettings},
     relay::{self, Relay},
     server::{Address, Endpoint, Source},
-    service::RunError,
+    service::launch::RunError,
     simulate::{self, Simulated},
     store::{Store, StoreError},
     upstream::{self, Key, Upstream},
@@ -42,7 +42,7 @@ pub(super) async fn furnish(
     let config = &loaded.config;
     let started = Instant::now();
     let (store, stored) = open_store(state_dir)?;
-    let (registry, stats) = housekeeping::restore(&stored, now());
+    let (registry, stats) = housekeeping::restore(&stored, registry::Settings::default(), now());
     let house = Housekeeping::new(housekeeping::Furnishing {
         registry,
         stats,
