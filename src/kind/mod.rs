@@ -42,6 +42,12 @@ pub static KINDS: &[&dyn Kind] = &[
 /// three lists and a look at 32 models stay below it.
 const MOST_QUESTIONS: usize = 48;
 
+/// The most models, and names of one, that are kept of a server. Large
+/// collections have hundreds; a list that is endless on purpose shall not fill
+/// our memory and every snapshot.
+const MOST_MODELS: usize = 4096;
+const MOST_ALIASES: usize = 32;
+
 /// The kind with this id.
 pub fn by_id(id: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.id() == id)
@@ -120,11 +126,13 @@ fn tidy(mut sighting: Sighting, answers: &Answers) -> Sighting {
     let mut seen = BTreeSet::new();
     sighting.models.sort_by(|a, b| a.name.cmp(&b.name));
     sighting.models.retain(|model| fact::is_name(model.name.as_str()) && seen.insert(model.name.clone()));
+    sighting.models.truncate(MOST_MODELS);
     for model in &mut sighting.models {
         let name = model.name.clone();
         model.aliases.retain(|alias| *alias != name && fact::is_name(alias.as_str()));
         model.aliases.sort();
         model.aliases.dedup();
+        model.aliases.truncate(MOST_ALIASES);
     }
     sighting.engine_ports.sort_unstable();
     sighting.engine_ports.dedup();
