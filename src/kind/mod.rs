@@ -70,25 +70,25 @@ pub fn usual_ports() -> Vec<u16> {
 
 /// Decides what the answers so far prove, or which question is next.
 ///
-/// The first kind that has a proof or a question wins; a kind that asks what
-/// was already answered has nothing more to say.
+/// The first kind that says anything but no wins: one that waits knows its own
+/// server, which must not pass for a lesser kind meanwhile. A kind that asks
+/// what was already answered has nothing more to say.
 pub fn recognise(answers: &Answers) -> Verdict {
     let root = Question::get("/");
     if answers.to(&root).is_none() {
         return Verdict::Ask(root);
     }
-    let mut not_yet = false;
     for kind in KINDS {
         match kind.recognise(answers) {
             Verdict::Proof(sighting) => return Verdict::Proof(Box::new(tidy(*sighting, answers))),
             Verdict::Ask(question) if answers.to(&question).is_none() && answers.len() < MOST_QUESTIONS => {
                 return Verdict::Ask(question);
             }
-            Verdict::NotYet => not_yet = true,
+            Verdict::NotYet => return Verdict::NotYet,
             Verdict::Ask(_) | Verdict::No => {}
         }
     }
-    if not_yet { Verdict::NotYet } else { Verdict::No }
+    Verdict::No
 }
 
 /// Copies from an earlier conversation with the same endpoint what a kind would
