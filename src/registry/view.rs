@@ -1,11 +1,15 @@
-//! All servers, their standing, and when to look again: events in, changes out.
+//! What everyone but the registry sees of a server, and the changes that say what became of it.
+//!
+//! These are plain values: `Snapshot` is what readers hold, and `Snapshot::apply`
+//! is the whole meaning of a `Change`.
+
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::Fault,
-    server::{Endpoint, KindId, Model, Problem, ServerId, Source, Zone},
+    server::{Endpoint, KindId, Model, ModelName, Problem, ServerId, Source, Zone},
 };
 
 /// The two clocks: one for waiting, one for records.
@@ -25,7 +29,7 @@ pub enum Standing {
     Up,
     /// It failed lately, or was not seen since we started.
     Suspect,
-    /// Its pause is over: one request may try it.
+    /// It failed at requests while its probes go well: one request at a time may try it.
     Trial,
     /// It failed again and again, or is gone.
     Down,
@@ -97,9 +101,17 @@ pub struct Server {
     /// Until when it wants to be left alone.
     #[serde(skip)]
     pub busy_until: Option<Instant>,
-    /// When its next trial is due, while it is down.
+    /// When its next trial is due, while it is down; `None` while something
+    /// else answers at its address, which must get no request at all.
     #[serde(skip)]
     pub trial_at: Option<Instant>,
+}
+
+impl Server {
+    /// Whether it takes `model` for one of its models.
+    pub fn has(&self, model: &str) -> bool {
+        self.models.iter().any(|it| it.answers_to(model))
+    }
 }
 
 /// All servers at one moment, in the order of their ids.
@@ -107,12 +119,30 @@ pub struct Server {
 pub struct Snapshot {
     /// The servers.
     pub servers: Vec<Arc<Server>>,
+    /// Names of models that some server had since we started and may have no
+    /// more: asking for one of these is no typo.
+    pub formerly: Arc<BTreeSet<ModelName>>,
 }
 
 impl Snapshot {
     /// The server of that id.
     pub fn server(&self, id: &str) -> Option<&Arc<Server>> {
         self.servers.binary_search_by(|it| it.id.as_str().cmp(id)).ok().map(|at| &self.servers[at])
+    }
+
+    /// Takes a change over. Doing so with all changes in order gives the same servers.
+    pub fn apply(&mut self, change: &Change) {
+        let id = match change {
+            Change::Server { server } => &server.id,
+            Change::Forgotten { id, .. } => id,
+        };
+        let found = self.servers.binary_search_by(|it| it.id.cmp(id));
+        match (change, found) {
+            (Change::Server { server }, Ok(at)) => self.servers[at] = Arc::clone(server),
+            (Change::Server { server }, Err(at)) => self.servers.insert(at, Arc::clone(server)),
+            (Change::Forgotten { .. }, Ok(at)) => drop(self.servers.remove(at)),
+            (Change::Forgotten { .. }, Err(_)) => {}
+        }
     }
 }
 
@@ -127,7 +157,11 @@ pub enum Change {
     },
     /// A server is gone for good.
     Forgotten {
-        /// Its id, which is never given again.
+        /// Its id, which no other server ever gets.
         id: ServerId,
+        /// Where it was: the same kind found here again is the same server again.
+        endpoint: Endpoint,
+        /// What it was.
+        kind: KindId,
     },
 }

@@ -1,0 +1,163 @@
+//! One address: who told us of it, and when it is asked next.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    registry::{ServerSettings, health::pause},
+    server::{Endpoint, ServerId, Source},
+};
+
+/// Faults of requests may ask for a look at a server, but not more often than
+/// this: a thousand misfits in a second are one reason to look.
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest pause between two questions to a silent address.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The longest pause at a usual port where nobody listens, on systems where no
+/// table of listening sockets tells when somebody begins to.
+const UNWATCHED: Duration = Duration::from_secs(4);
+
+/// When an address is asked next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    At(Instant),
+    /// It is being asked; the next report ends that.
+    Asking,
+    /// It is something else until its listener changes.
+    Never,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Who told us of it, and whether that source vouches for it.
+    pub(super) hints: BTreeMap<Source, bool>,
+    pub(super) settings: Option<ServerSettings>,
+    /// The server that lives here.
+    pub(super) server: Option<ServerId>,
+    /// Whether what answers here is another server's private engine.
+    pub(super) engine: bool,
+    /// Sightings in a row that did not look like the server which this is another address of.
+    pub(super) odd: u32,
+    pub(super) ask: Ask,
+    /// What is being asked may be about the listener before this one.
+    again: bool,
+    silences: u32,
+    asked_at: Option<Instant>,
+    /// The last word on trust, for when nobody vouches any more but the server is still known.
+    trusted: bool,
+}
+
+impl Place {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            hints: BTreeMap::new(),
+            settings: None,
+            server: None,
+            engine: false,
+            odd: 0,
+            ask: Ask::At(now),
+            again: false,
+            silences: 0,
+            asked_at: None,
+            trusted: false,
+        }
+    }
+
+    /// Whether nobody vouches for it and nothing of ours lives there.
+    pub(super) fn is_idle(&self) -> bool {
+        self.hints.is_empty() && self.server.is_none() && self.ask != Ask::Asking
+    }
+
+    /// Whether a person named it.
+    pub(super) fn is_named(&self) -> bool {
+        [Source::Config, Source::Environment, Source::Added].iter().any(|it| self.hints.contains_key(it))
+    }
+
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// Believes the store about an address of this machine.
+    pub(super) fn remember_trust(&mut self, trusted: bool) {
+        if self.hints.is_empty() {
+            self.trusted = trusted;
+        }
+    }
+
+    /// Decides trust anew. Configuration and environment speak for the person,
+    /// and nothing else makes an address outside this machine trusted. On this
+    /// machine the owner of the listening socket decides; where the table is
+    /// `watched` and does not show the socket the last word stands, and where
+    /// there is no table whoever told us is believed.
+    pub(super) fn weigh_trust(&mut self, endpoint: &Endpoint, watched: bool) {
+        let says = |source: Source| self.hints.get(&source).copied();
+        self.trusted = if says(Source::Config) == Some(true) || says(Source::Environment) == Some(true) {
+            true
+        } else if !endpoint.is_local() {
+            false
+        } else if let Some(owner) = says(Source::SocketTable) {
+            owner
+        } else if watched || self.hints.is_empty() {
+            self.trusted
+        } else {
+            self.hints.values().any(|it| *it)
+        };
+    }
+
+    /// A new listener, or a person's wish: asked now, whatever was before.
+    pub(super) fn wake(&mut self, now: Instant) {
+        self.silences = 0;
+        self.odd = 0;
+        match self.ask {
+            Ask::Asking => self.again = true,
+            Ask::At(_) | Ask::Never => self.ask = Ask::At(now),
+        }
+    }
+
+    /// Asked soon, because something was noticed on the side.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let Ask::At(at) = self.ask {
+            let earliest = self.asked_at.map_or(now, |it| now.max(it + AT_MOST_EVERY));
+            self.ask = Ask::At(at.min(earliest));
+        }
+    }
+
+    /// Asked at `at` unless it is being asked.
+    pub(super) fn postpone(&mut self, at: Instant) {
+        if self.ask != Ask::Asking {
+            self.ask = Ask::At(at);
+        }
+    }
+
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.ask = Ask::Asking;
+        self.asked_at = Some(now);
+    }
+
+    /// It answered; `next` is when it is asked again.
+    pub(super) fn end(&mut self, next: Ask, now: Instant) {
+        self.silences = 0;
+        self.settle(next, now);
+    }
+
+    /// It did not answer, or not yet. `refused` says that nobody listens,
+    /// `watched` that a table will tell when somebody does.
+    pub(super) fn end_silent(&mut self, refused: bool, watched: bool, now: Instant) {
+        self.silences = self.silences.saturating_add(1);
+        let guessed = self.server.is_none() && self.hints.keys().all(|it| *it == Source::Port);
+        let wait = match (guessed && refused, watched) {
+            (true, true) => LONGEST,
+            (true, false) => pause(self.silences).min(UNWATCHED),
+            (false, _) => pause(self.silences),
+        };
+        self.settle(Ask::At(now + wait), now);
+    }
+
+    fn settle(&mut self, next: Ask, now: Instant) {
+        self.ask = if std::mem::take(&mut self.again) { Ask::At(now) } else { next };
+    }
+}

@@ -1,0 +1,218 @@
+//! Who could serve this request, best first.
+//!
+//! Two steps. `name` finds out which models are meant by what the caller wrote.
+//! Then each server that has one is either out, with a reason, or ranked; the
+//! order of the fields of `Rank` is the policy. Nothing is sent here and nothing
+//! is remembered: the same snapshot and the same ask give the same decision.
+
+mod name;
+mod rank;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Instant};
+
+use self::{
+    name::{Meant, Sameness},
+    rank::{Rank, Reason},
+};
+use crate::{
+    generate::{Candidate, Head, Substitution},
+    registry::{Server, Snapshot},
+    server::{Model, ModelName, ServerId},
+};
+
+/// How far a stand-in may be from what was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fallback {
+    /// One server, asked once.
+    None,
+    /// The same model on any allowed server.
+    #[default]
+    Same,
+    /// Also any capable model on this machine and network.
+    Local,
+    /// Also the cloud.
+    Cloud,
+}
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Same => "same",
+            Self::Local => "local",
+            Self::Cloud => "cloud",
+        })
+    }
+}
+
+/// Why a text is no fallback.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a fallback; use none, same, local or cloud")]
+pub struct FallbackError(String);
+
+impl FromStr for Fallback {
+    type Err = FallbackError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "none" => Ok(Self::None),
+            "same" => Ok(Self::Same),
+            "local" => Ok(Self::Local),
+            "cloud" => Ok(Self::Cloud),
+            _ => Err(FallbackError(text.to_owned())),
+        }
+    }
+}
+
+/// A request as far as choosing needs it.
+pub struct Ask<'a> {
+    /// What is wanted.
+    pub head: &'a Head,
+    /// Aliases from the configuration.
+    pub aliases: &'a BTreeMap<String, String>,
+    /// How far a stand-in may be.
+    pub fallback: Fallback,
+    /// Who was asked already.
+    pub tried: &'a [ServerId],
+    /// How many requests each server has now.
+    pub in_flight: &'a dyn Fn(&ServerId) -> u32,
+    /// When this is.
+    pub now: Instant,
+    /// What decides between equals; another one for each request.
+    pub salt: u64,
+}
+
+/// Who is asked next, and for what.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The server.
+    pub server: Arc<Server>,
+    /// The model, in that server's words.
+    pub model: ModelName,
+    /// How far that is from what was asked.
+    pub substituted: Substitution,
+    /// Whether the model is known to be loading or not to be loaded.
+    pub loading: bool,
+}
+
+/// What follows from a snapshot and an ask.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// Ask this one.
+    Server(Choice),
+    /// Everyone who could is busy; one of them will be free then.
+    Later(Instant),
+    /// Nobody has ever had a model of that name.
+    UnknownModel {
+        /// The nearest names that exist.
+        nearest: Vec<String>,
+    },
+    /// Nobody can serve this now; the text says why, for people.
+    Nobody(String),
+}
+
+/// Chooses who is asked next, and says of every server that has the model what
+/// was thought of it: the chosen one first.
+pub fn choose(snapshot: &Snapshot, ask: &Ask<'_>) -> (Decision, Vec<Candidate>) {
+    let asked = name::follow(ask.aliases, &ask.head.model);
+    let meant = match name::resolve(snapshot, asked) {
+        Ok(meant) => meant,
+        Err(unknown) => return (unknown.decide(snapshot, asked, ask.aliases), Vec::new()),
+    };
+    let mut able: Vec<Judged<'_>> = Vec::new();
+    let mut out: Vec<(Judged<'_>, Reason)> = Vec::new();
+    for server in &snapshot.servers {
+        match judge(server, &meant, ask) {
+            None => {}
+            Some((judged, None)) => able.push(judged),
+            Some((judged, Some(reason))) => out.push((judged, reason)),
+        }
+    }
+    able.sort_unstable_by_key(|it| it.rank);
+    let last_resort = able.is_empty().then(|| last_resort(&out)).flatten();
+    let decision = match (able.first(), last_resort) {
+        (Some(best), _) => Decision::Server(best.choice()),
+        (None, Some(LastResort::Wait(until))) => Decision::Later(until),
+        (None, Some(LastResort::Ask(at))) => {
+            let (judged, _) = out.remove(at);
+            able.push(judged);
+            Decision::Server(able[0].choice())
+        }
+        (None, None) => Decision::Nobody(explain(asked, &meant, &out)),
+    };
+    let able = able.iter().map(|it| it.candidate(None));
+    let out = out.iter().map(|(it, reason)| it.candidate(Some(reason.to_string())));
+    (decision, able.chain(out).collect())
+}
+
+/// A server and the model that would be asked of it.
+#[derive(Clone, Copy)]
+struct Judged<'a> {
+    server: &'a Arc<Server>,
+    model: &'a Model,
+    rank: Rank<'a>,
+}
+
+impl Judged<'_> {
+    fn choice(&self) -> Choice {
+        Choice {
+            server: Arc::clone(self.server),
+            model: self.model.name.clone(),
+            // Other models stand in only where the caller left the choice to us.
+            substituted: Substitution::No,
+            loading: rank::is_loading(self.server, self.model),
+        }
+    }
+
+    fn candidate(&self, excluded: Option<String>) -> Candidate {
+        Candidate { server: self.server.id.clone(), model: self.model.name.clone(), excluded }
+    }
+}
+
+/// What is thought of one server: its best model for this, and why it is out, if it is.
+fn judge<'a>(
+    server: &'a Arc<Server>,
+    meant: &Meant<'a>,
+    ask: &Ask<'_>,
+) -> Option<(Judged<'a>, Option<Reason>)> {
+    let in_flight = (ask.in_flight)(&server.id);
+    let unfit = rank::unfit_server(server, in_flight, ask);
+    let judge_model = |model: &'a Model, sameness: Sameness| {
+        let rank = Rank::of(server, model, sameness, meant.is_any(), in_flight, ask);
+        (Judged { server, model, rank }, rank::unfit_model(model, ask.head))
+    };
+    // A model that can do it, before one that cannot; then the better rank.
+    let models = meant.models_of(server).map(|(model, sameness)| judge_model(model, sameness));
+    let (judged, cannot) = models.min_by_key(|(judged, cannot)| (cannot.is_some(), judged.rank))?;
+    Some((judged, unfit.or(cannot)))
+}
+
+enum LastResort {
+    Wait(Instant),
+    /// The place in the list of those that are out.
+    Ask(usize),
+}
+
+/// When nobody is able: whoever is only busy is waited for, and else whoever is
+/// only resting after strikes is asked before its time.
+fn last_resort(out: &[(Judged<'_>, Reason)]) -> Option<LastResort> {
+    let busy = out.iter().filter_map(|(_, reason)| match reason {
+        Reason::Busy(until) => Some(*until),
+        _ => None,
+    });
+    if let Some(until) = busy.min() {
+        return Some(LastResort::Wait(until));
+    }
+    let resting = out.iter().enumerate().filter(|(_, (_, reason))| reason.is_rest());
+    resting.min_by_key(|(_, (judged, _))| judged.rank).map(|(at, _)| LastResort::Ask(at))
+}
+
+fn explain(asked: &str, meant: &Meant<'_>, out: &[(Judged<'_>, Reason)]) -> String {
+    let each: Vec<String> = out.iter().map(|(it, reason)| format!("{} {reason}", it.server.id)).collect();
+    match (meant.is_any(), each.is_empty()) {
+        (_, true) => "no model server with a usable model is known; see `lovablectl servers`".to_owned(),
+        (true, false) => format!("no server can take this request now: {}", each.join("; ")),
+        (false, false) => format!("no server can take `{asked}` now: {}", each.join("; ")),
+    }
+}

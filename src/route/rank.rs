@@ -1,0 +1,250 @@
+//! Who is out and why, and in which order the others are asked.
+
+use std::{fmt, time::Instant};
+
+use super::{Ask, Fallback, name::Sameness};
+use crate::{
+    generate::{Head, Operation},
+    registry::{Admission, Server, Standing},
+    server::{Capability, Model, Problem, Zone},
+};
+
+/// One request in so many tries a server that is on trial although others are
+/// up: without it such a server would never be proven well again.
+const TRIALS: u64 = 16;
+
+/// Best first; the order of the fields is the policy. A strike or a long queue
+/// never makes a different model win over the one that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank<'a> {
+    sameness: Sameness,
+    /// Whether the model is made for something else, by its name; only asked
+    /// where the caller left the choice to us.
+    doubtful: bool,
+    footing: Footing,
+    pressure: Pressure,
+    priority: i32,
+    zone: Zone,
+    warmth: Warmth,
+    fit: Fit,
+    /// The model's name, where the caller left the choice to us: it must not
+    /// change from request to request.
+    taste: Option<&'a str>,
+    load: u32,
+    salt: u64,
+}
+
+/// How sure it is that the model can do this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// Its server says so.
+    Said,
+    /// Nobody says what it can do.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Footing {
+    Up,
+    Suspect,
+    Trial,
+    /// It will be well, but not at once.
+    Loading,
+    Down,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pressure {
+    Free,
+    Queued,
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Warmth {
+    Loaded,
+    Unknown,
+    Cold,
+}
+
+impl<'a> Rank<'a> {
+    pub(super) fn of(
+        server: &Server,
+        model: &'a Model,
+        sameness: Sameness,
+        any: bool,
+        in_flight: u32,
+        ask: &Ask<'_>,
+    ) -> Self {
+        Self {
+            sameness,
+            doubtful: any && is_doubtful(model, ask.head.operation),
+            footing: footing(server, in_flight, ask.salt),
+            pressure: pressure(server.limit, in_flight),
+            priority: server.priority,
+            zone: server.zone,
+            warmth: match model.loaded {
+                Some(true) => Warmth::Loaded,
+                None => Warmth::Unknown,
+                Some(false) => Warmth::Cold,
+            },
+            fit: if model.capabilities.is_empty() { Fit::Unknown } else { Fit::Said },
+            taste: any.then_some(model.name.as_str()),
+            load: in_flight,
+            salt: mix(ask.salt, server.id.as_str()),
+        }
+    }
+}
+
+/// Whether the first token will be long in coming.
+pub(super) fn is_loading(server: &Server, model: &Model) -> bool {
+    server.problem == Some(Problem::Loading) || model.loaded == Some(false)
+}
+
+fn footing(server: &Server, in_flight: u32, salt: u64) -> Footing {
+    match server.standing {
+        _ if server.problem == Some(Problem::Loading) => Footing::Loading,
+        Standing::Up => Footing::Up,
+        Standing::Trial if in_flight == 0 && salt.is_multiple_of(TRIALS) => Footing::Up,
+        Standing::Trial => Footing::Trial,
+        Standing::Suspect => Footing::Suspect,
+        Standing::Down => Footing::Down,
+    }
+}
+
+/// Up to its limit a server works on everything; as much again it keeps in its own queue.
+fn pressure(limit: Option<u32>, in_flight: u32) -> Pressure {
+    match limit.map(|it| it.max(1)) {
+        None => Pressure::Free,
+        Some(limit) if in_flight < limit => Pressure::Free,
+        Some(limit) if in_flight < limit.saturating_mul(2) => Pressure::Queued,
+        Some(_) => Pressure::Full,
+    }
+}
+
+/// Many kinds list an embedder beside their chat models and do not say which is which.
+fn is_doubtful(model: &Model, operation: Operation) -> bool {
+    if !model.capabilities.is_empty() {
+        return false;
+    }
+    let name = model.name.as_str().to_ascii_lowercase();
+    let embedder = ["embed", "bge-", "rerank", "minilm"].iter().any(|it| name.contains(it));
+    embedder != (operation == Operation::Embed)
+}
+
+/// Equal servers come in another order for each request, the same for equal salts (FNV-1a).
+fn mix(salt: u64, id: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = salt.to_le_bytes().into_iter().chain(id.bytes()).fold(0xcbf2_9ce4_8422_2325, step);
+    // The low bits of FNV are its best, the comparison begins with the high ones.
+    hash.swap_bytes()
+}
+
+/// Why a server is not asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Tried,
+    OneServerOnly,
+    Draining,
+    Untrusted,
+    Off,
+    Cloud,
+    CloudModel,
+    NeedsKey,
+    WrongHost,
+    Unhealthy,
+    Displaced,
+    Resting,
+    OnTrial,
+    Busy(Instant),
+    Cannot(Capability),
+}
+
+impl Reason {
+    /// Whether it may be asked all the same when nothing else is left.
+    pub(super) fn is_rest(self) -> bool {
+        matches!(self, Self::Resting | Self::OnTrial)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tried => "was tried already",
+            Self::OneServerOnly => "may not stand in (fallback `none`)",
+            Self::Draining => "is draining (`lovablectl servers resume` ends that)",
+            Self::Untrusted => "is not trusted",
+            Self::Off => "is switched off in the configuration",
+            Self::Cloud => "is in the cloud",
+            Self::CloudModel => "only forwards this model to the cloud",
+            Self::NeedsKey => "needs a key",
+            Self::WrongHost => "refuses the name that it is called by",
+            Self::Unhealthy => "reports itself unhealthy",
+            Self::Displaced => "is gone; something else answers at its address",
+            Self::Resting => "is down",
+            Self::OnTrial => "is down and being tried",
+            Self::Busy(_) => "is busy",
+            Self::Cannot(Capability::Chat) => "has it, but not for chat",
+            Self::Cannot(Capability::Complete) => "has it, but not for completions",
+            Self::Cannot(Capability::Fim) => "has it, but not for filling in the middle",
+            Self::Cannot(Capability::Embed) => "has it, but not for embeddings",
+            Self::Cannot(Capability::Tools) => "has it, but without tools",
+            Self::Cannot(Capability::Vision) => "has it, but without images",
+            Self::Cannot(Capability::Thinking) => "has it, but without thinking",
+        })
+    }
+}
+
+/// Why a server is not asked, whatever the model. What lasts longest is said first.
+pub(super) fn unfit_server(server: &Server, in_flight: u32, ask: &Ask<'_>) -> Option<Reason> {
+    if ask.tried.contains(&server.id) {
+        return Some(Reason::Tried);
+    }
+    if ask.fallback == Fallback::None && !ask.tried.is_empty() {
+        return Some(Reason::OneServerOnly);
+    }
+    match server.admission {
+        Admission::Open => {}
+        Admission::Draining => return Some(Reason::Draining),
+        Admission::Untrusted => return Some(Reason::Untrusted),
+        Admission::Off => return Some(Reason::Off),
+    }
+    if server.zone == Zone::Cloud {
+        return Some(Reason::Cloud);
+    }
+    match server.problem {
+        None | Some(Problem::Loading) => {}
+        Some(Problem::NeedsKey) => return Some(Reason::NeedsKey),
+        Some(Problem::WrongHost) => return Some(Reason::WrongHost),
+        Some(Problem::Unhealthy) => return Some(Reason::Unhealthy),
+    }
+    match (server.standing, server.trial_at) {
+        (Standing::Down, None) => return Some(Reason::Displaced),
+        (Standing::Down, Some(at)) if at > ask.now => return Some(Reason::Resting),
+        (Standing::Down, Some(_)) | (Standing::Trial, _) if in_flight > 0 => return Some(Reason::OnTrial),
+        (Standing::Up | Standing::Suspect | Standing::Trial | Standing::Down, _) => {}
+    }
+    server.busy_until.filter(|until| *until > ask.now).map(Reason::Busy)
+}
+
+/// Why a model is not asked. A server that does not say what a model can do is believed to know why.
+pub(super) fn unfit_model(model: &Model, head: &Head) -> Option<Reason> {
+    if model.zone == Some(Zone::Cloud) {
+        return Some(Reason::CloudModel);
+    }
+    if model.capabilities.is_empty() {
+        return None;
+    }
+    let can = |capability: Capability| model.capabilities.contains(&capability);
+    // Servers put a template around a chat for models that only complete, and the other way round.
+    let text = can(Capability::Chat) || can(Capability::Complete);
+    let needs = [
+        (head.operation == Operation::Chat && !text, Capability::Chat),
+        (head.operation == Operation::Complete && !text, Capability::Complete),
+        (head.operation == Operation::Embed && !can(Capability::Embed), Capability::Embed),
+        (head.needs.fim && !can(Capability::Fim), Capability::Fim),
+        (head.needs.tools && !can(Capability::Tools), Capability::Tools),
+        (head.needs.vision && !can(Capability::Vision), Capability::Vision),
+    ];
+    needs.into_iter().find(|(lacks, _)| *lacks).map(|(_, capability)| Reason::Cannot(capability))
+}
