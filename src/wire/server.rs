@@ -154,3 +154,12 @@ pub struct AddServer {
     /// Its base URL.
     pub url: String,
 }
+
+/// The reply to it: what is at that address, as far as it was recognised in a moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Added {
+    /// The address as it was understood.
+    pub url: String,
+    /// The server there; `null` while nothing is recognised, which is asked again from time to time.
+    pub server: Option<ServerView>,
+}
