@@ -56,6 +56,8 @@ pub(crate) enum Peer {
     },
     /// Over loopback TCP, where names and origins are checked too.
     Tcp,
+    /// Over loopback TCP, a user of this machine who may not open the socket.
+    Stranger,
 }
 
 /// What the door needs to know of the house.
@@ -172,6 +174,9 @@ impl Door {
         }
         let may_change = match peer {
             Peer::Socket { may_change } => may_change,
+            Peer::Stranger => {
+                return Err(Failure::Forbidden("your user may not use this daemon, whose socket is private".to_owned()));
+            }
             Peer::Tcp => {
                 let host = text("host").or(parts.uri.authority().map(|it| it.as_str())).unwrap_or_default();
                 if !host_allowed(host, &self.it.hosts) {
@@ -191,7 +196,7 @@ impl Door {
         };
         if guard == Guard::Changes && !may_change {
             return Err(Failure::Forbidden(match peer {
-                Peer::Tcp => "this changes something, which is only possible over the socket; see [listen] control".to_owned(),
+                Peer::Tcp | Peer::Stranger => "this changes something, which is only possible over the socket; see [listen] control".to_owned(),
                 Peer::Socket { .. } => "this changes something, which needs root or the daemon's own user".to_owned(),
             }));
         }

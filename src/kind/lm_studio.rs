@@ -36,8 +36,11 @@ impl Kind for LmStudio {
 
     fn recognise(&self, answers: &Answers) -> Verdict {
         let Some(root) = answers.get("/") else { return Verdict::No };
-        let by_list =
-            answers.get(listing::PATH).is_some_and(|it| Listing::of(it).is_owned_by("organization_owner"));
+        let by_list = answers.get(listing::PATH).is_some_and(|it| {
+            let listing = Listing::of(it);
+            listing.mentions("organization_owner")
+                || (matches!(listing, Listing::Models(_)) && it.header("x-powered-by") == Some("Express"))
+        });
         if !is_unexpected(root) && !wants_key(root) && !by_list {
             return Verdict::No;
         }
@@ -106,10 +109,8 @@ fn wants_key(answer: &Answer) -> bool {
 }
 
 fn list(answer: &Answer, field: &str, name: &str) -> Option<Vec<Value>> {
-    match answer.success()?[field].take() {
-        Value::Array(entries) if entries.iter().all(|it| it[name].is_string()) => Some(entries),
-        _ => None,
-    }
+    super::take_array(&mut answer.success()?, field)
+        .filter(|entries| entries.iter().all(|it| it[name].is_string()))
 }
 
 fn model_v1(entry: &Value) -> Option<Model> {

@@ -17,6 +17,8 @@ mod openai_like;
 #[cfg(test)]
 mod recorded;
 mod said;
+#[cfg(test)]
+mod trap;
 mod vllm;
 
 use std::{borrow::Cow, collections::BTreeSet};
@@ -81,6 +83,21 @@ pub fn recognise(answers: &Answers) -> Verdict {
         }
     }
     if not_yet { Verdict::NotYet } else { Verdict::No }
+}
+
+/// Copies from an earlier conversation with the same endpoint what a kind would
+/// ask again in vain, so that looking at an unchanged server costs a few GETs.
+///
+/// To be called after each answer, with the last conversation that ended in a proof.
+pub fn recall(kind: &str, earlier: &Answers, now: &mut Answers) {
+    if !by_id(kind).is_some_and(|kind| kind.still_holds(earlier, now)) {
+        return;
+    }
+    for (question, answer) in earlier.iter().filter(|(it, _)| it.post.is_some()) {
+        if now.to(question).is_none() {
+            now.push(question.clone(), answer.clone());
+        }
+    }
 }
 
 /// Says what a refusal of a server of this kind means.
@@ -179,6 +196,14 @@ impl Answer {
     }
 }
 
+/// Takes the array out of this field, if there is an object with such a field.
+fn take_array(value: &mut Value, field: &str) -> Option<Vec<Value>> {
+    match value.get_mut(field)?.take() {
+        Value::Array(entries) => Some(entries),
+        _ => None,
+    }
+}
+
 /// A body as JSON.
 enum Json {
     /// It is.
@@ -262,6 +287,12 @@ pub trait Kind: Sync {
 
     /// What the answers so far prove, as far as this kind can tell.
     fn recognise(&self, answers: &Answers) -> Verdict;
+
+    /// Whether what POSTs were answered in an earlier conversation with the same
+    /// endpoint is still true, by the lists of both.
+    fn still_holds(&self, _earlier: &Answers, _now: &Answers) -> bool {
+        false
+    }
 
     /// What a refusal means; `None` leaves it to the status.
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause>;
