@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::{
     bytes::{Damaged, Reader, put},
     histogram::Histogram,
+    sample::Sample,
 };
-use crate::generate::{Ending, Usage};
+use crate::generate::Ending;
 
 /// Sums over requests, or over attempts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,16 +84,6 @@ impl Endings {
         let [delivered, resumed, cut_short, refused, exhausted, out_of_time, caller_gone] = parts;
         Self { delivered, resumed, cut_short, refused, exhausted, out_of_time, caller_gone }
     }
-}
-
-/// One request or attempt, as it is summed.
-pub(super) struct Sample {
-    pub(super) ending: Ending,
-    pub(super) callers_fault: bool,
-    pub(super) failed_over: bool,
-    pub(super) first_token: Option<Duration>,
-    pub(super) total: Duration,
-    pub(super) usage: Usage,
 }
 
 impl Sums {
