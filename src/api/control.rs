@@ -12,7 +12,7 @@ use crate::{
     registry::{Admission, Server, Standing},
     relay::Body,
     housekeeping::wall_ms,
-    server::{Endpoint, ServerId, Zone},
+    server::{Endpoint, Problem, ServerId, Zone},
     stats::{By, Hour, Key, Query, Row, Spread, hour},
     wire::{
         self, AddServer, Added, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles, Quality, RequestCounts,
@@ -98,7 +98,12 @@ fn reason(server: &Server) -> Option<String> {
             Some(last) => format!("{id} is down: it {}", last.fault),
             None => format!("{id} is down"),
         }),
-        (_, Some(problem)) => Some(format!("{id} {}", problem.words())),
+        (_, Some(problem)) => Some(match problem {
+            Problem::NeedsKey => format!("{id} wants a key; see `key_env` and `key_file` in [[servers]]"),
+            Problem::Loading => format!("{id} is loading its model"),
+            Problem::WrongHost => format!("{id} refuses the host name that it is called by"),
+            Problem::Unhealthy => format!("{id} answers, but says that it cannot serve"),
+        }),
         (Standing::Up | Standing::Suspect | Standing::Trial, None) => None,
     }
 }

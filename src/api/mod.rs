@@ -192,7 +192,7 @@ impl Door {
                 }
                 // A header that is no text is foreign in any case.
                 let origin = headers.get("origin").map(|it| it.to_str().unwrap_or("?"));
-                if !origin_allowed(origin, text("sec-fetch-site"), &self.it.origins) {
+                if !origin_allowed(origin, text("sec-fetch-site"), host, &self.it.origins) {
                     return Err(Failure::Forbidden(
                         "requests of web pages are refused; see [listen] origins".to_owned(),
                     ));

@@ -1,7 +1,5 @@
 //! What an OpenAI client hears from us: refusals, broken streams, lists.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
