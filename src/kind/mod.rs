@@ -7,11 +7,138 @@
 //! server (a path and a field), never a port. Adding a kind is one file, one
 //! line in `KINDS`, one directory of recorded replies.
 
-use std::borrow::Cow;
+mod fact;
+mod listing;
+mod llama_cpp;
+mod lm_studio;
+mod lovable;
+mod ollama;
+mod openai_like;
+#[cfg(test)]
+mod recorded;
+mod said;
+#[cfg(test)]
+mod trap;
+mod vllm;
+
+use std::{borrow::Cow, collections::BTreeSet};
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use crate::{fault::Cause, server::Sighting};
+
+/// All kinds, most specific first: the order of recognition.
+pub static KINDS: &[&dyn Kind] = &[
+    &lovable::Lovable,
+    &ollama::Ollama,
+    &lm_studio::LmStudio,
+    &llama_cpp::LlamaCpp,
+    &vllm::Vllm,
+    &openai_like::OpenAiLike,
+];
+
+/// The most questions in one conversation, whatever the answers are. Ollama's
+/// three lists and a look at 32 models stay below it.
+const MOST_QUESTIONS: usize = 48;
+
+/// The most models, and names of one, that are kept of a server. Large
+/// collections have hundreds; a list that is endless on purpose shall not fill
+/// our memory and every snapshot.
+const MOST_MODELS: usize = 4096;
+const MOST_ALIASES: usize = 32;
+
+/// The kind with this id.
+pub fn by_id(id: &str) -> Option<&'static dyn Kind> {
+    KINDS.iter().copied().find(|kind| kind.id() == id)
+}
+
+/// The ports that any kind uses by default, likeliest first.
+pub fn usual_ports() -> Vec<u16> {
+    let mut ports: Vec<u16> = Vec::new();
+    let longest = KINDS.iter().map(|kind| kind.usual_ports().len()).max().unwrap_or_default();
+    // Every kind's first guess is better than any kind's second.
+    for rank in 0..longest {
+        for port in KINDS.iter().filter_map(|kind| kind.usual_ports().get(rank)) {
+            if !ports.contains(port) {
+                ports.push(*port);
+            }
+        }
+    }
+    ports
+}
+
+/// Decides what the answers so far prove, or which question is next.
+///
+/// The first kind that says anything but no wins: one that waits knows its own
+/// server, which must not pass for a lesser kind meanwhile. A kind that asks
+/// what was already answered has nothing more to say.
+pub fn recognise(answers: &Answers) -> Verdict {
+    let root = Question::get("/");
+    if answers.to(&root).is_none() {
+        return Verdict::Ask(root);
+    }
+    for kind in KINDS {
+        match kind.recognise(answers) {
+            Verdict::Proof(sighting) => return Verdict::Proof(Box::new(tidy(*sighting, answers))),
+            Verdict::Ask(question) if answers.to(&question).is_none() && answers.len() < MOST_QUESTIONS => {
+                return Verdict::Ask(question);
+            }
+            Verdict::NotYet => return Verdict::NotYet,
+            Verdict::Ask(_) | Verdict::No => {}
+        }
+    }
+    Verdict::No
+}
+
+/// Copies from an earlier conversation with the same endpoint what a kind would
+/// ask again in vain, so that looking at an unchanged server costs a few GETs.
+///
+/// To be called after each answer, with the last conversation that ended in a proof.
+pub fn recall(kind: &str, earlier: &Answers, now: &mut Answers) {
+    if !by_id(kind).is_some_and(|kind| kind.still_holds(earlier, now)) {
+        return;
+    }
+    for (question, answer) in earlier.iter().filter(|(it, _)| it.post.is_some()) {
+        if now.to(question).is_none() {
+            now.push(question.clone(), answer.clone());
+        }
+    }
+}
+
+/// Says what a refusal of a server of this kind means.
+pub fn classify(kind: &str, refusal: Refusal<'_>) -> Cause {
+    by_id(kind).and_then(|kind| kind.classify(refusal)).unwrap_or_else(|| said::by_status(refusal))
+}
+
+/// Says what an error object means that came inside an answer with status 200.
+pub fn classify_inside(kind: &str, body: &[u8]) -> Cause {
+    let status = said::Said::of(body).status.unwrap_or(500);
+    match classify(kind, Refusal { status, retry_after: None, body }) {
+        Cause::Status => Cause::ErrorEvent,
+        cause => cause,
+    }
+}
+
+/// Puts a sighting in order: models by name, each once, none whose name could
+/// not stand in a header or on a terminal.
+fn tidy(mut sighting: Sighting, answers: &Answers) -> Sighting {
+    let mut seen = BTreeSet::new();
+    sighting.models.sort_by(|a, b| a.name.cmp(&b.name));
+    sighting.models.retain(|model| fact::is_name(model.name.as_str()) && seen.insert(model.name.clone()));
+    sighting.models.truncate(MOST_MODELS);
+    for model in &mut sighting.models {
+        let name = model.name.clone();
+        model.aliases.retain(|alias| *alias != name && fact::is_name(alias.as_str()));
+        model.aliases.sort();
+        model.aliases.dedup();
+        model.aliases.truncate(MOST_ALIASES);
+    }
+    sighting.engine_ports.sort_unstable();
+    sighting.engine_ports.dedup();
+    sighting.simulated = answers.iter().any(|(_, it)| it.header("x-lovable-simulated") == Some("1"));
+    sighting
+}
 
 /// A question to an endpoint. Until a server is recognised only `GET`s are asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +178,48 @@ impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
     }
+
+    /// The body read as JSON.
+    fn json(&self) -> Json {
+        match serde_json::from_slice(&self.body) {
+            Ok(value) => Json::Whole(value),
+            Err(error) if error.is_eof() && !self.body.trim_ascii().is_empty() => Json::Torn,
+            Err(_) => Json::None,
+        }
+    }
+
+    /// The JSON of a success. LM Studio says 200 to every path it does not
+    /// know, with a text as `error`: that is no success.
+    fn success(&self) -> Option<Value> {
+        match self.json() {
+            Json::Whole(value) if self.status == 200 && !value["error"].is_string() => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a page for people.
+    fn is_page(&self) -> bool {
+        self.header("content-type").is_some_and(|it| it.to_ascii_lowercase().starts_with("text/html"))
+            || self.body.trim_ascii_start().first() == Some(&b'<')
+    }
+}
+
+/// Takes the array out of this field, if there is an object with such a field.
+fn take_array(value: &mut Value, field: &str) -> Option<Vec<Value>> {
+    match value.get_mut(field)?.take() {
+        Value::Array(entries) => Some(entries),
+        _ => None,
+    }
+}
+
+/// A body as JSON.
+enum Json {
+    /// It is.
+    Whole(Value),
+    /// It begins so and was cut.
+    Torn,
+    /// It is something else.
+    None,
 }
 
 /// The conversation with one endpoint so far: always begins with `GET /`.
@@ -71,6 +240,11 @@ impl Answers {
     /// The answer to exactly this question, if it was asked.
     pub fn to(&self, question: &Question) -> Option<&Answer> {
         self.0.iter().find(|(it, _)| it == question).map(|(_, answer)| answer)
+    }
+
+    /// Everything asked and answered, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Question, &Answer)> {
+        self.0.iter().map(|(question, answer)| (question, answer))
     }
 
     /// How many questions were asked.
@@ -121,6 +295,12 @@ pub trait Kind: Sync {
 
     /// What the answers so far prove, as far as this kind can tell.
     fn recognise(&self, answers: &Answers) -> Verdict;
+
+    /// Whether what POSTs were answered in an earlier conversation with the same
+    /// endpoint is still true, by the lists of both.
+    fn still_holds(&self, _earlier: &Answers, _now: &Answers) -> bool {
+        false
+    }
 
     /// What a refusal means; `None` leaves it to the status.
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause>;

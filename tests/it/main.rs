@@ -1,1 +1,4 @@
-fn main() {}
+//! One crate for all tests that need more than one file of the library, so that
+//! it links once.
+
+mod dialect;

@@ -1,0 +1,328 @@
+//! The control API: what is known, as the contract shapes it, and the few things a person may say about servers.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use hyper::{Response, StatusCode};
+use serde_json::json;
+
+use super::{Door, Knock, body, json};
+use crate::{
+    config::parse_duration,
+    fault::Failure,
+    registry::{Admission, Server, Standing},
+    relay::Body,
+    housekeeping::wall_ms,
+    server::{Endpoint, ServerId, Zone},
+    stats::{By, Hour, Key, Query, Row, Spread, hour},
+    wire::{
+        self, AddServer, Added, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles, Quality, RequestCounts,
+        RequestList, RequestView, ServerCounts, ServerList, ServerView, StatsList, StatsRow, Status, StoreView,
+        from_rfc3339, models as model_views, rfc3339,
+    },
+};
+
+/// How long `POST servers` waits for the new address to be recognised.
+const RECOGNISE: Duration = Duration::from_secs(6);
+/// The most bytes of a control request's body.
+const CONTROL_BODY: u64 = 64 << 10;
+
+pub(super) async fn status(knock: Knock) -> Response<Body> {
+    json(StatusCode::OK, &status_of(&knock.door))
+}
+
+fn status_of(door: &Door) -> Status {
+    let house = &door.it.house;
+    let snapshot = house.snapshot();
+    let servers = ServerCounts::of(&snapshot);
+    let ready = is_ready(door);
+    let store = house.store().status();
+    let mut reasons = door.it.notes.clone();
+    reasons.extend(store.reasons);
+    for server in &snapshot.servers {
+        if let Some(reason) = reason(server) {
+            reasons.push(reason);
+        }
+    }
+    if servers.total() == 0 {
+        reasons.insert(0, "no model server found".to_owned());
+    }
+    let health = match (ready, reasons.is_empty()) {
+        (true, true) => Health::Ok,
+        (true, false) => Health::Degraded,
+        (false, _) => Health::Down,
+    };
+    let totals = house.with_stats(|it| it.totals());
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: door.started.elapsed().as_secs(),
+        socket: door.it.socket.display().to_string(),
+        listen: door.it.listen.map(|it| it.to_string()),
+        ready,
+        health,
+        reasons,
+        servers,
+        models: ModelCounts::of(&snapshot),
+        requests: RequestCounts {
+            in_flight: door.it.relay.running() as u64,
+            queued: 0,
+            total: totals.endings.all(),
+            delivered: totals.endings.delivered,
+            resumed: totals.endings.resumed,
+            cut_short: totals.endings.cut_short,
+            refused: totals.endings.refused,
+            exhausted: totals.endings.exhausted,
+            out_of_time: totals.endings.out_of_time,
+            caller_gone: totals.endings.caller_gone,
+            attempts_failed_over: totals.attempts_failed_over,
+        },
+        store: StoreView {
+            bytes: store.path.is_some().then_some(store.bytes),
+            path: store.path.map(|it| it.display().to_string()),
+            ok: store.ok,
+            dropped: store.dropped,
+        },
+        tracking: house.tracking(),
+        hardware: None,
+    }
+}
+
+/// What is wrong with a server that may be used, in words.
+fn reason(server: &Server) -> Option<String> {
+    if server.admission != Admission::Open {
+        return None;
+    }
+    let id = &server.id;
+    match (server.standing, server.problem) {
+        (Standing::Down, _) => Some(match &server.last_fault {
+            Some(last) => format!("{id} is down: it {}", last.fault),
+            None => format!("{id} is down"),
+        }),
+        (_, Some(problem)) => Some(format!("{id} {}", problem.words())),
+        (Standing::Up | Standing::Suspect | Standing::Trial, None) => None,
+    }
+}
+
+/// Whether some server can be asked now, without the cloud.
+pub(super) fn is_ready(door: &Door) -> bool {
+    door.it.house.snapshot().servers.iter().any(|it| is_usable(it))
+}
+
+fn is_usable(server: &Server) -> bool {
+    server.admission == Admission::Open
+        && server.standing != Standing::Down
+        && server.problem.is_none()
+        && server.zone != Zone::Cloud
+        && server.models.iter().any(|it| it.zone != Some(Zone::Cloud))
+}
+
+pub(super) async fn servers(knock: Knock) -> Response<Body> {
+    json(StatusCode::OK, &ServerList { servers: server_views(&knock.door) })
+}
+
+pub(super) fn server_views(door: &Door) -> Vec<ServerView> {
+    let lately = lately(door);
+    door.it.house.snapshot().servers.iter().map(|it| view(door, it, lately.get(&it.id))).collect()
+}
+
+pub(super) fn server_view(door: &Door, server: &Server) -> ServerView {
+    view(door, server, lately(door).get(&server.id))
+}
+
+fn lately(door: &Door) -> BTreeMap<ServerId, Row> {
+    let now = hour(wall_ms());
+    door.it.house.with_stats(|it| it.lately(now))
+}
+
+fn view(door: &Door, server: &Server, lately: Option<&Row>) -> ServerView {
+    let percentiles = |spread: Option<Spread>| Percentiles { p50: spread.map(|it| it.p50), p95: spread.map(|it| it.p95) };
+    let live = LiveFigures {
+        in_flight: door.it.house.traffic().look().of(&server.id),
+        queued: 0,
+        latency_ms: percentiles(lately.and_then(|it| it.total_ms)),
+        first_token_ms: percentiles(lately.and_then(|it| it.first_token_ms)),
+        tokens_per_second: lately.and_then(|it| it.tokens_per_second).map(|it| it.p50),
+        success_rate: lately.and_then(|it| it.success_rate),
+    };
+    ServerView::of(server, &live)
+}
+
+pub(super) async fn server(knock: Knock) -> Response<Body> {
+    match knock.door.it.house.snapshot().server(&knock.rest) {
+        Some(server) => json(StatusCode::OK, &server_view(&knock.door, server)),
+        None => no_server(&knock),
+    }
+}
+
+fn no_server(knock: &Knock) -> Response<Body> {
+    let snapshot = knock.door.it.house.snapshot();
+    let known = snapshot.servers.iter().map(|it| it.id.as_str()).collect::<Vec<_>>().join(", ");
+    let known = if known.is_empty() { "none".to_owned() } else { known };
+    knock.refuse(&Failure::NotFound(format!("no server `{}`; known: {known}", knock.rest)))
+}
+
+pub(super) async fn add(knock: Knock) -> Response<Body> {
+    let Knock { door, body, request_id, shape, .. } = knock;
+    let endpoint = async {
+        let body = body::read(body, CONTROL_BODY).await?;
+        let add: AddServer = serde_json::from_slice(&body)
+            .map_err(|error| Failure::BadRequest(format!("the body is not {{\"url\": \"...\"}}: {error}")))?;
+        Endpoint::parse(&add.url).map_err(|error| Failure::BadRequest(format!("`{}`: {error}", add.url)))
+    };
+    let endpoint = match endpoint.await {
+        Ok(endpoint) => endpoint,
+        Err(failure) => return crate::relay::refusal(&failure, shape, &request_id),
+    };
+    door.it.house.add(endpoint.clone());
+    let server = door.it.house.recognised(&endpoint, RECOGNISE).await;
+    let status = if server.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
+    let server = server.map(|it| server_view(&door, &it));
+    json(status, &Added { url: endpoint.to_string(), server })
+}
+
+pub(super) async fn forget(knock: Knock) -> Response<Body> {
+    match knock.door.it.house.change(|registry, now| registry.forget(&knock.rest, now)) {
+        Some(_) => json(StatusCode::OK, &json!({"forgotten": knock.rest})),
+        None => no_server(&knock),
+    }
+}
+
+pub(super) async fn drain(knock: Knock) -> Response<Body> {
+    let done = knock.door.it.house.change(|registry, now| registry.drain(&knock.rest, now));
+    changed(&knock, done.is_some())
+}
+
+pub(super) async fn resume(knock: Knock) -> Response<Body> {
+    let done = knock.door.it.house.change(|registry, now| registry.resume(&knock.rest, now));
+    changed(&knock, done.is_some())
+}
+
+fn changed(knock: &Knock, done: bool) -> Response<Body> {
+    match knock.door.it.house.snapshot().server(&knock.rest).filter(|_| done) {
+        Some(server) => json(StatusCode::OK, &server_view(&knock.door, server)),
+        None => no_server(knock),
+    }
+}
+
+pub(super) async fn probe(knock: Knock) -> Response<Body> {
+    let asked = knock.door.it.house.probe_all();
+    json(StatusCode::ACCEPTED, &json!({"probing": asked}))
+}
+
+pub(super) async fn models(knock: Knock) -> Response<Body> {
+    let door: &Arc<Door> = &knock.door;
+    json(StatusCode::OK, &ModelList { models: model_views(&door.it.house.snapshot(), &door.it.aliases) })
+}
+
+pub(super) async fn model(knock: Knock) -> Response<Body> {
+    let models = model_views(&knock.door.it.house.snapshot(), &knock.door.it.aliases);
+    let name = knock.rest.as_str();
+    let found = models.iter().find(|it| it.name == name).or_else(|| models.iter().find(|it| it.aliases.iter().any(|a| a == name)));
+    match found {
+        Some(model) => json(StatusCode::OK, model),
+        None => {
+            let nearest = crate::route::nearest(name, models.iter().map(|it| it.name.as_str()));
+            knock.refuse(&Failure::UnknownModel { model: name.to_owned(), nearest })
+        }
+    }
+}
+
+pub(super) async fn stats(knock: Knock) -> Response<Body> {
+    let query = match query(&knock) {
+        Ok(query) => query,
+        Err(failure) => return knock.refuse(&failure),
+    };
+    let rows = knock.door.it.house.report(&query).iter().map(|it| row(it, query.by)).collect();
+    json(StatusCode::OK, &StatsList { rows })
+}
+
+fn query(knock: &Knock) -> Result<Query, Failure> {
+    let by = match knock.parameter("by") {
+        None => None,
+        Some(name) => Some(By::parse(&name).ok_or_else(|| {
+            Failure::BadRequest(format!("`by` takes server, model, kind, zone, dialect, hour or day, not `{name}`"))
+        })?),
+    };
+    let time = |name: &str| -> Result<Option<Hour>, Failure> {
+        let Some(text) = knock.parameter(name) else { return Ok(None) };
+        let ms = moment(&text).ok_or_else(|| {
+            Failure::BadRequest(format!("`{name}` takes a time like 2026-03-01T12:00:00Z or a span like 24h, not `{text}`"))
+        })?;
+        Ok(Some(hour(ms)))
+    };
+    // Figures are kept by the hour: the hour in which a span begins or ends is in it.
+    Ok(Query {
+        by,
+        since: time("since")?,
+        until: time("until")?.map(|it| it.saturating_add(1)),
+        server: knock.parameter("server"),
+        model: knock.parameter("model"),
+    })
+}
+
+/// A time as the API writes it, or so long ago.
+fn moment(text: &str) -> Option<u64> {
+    let ago = |it: Duration| wall_ms().saturating_sub(u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+    from_rfc3339(text).or_else(|| parse_duration(text).map(ago))
+}
+
+fn row(row: &Row, by: Option<By>) -> StatsRow {
+    let spread = |it: Option<Spread>| wire::Spread {
+        mean: it.map(|it| it.mean),
+        p50: it.map(|it| it.p50),
+        p95: it.map(|it| it.p95),
+        p99: it.map(|it| it.p99),
+    };
+    let key = match &row.key {
+        Key::All => None,
+        Key::Name(name) => name.clone(),
+        Key::Zone(zone) => zone.map(|it| it.as_str().to_owned()),
+        Key::Hour(hour) => Some(rfc3339(u64::from(*hour) * 3_600_000)),
+    };
+    let speed = row.tokens_per_second;
+    StatsRow {
+        group: by.and_then(|by| Group::new(by.as_str(), key)),
+        requests: row.endings.all(),
+        delivered: row.endings.delivered,
+        resumed: row.endings.resumed,
+        cut_short: row.endings.cut_short,
+        refused: row.endings.refused,
+        exhausted: row.endings.exhausted,
+        out_of_time: row.endings.out_of_time,
+        caller_gone: row.endings.caller_gone,
+        success_rate: row.success_rate,
+        failed_over: row.failed_over,
+        first_token_ms: spread(row.first_token_ms),
+        total_ms: spread(row.total_ms),
+        tokens_per_second: Percentiles { p50: speed.map(|it| it.p50), p95: speed.map(|it| it.p95) },
+        input_tokens: row.input_tokens,
+        output_tokens: row.output_tokens,
+        usage_absent: row.usage_absent,
+        quality: Quality::default(),
+        cost_usd: None,
+    }
+}
+
+pub(super) async fn requests(knock: Knock) -> Response<Body> {
+    let limit = match knock.parameter("limit").map(|it| it.parse::<usize>()) {
+        None => 100,
+        Some(Ok(limit)) => limit,
+        Some(Err(_)) => return knock.refuse(&Failure::BadRequest("`limit` takes a whole number".to_owned())),
+    };
+    let recent = knock.door.it.house.recent(limit);
+    json(StatusCode::OK, &RequestList { requests: recent.iter().map(|it| RequestView::from(&**it)).collect() })
+}
+
+pub(super) async fn request(knock: Knock) -> Response<Body> {
+    match knock.door.it.house.request(&knock.rest) {
+        Some(outcome) => json(StatusCode::OK, &RequestView::from(&*outcome)),
+        None => knock.refuse(&Failure::NotFound(format!(
+            "no request `{}` among the last 1,000 that are over",
+            knock.rest
+        ))),
+    }
+}
+
+pub(super) async fn config(knock: Knock) -> Response<Body> {
+    json(StatusCode::OK, &knock.door.it.config)
+}

@@ -1,0 +1,247 @@
+//! The door: the route table, limits, and who may come in. It decides nothing
+//! about models or servers.
+//!
+//! `TABLE` is the one list of routes; dispatch, `Allow` headers and the OpenAPI
+//! description are all derived from it. A route is one entry and one function.
+
+mod body;
+mod connection;
+mod control;
+mod events;
+mod openai;
+mod openapi;
+mod operations;
+mod table;
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+};
+use serde::Serialize;
+
+pub(crate) use self::connection::serve;
+use self::table::{Found, Guard};
+use crate::{
+    fault::Failure,
+    housekeeping::{Housekeeping, wall_ms},
+    relay::{Body, Relay, Shape, full, refusal},
+    service::tcp::{host_allowed, origin_allowed},
+    wire::ConfigView,
+};
+
+/// What every reply names itself.
+pub(crate) const SERVER: &str = concat!("lovable/", env!("CARGO_PKG_VERSION"));
+const INSTANCE: HeaderName = HeaderName::from_static("x-lovable-instance");
+const VIA: &str = "x-lovable-via";
+
+/// How a caller came in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Peer {
+    /// Over the Unix socket, whose modes and peer check have let it in.
+    Socket {
+        /// Whether it may change something.
+        may_change: bool,
+    },
+    /// Over loopback TCP, where names and origins are checked too.
+    Tcp,
+    /// Over loopback TCP, a user of this machine who may not open the socket.
+    Stranger,
+}
+
+/// What the door needs to know of the house.
+pub(crate) struct Furnishing {
+    pub(crate) house: Arc<Housekeeping>,
+    pub(crate) relay: Arc<Relay>,
+    /// Names and addresses of this daemon, for `status`.
+    pub(crate) socket: PathBuf,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) instance: String,
+    pub(crate) config: ConfigView,
+    pub(crate) aliases: std::collections::BTreeMap<String, String>,
+    /// The most bytes of a body.
+    pub(crate) body_limit: u64,
+    /// Host names that are fine on TCP beside the loopback ones.
+    pub(crate) hosts: Vec<String>,
+    /// Origins that are fine on TCP.
+    pub(crate) origins: Vec<String>,
+    /// Whether TCP callers may change something.
+    pub(crate) control_on_tcp: bool,
+    /// What is wrong since the start and stays so: a store that could not be opened, a setting that could not be honoured.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Answers callers.
+pub(crate) struct Door {
+    it: Furnishing,
+    started: Instant,
+    started_ms: u64,
+    instance_header: HeaderValue,
+    ids: AtomicU64,
+}
+
+/// One request on its way to a route.
+struct Knock {
+    door: Arc<Door>,
+    method: Method,
+    headers: HeaderMap,
+    query: String,
+    /// What stood in the place of `{...}` in the path, decoded.
+    rest: String,
+    body: Incoming,
+    request_id: String,
+    shape: Shape,
+}
+
+impl Door {
+    pub(crate) fn new(it: Furnishing, started: Instant, seed: u64) -> Arc<Self> {
+        let instance_header =
+            HeaderValue::from_str(&it.instance).unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
+        Arc::new(Self { it, started, started_ms: wall_ms(), instance_header, ids: AtomicU64::new(seed) })
+    }
+
+    pub(crate) fn instance(&self) -> &str {
+        &self.it.instance
+    }
+
+    /// When we came to know of models, as far as clients of OpenAI care: whole seconds since 1970.
+    fn started_at_seconds(&self) -> u64 {
+        self.started_ms / 1000
+    }
+
+    pub(crate) fn new_request_id(&self) -> String {
+        // A Weyl sequence, scrambled: unique for as long as the process lives, and not guessable in order.
+        let mut z = self.ids.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        format!("req-{:016x}", z ^ (z >> 31))
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let instance = self.instance_header.clone();
+        let mut response = self.route(request, peer).await;
+        let headers = response.headers_mut();
+        headers.insert(hyper::header::SERVER, HeaderValue::from_static(SERVER));
+        headers.insert(INSTANCE, instance);
+        response
+    }
+
+    async fn route(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let request_id = self.request_id(&parts.headers);
+        let path = parts.uri.path();
+        let shape = if path.starts_with("/lovable/") { Shape::Own } else { Shape::OpenAi };
+        let refuse = |failure: &Failure| refusal(failure, shape, &request_id);
+        let route = match table::find(&parts.method, path) {
+            Found::Route(route) => route,
+            Found::OtherMethod(allow) => return refuse(&Failure::WrongMethod { allow }),
+            Found::Nothing => return refuse(&Failure::UnknownRoute(path.to_owned())),
+        };
+        if let Err(failure) = self.admit(peer, &parts, route.guard) {
+            return refuse(&failure);
+        }
+        let Ok(rest) = table::rest(route, path) else {
+            return refuse(&Failure::BadRequest("the path is not valid percent-encoded UTF-8".to_owned()));
+        };
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let knock =
+            Knock { door: self.clone(), method: parts.method, headers: parts.headers, query, rest, body, request_id, shape };
+        (route.handler)(knock).await
+    }
+
+    /// The caller's own id, if it is fit to be shown, else a new one.
+    fn request_id(&self, headers: &HeaderMap) -> String {
+        let theirs = headers.get("x-request-id").and_then(|it| it.to_str().ok());
+        match theirs {
+            Some(id) if !id.is_empty() && id.len() <= 128 && id.bytes().all(|it| it.is_ascii_graphic()) => {
+                id.to_owned()
+            }
+            _ => self.new_request_id(),
+        }
+    }
+
+    fn admit(&self, peer: Peer, parts: &hyper::http::request::Parts, guard: Guard) -> Result<(), Failure> {
+        let headers = &parts.headers;
+        let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok());
+        if text(VIA).is_some_and(|via| via.split(',').any(|it| it.trim() == self.it.instance)) {
+            return Err(Failure::Loop);
+        }
+        let may_change = match peer {
+            Peer::Socket { may_change } => may_change,
+            Peer::Stranger => {
+                return Err(Failure::Forbidden("your user may not use this daemon, whose socket is private".to_owned()));
+            }
+            Peer::Tcp => {
+                let host = text("host").or(parts.uri.authority().map(|it| it.as_str())).unwrap_or_default();
+                if !host_allowed(host, &self.it.hosts) {
+                    return Err(Failure::Forbidden(
+                        "this Host is not one of mine; use 127.0.0.1, localhost or a name in [listen] hosts".to_owned(),
+                    ));
+                }
+                // A header that is no text is foreign in any case.
+                let origin = headers.get("origin").map(|it| it.to_str().unwrap_or("?"));
+                if !origin_allowed(origin, text("sec-fetch-site"), &self.it.origins) {
+                    return Err(Failure::Forbidden(
+                        "requests of web pages are refused; see [listen] origins".to_owned(),
+                    ));
+                }
+                self.it.control_on_tcp
+            }
+        };
+        if guard == Guard::Changes && !may_change {
+            return Err(Failure::Forbidden(match peer {
+                Peer::Tcp | Peer::Stranger => "this changes something, which is only possible over the socket; see [listen] control".to_owned(),
+                Peer::Socket { .. } => "this changes something, which needs root or the daemon's own user".to_owned(),
+            }));
+        }
+        Ok(())
+    }
+}
+
+impl Knock {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|it| it.to_str().ok())
+    }
+
+    /// A parameter of the query, decoded.
+    fn parameter(&self, name: &str) -> Option<String> {
+        form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    fn refuse(&self, failure: &Failure) -> Response<Body> {
+        refusal(failure, self.shape, &self.request_id)
+    }
+}
+
+/// An answer in JSON.
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            bytes_of_json(status, bytes)
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer of ours cannot be written as JSON");
+            refusal(&Failure::Internal, Shape::Own, "")
+        }
+    }
+}
+
+fn bytes_of_json(status: StatusCode, bytes: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(full(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

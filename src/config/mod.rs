@@ -1,0 +1,470 @@
+//! Reads flags, environment and file into each room's own settings.
+//!
+//! It knows names, ways of writing and where a value came from; what a setting
+//! does is known in the room that has it. Order: flag, environment, file,
+//! default. Everything has a default, so a missing file is an empty one; an
+//! unknown name is refused with the nearest that exists.
+
+mod paths;
+mod reader;
+mod servers;
+mod values;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value as Json, json};
+
+use self::{
+    reader::{Override, Reader, Section},
+    values::Value,
+};
+use crate::{failover::Patience, server::KindId};
+
+pub use self::{
+    paths::{
+        Env, PathError, PathFlags, Paths, Place, SYSTEM_RUN, Scope, Surroundings, System, shared_tmp_dir,
+    },
+    reader::{Origin, Problem, Setting},
+    servers::{Secret, ServerEntry},
+    values::{Loopback, Size, Trust, parse_duration, show_duration},
+};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// `[[servers]]`, and those that the environment names.
+    pub servers: Vec<ServerEntry>,
+    /// Keys that the environment has for an address without naming it as a server.
+    pub usual_keys: Vec<(crate::server::Endpoint, Secret)>,
+    /// Kinds that the environment switches off.
+    pub disabled_kinds: BTreeSet<KindId>,
+    /// `[aliases]`: what callers say, and the model that is meant.
+    pub aliases: BTreeMap<String, String>,
+    /// `[discovery]`.
+    pub discovery: Discovery,
+    /// `[fallback]`.
+    pub fallback: FallbackSettings,
+    /// `[patience]`.
+    pub patience: Patience,
+    /// `[listen]`.
+    pub listen: Listen,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[stats]`.
+    pub stats: Stats,
+    /// `[log]`.
+    pub log: Log,
+}
+
+/// How servers are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// Ports that are asked besides the usual ones, also where a built-in reason says not to.
+    pub ports: Vec<u16>,
+    /// Ports that are never asked.
+    pub skip_ports: Vec<u16>,
+    /// Whether the table of listening sockets is watched.
+    pub socket_table: bool,
+    /// Servers that are trusted though they are another user's or on another machine.
+    pub trust: Vec<Trust>,
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self { ports: Vec::new(), skip_ports: Vec::new(), socket_table: true, trust: Vec::new() }
+    }
+}
+
+/// How far a stand-in may be from what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FallbackSettings {
+    /// For a request that does not say.
+    pub default: Fallback,
+    /// For every request.
+    pub limit: Fallback,
+}
+
+impl Default for FallbackSettings {
+    fn default() -> Self {
+        Self { default: Fallback::Same, limit: Fallback::Local }
+    }
+}
+
+impl Value for Fallback {
+    const EXPECTED: &'static str = "\"none\", \"same\" or \"local\"";
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "same" => Ok(Self::Same),
+            "local" => Ok(Self::Local),
+            "cloud" => Err(format!("must be {}; cloud servers are not enabled", Self::EXPECTED)),
+            _ => Err(format!("must be {}", Self::EXPECTED)),
+        }
+    }
+    fn show(&self) -> Json {
+        json!(self.to_string())
+    }
+}
+
+/// The TCP door beside the socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// Where; nowhere by default.
+    pub address: Option<Loopback>,
+    /// Host names, with or without port, that are fine besides the loopback ones.
+    pub hosts: Vec<String>,
+    /// Web origins that are let in, and told so by CORS headers.
+    pub origins: Vec<String>,
+    /// Whether routes that change something are there as well.
+    pub control: bool,
+}
+
+/// How much memory callers may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest body of a request.
+    pub body: Size,
+    /// All that is held back at once for the sake of failover.
+    pub held: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body: Size::mib(64), held: Size::mib(256) }
+    }
+}
+
+/// What is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Whether outcomes are stored at all.
+    pub tracking: bool,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { tracking: true }
+    }
+}
+
+/// How the log is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+    /// A level, or a whole tracing filter where `LOVABLE_LOG` has one.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// Lines for people or for machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line each.
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+impl Value for LogFormat {
+    const EXPECTED: &'static str = "\"text\" or \"json\"";
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("must be {}", Self::EXPECTED)),
+        }
+    }
+    fn show(&self) -> Json {
+        match self {
+            Self::Text => json!("text"),
+            Self::Json => json!("json"),
+        }
+    }
+}
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--config`, `--socket`, `--state-dir`.
+    pub paths: PathFlags,
+    /// `--listen`.
+    pub listen: Option<String>,
+    /// `--log-format`.
+    pub log_format: Option<String>,
+    /// One for each `-v`, minus one for each `-q`.
+    pub verbosity: i8,
+}
+
+/// The configuration, and how it came to be.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What holds.
+    pub config: Config,
+    /// Where everything is.
+    pub paths: Paths,
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// What looks like a mistake but stops nothing.
+    pub warnings: Vec<String>,
+    /// Every setting and where it came from.
+    pub settings: Vec<Setting>,
+}
+
+impl Loaded {
+    /// What `config show` prints; no secret is in it.
+    pub fn show(&self) -> Json {
+        json!({ "file": self.file, "warnings": self.warnings, "settings": self.settings })
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no place for something.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Wrong(Vec<Problem>),
+}
+
+/// Loads everything that can be set.
+pub fn load(
+    flags: &Flags,
+    around: &Surroundings<'_>,
+    inherited: Option<&Path>,
+) -> Result<Loaded, ConfigError> {
+    let paths = Paths::resolve(&flags.paths, around, inherited)?;
+    let text = match fs::read_to_string(&paths.config.path) {
+        Ok(text) => Some(text),
+        // Only a file that was asked for has to be there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && paths.config.from == Origin::Default => None,
+        Err(source) => {
+            return Err(ConfigError::Unreadable { path: paths.config.path.clone(), source });
+        }
+    };
+    let file = text.is_some().then(|| paths.config.path.clone());
+    let mut reader = Reader::new(paths.config.path.clone(), text.as_deref().unwrap_or_default());
+    for (key, place) in [("socket", &paths.socket), ("config", &paths.config), ("state_dir", &paths.state)] {
+        let shown = json!(place.path.to_string_lossy());
+        reader.setting(key.to_owned(), shown, place.from, place.at.map(str::to_owned));
+    }
+    reader.overrides = overrides(flags, around);
+    let config = read(&mut reader, around);
+    let Reader { problems, warnings, settings, .. } = reader;
+    if problems.is_empty() {
+        Ok(Loaded { config, paths, file, warnings, settings })
+    } else {
+        Err(ConfigError::Wrong(problems))
+    }
+}
+
+/// The flags and variables that have a word in a setting.
+fn overrides(flags: &Flags, around: &Surroundings<'_>) -> BTreeMap<&'static str, Override> {
+    let mut all = BTreeMap::new();
+    let flag = |name: &str, text: String| Override { from: Origin::Flag, name: name.to_owned(), text };
+    let variable =
+        |name: &str, text: String| Override { from: Origin::Environment, name: name.to_owned(), text };
+    if let Some(text) = &flags.listen {
+        all.insert("listen.address", flag("--listen", text.clone()));
+    } else if let Some(text) = around.text("LOVABLE_LISTEN") {
+        all.insert("listen.address", variable("LOVABLE_LISTEN", text));
+    }
+    if let Some(text) = &flags.log_format {
+        all.insert("log.format", flag("--log-format", text.clone()));
+    }
+    let level = match flags.verbosity {
+        ..=-2 => "error",
+        -1 => "warn",
+        0 => "",
+        1 => "debug",
+        2.. => "trace",
+    };
+    if !level.is_empty() {
+        let name = if flags.verbosity > 0 { "-v" } else { "-q" };
+        all.insert("log.level", flag(name, level.to_owned()));
+    } else if let Some(text) = around.text("LOVABLE_LOG") {
+        all.insert("log.level", variable("LOVABLE_LOG", text));
+    }
+    // Whoever asks not to be tracked is not, whatever else is set.
+    let refuses =
+        |text: &str| !matches!(text.trim().to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off");
+    if around.text("DO_NOT_TRACK").is_some_and(|it| refuses(&it)) {
+        all.insert("stats.tracking", variable("DO_NOT_TRACK", "off".to_owned()));
+    } else if let Some(text) = around.text("LOVABLE_TRACKING") {
+        all.insert("stats.tracking", variable("LOVABLE_TRACKING", text));
+    }
+    all
+}
+
+fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
+    let mut config = Config::default();
+    let mut root = reader.root();
+    let configured = root.list(reader, "servers");
+    config.servers = servers::from_file(reader, configured, around);
+    servers::from_environment(reader, &mut config, around);
+    let section = root.section(reader, "aliases");
+    config.aliases = aliases(reader, section);
+
+    let mut section = root.section(reader, "discovery");
+    let discovery = &mut config.discovery;
+    section.take(reader, "ports", &mut discovery.ports);
+    section.take(reader, "skip_ports", &mut discovery.skip_ports);
+    section.take(reader, "socket_table", &mut discovery.socket_table);
+    section.take(reader, "trust", &mut discovery.trust);
+    section.done(reader);
+
+    let mut section = root.section(reader, "fallback");
+    section.take(reader, "default", &mut config.fallback.default);
+    section.take(reader, "limit", &mut config.fallback.limit);
+    section.done(reader);
+
+    let section = root.section(reader, "patience");
+    patience(reader, section, &mut config.patience);
+    let section = root.section(reader, "listen");
+    listen(reader, section, &mut config.listen);
+
+    let mut section = root.section(reader, "limits");
+    section.take(reader, "body", &mut config.limits.body);
+    section.take(reader, "held", &mut config.limits.held);
+    section.done(reader);
+
+    let mut section = root.section(reader, "stats");
+    section.take(reader, "tracking", &mut config.stats.tracking);
+    section.done(reader);
+
+    let section = root.section(reader, "log");
+    log(reader, section, &mut config.log);
+    root.done(reader);
+    config
+}
+
+fn aliases(reader: &mut Reader<'_>, mut section: Section<'_>) -> BTreeMap<String, String> {
+    let mut aliases = BTreeMap::new();
+    for (alias, target) in section.entries() {
+        let key = section.key(&alias);
+        let span = target.span();
+        match target.get_ref().as_str().map(str::trim) {
+            Some(target) if !target.is_empty() && target != alias && !alias.is_empty() => {
+                let at = reader.at(Some(span));
+                reader.setting(key, json!(target), Origin::File, Some(at));
+                aliases.insert(alias, target.to_owned());
+            }
+            Some(target) if target == alias => {
+                reader.problem(Some(span), format!("`{key}` stands for itself"));
+            }
+            _ => reader.problem(Some(span), format!("`{key}` must be the name of a model")),
+        }
+    }
+    aliases
+}
+
+fn patience(reader: &mut Reader<'_>, mut section: Section<'_>, patience: &mut Patience) {
+    let span = section.span.clone();
+    section.take(reader, "connect", &mut patience.connect);
+    section.take(reader, "first_token", &mut patience.first_token);
+    section.take(reader, "load", &mut patience.load);
+    section.take(reader, "gap", &mut patience.gap);
+    section.take(reader, "before_commit", &mut patience.before_commit);
+    section.take(reader, "open_after", &mut patience.open_after);
+    section.done(reader);
+    // No patience at all would fail every request; an `open_after` of zero only opens at once.
+    for (key, value) in [
+        ("connect", patience.connect),
+        ("first_token", patience.first_token),
+        ("load", patience.load),
+        ("gap", patience.gap),
+        ("before_commit", patience.before_commit),
+    ] {
+        if value.is_zero() {
+            reader.problem(span.clone(), format!("`patience.{key}` must be longer than nothing"));
+        }
+    }
+}
+
+fn listen(reader: &mut Reader<'_>, mut section: Section<'_>, listen: &mut Listen) {
+    let span = section.span.clone();
+    section.take(reader, "address", &mut listen.address);
+    section.take(reader, "hosts", &mut listen.hosts);
+    section.take(reader, "origins", &mut listen.origins);
+    section.take(reader, "control", &mut listen.control);
+    section.done(reader);
+    for host in &mut listen.hosts {
+        *host = host.trim().to_ascii_lowercase();
+        if host.contains(['/', '*', '@', ' ']) {
+            let message = format!(
+                "`listen.hosts` has `{host}`: name a host such as \"box.local\", with or without port"
+            );
+            reader.problem(span.clone(), message);
+        }
+    }
+    for origin in &mut listen.origins {
+        *origin = origin.trim().trim_end_matches('/').to_ascii_lowercase();
+        let whole = origin.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '*', '@', ' '])
+        });
+        if !whole {
+            let message = format!(
+                "`listen.origins` has `{origin}`: name an origin such as \"https://chat.example\", without path or `*`"
+            );
+            reader.problem(span.clone(), message);
+        }
+    }
+}
+
+/// The levels that `[log] level` takes; a whole filter is for the environment.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+fn log(reader: &mut Reader<'_>, mut section: Section<'_>, log: &mut Log) {
+    let span = section.span.clone();
+    section.take(reader, "format", &mut log.format);
+    section.take(reader, "level", &mut log.level);
+    section.done(reader);
+    let is_filter = reader.overrides.contains_key("log.level");
+    if !is_filter && !LEVELS.contains(&log.level.as_str()) {
+        reader.problem(span, format!("`log.level` must be one of {}", LEVELS.join(", ")));
+    }
+}
+
+/// How far a stand-in may be from what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fallback {
+    /// One server and no other.
+    None,
+    /// The same model on any allowed server.
+    Same,
+    /// Any capable local model.
+    Local,
+}
+
+impl std::fmt::Display for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Same => "same",
+            Self::Local => "local",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

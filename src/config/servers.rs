@@ -1,0 +1,363 @@
+//! The servers that a person names, in the file or in the environment, and their keys.
+//!
+//! A key belongs to the endpoint that it was set for and goes nowhere else.
+
+use std::{
+    fmt, fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use super::{Config, Origin, Reader, Surroundings, reader::Section, values::Value};
+use crate::server::{Address, Endpoint, KindId, Source, Zone};
+
+/// A key. It is in no log, no `Debug` output and no answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A key that can stand in a header.
+    fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let sendable = !text.is_empty() && text.bytes().all(|it| (0x21..0x7f).contains(&it));
+        sendable.then(|| Self(text.to_owned()))
+    }
+
+    /// The key itself, for the header of a request to its server.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A server that a person named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerEntry {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// What the person calls it.
+    pub name: Option<String>,
+    /// Its kind, where recognition should not decide.
+    pub kind: Option<KindId>,
+    /// Its key.
+    pub key: Option<Secret>,
+    /// Lower is asked first.
+    pub priority: i32,
+    /// How many requests it gets at once.
+    pub limit: Option<u32>,
+    /// Where its requests end up.
+    pub zone: Option<Zone>,
+    /// Whether it is used.
+    pub enabled: bool,
+    /// The file of a certificate authority that vouches for it, beside the usual ones.
+    pub ca: Option<PathBuf>,
+    /// File or environment.
+    pub source: Source,
+}
+
+impl ServerEntry {
+    /// A server of which only the address was said.
+    pub fn at(endpoint: Endpoint, source: Source) -> Self {
+        Self {
+            endpoint,
+            name: None,
+            kind: None,
+            key: None,
+            priority: 0,
+            limit: None,
+            zone: None,
+            enabled: true,
+            ca: None,
+            source,
+        }
+    }
+}
+
+impl Config {
+    /// The key that was set for this endpoint.
+    pub fn key(&self, endpoint: &Endpoint) -> Option<&Secret> {
+        let named = self.servers.iter().find(|it| same_place(&it.endpoint, endpoint));
+        match named {
+            Some(ServerEntry { key: Some(key), .. }) => Some(key),
+            _ => self.usual_keys.iter().find(|it| same_place(&it.0, endpoint)).map(|it| &it.1),
+        }
+    }
+}
+
+/// Whether two addresses name the same place; `localhost` is both loopback addresses.
+fn same_place(one: &Endpoint, other: &Endpoint) -> bool {
+    if one == other {
+        return true;
+    }
+    let (
+        Address::Tcp { host: host_a, port: port_a, tls: tls_a },
+        Address::Tcp { host: host_b, port: port_b, tls: tls_b },
+    ) = (one.address(), other.address())
+    else {
+        return false;
+    };
+    let localhost =
+        |a: &str, b: &str| a == "localhost" && (b == "127.0.0.1" || b == "::1" || b == "localhost");
+    port_a == port_b
+        && tls_a == tls_b
+        && (localhost(host_a, host_b) || localhost(host_b, host_a))
+        && path_of(one) == path_of(other)
+}
+
+fn path_of(endpoint: &Endpoint) -> String {
+    let url = endpoint.url("");
+    url.splitn(4, '/').nth(3).unwrap_or_default().to_owned()
+}
+
+pub(super) fn from_file(
+    reader: &mut Reader<'_>,
+    sections: Vec<Section<'_>>,
+    around: &Surroundings<'_>,
+) -> Vec<ServerEntry> {
+    let mut servers: Vec<ServerEntry> = Vec::new();
+    for section in sections {
+        let span = section.span.clone();
+        let label = section.key("url");
+        let Some(server) = entry(reader, section, around) else { continue };
+        if servers.iter().any(|it| same_place(&it.endpoint, &server.endpoint)) {
+            reader.problem(span, format!("`{label}` is there twice: {}", server.endpoint));
+            continue;
+        }
+        servers.push(server);
+    }
+    servers
+}
+
+fn entry(
+    reader: &mut Reader<'_>,
+    mut section: Section<'_>,
+    around: &Surroundings<'_>,
+) -> Option<ServerEntry> {
+    let span = section.span.clone();
+    let url_key = section.key("url");
+    let mut endpoint: Option<Endpoint> = None;
+    let before = reader.problems.len();
+    section.take(reader, "url", &mut endpoint);
+    if endpoint.is_none() && reader.problems.len() == before {
+        reader.problem(span.clone(), format!("`{url_key}` is missing: a server needs an address"));
+    }
+    let placeholder = Endpoint::tcp([127, 0, 0, 1].into(), 1);
+    let mut server = ServerEntry::at(endpoint.clone().unwrap_or(placeholder), Source::Config);
+    section.take(reader, "name", &mut server.name);
+    let mut kind: Option<String> = None;
+    section.take(reader, "kind", &mut kind);
+    server.kind = kind.map(KindId::from);
+    section.take(reader, "priority", &mut server.priority);
+    section.take(reader, "limit", &mut server.limit);
+    section.take(reader, "zone", &mut server.zone);
+    section.take(reader, "enabled", &mut server.enabled);
+    server.key = key(reader, &mut section, around);
+    let mut tls = section.section(reader, "tls");
+    let ca_key = tls.key("ca");
+    let ca_span = tls.span.clone();
+    let mut ca: Option<String> = None;
+    tls.take(reader, "ca", &mut ca);
+    tls.done(reader);
+    section.done(reader);
+    if let Some(ca) = ca {
+        let path = beside(reader, around, &ca);
+        let speaks_tls = matches!(server.endpoint.address(), Address::Tcp { tls: true, .. });
+        if endpoint.is_some() && !speaks_tls {
+            reader.problem(ca_span, format!("`{ca_key}` needs an https address"));
+        } else if let Err(error) = fs::File::open(&path) {
+            reader.problem(ca_span, format!("`{ca_key}`: cannot read {}: {error}", path.display()));
+        }
+        server.ca = Some(path);
+    }
+    endpoint.is_some().then_some(server)
+}
+
+/// Relative paths start at the file that names them, `~/` at home.
+fn beside(reader: &Reader<'_>, around: &Surroundings<'_>, text: &str) -> PathBuf {
+    match (text.strip_prefix("~/"), &around.home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => reader.file.parent().unwrap_or(Path::new("/")).join(text),
+    }
+}
+
+fn key(reader: &mut Reader<'_>, section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Secret> {
+    let span = section.span.clone();
+    let (env_key, file_key) = (section.key("key_env"), section.key("key_file"));
+    let variable = section.take_raw("key_env");
+    let mut file: Option<String> = None;
+    section.take(reader, "key_file", &mut file);
+    let Some((variable, variable_span)) = variable else {
+        reader.setting(env_key, json!(null), Origin::Default, None);
+        return read_key_file(reader, span, &file_key, &beside(reader, around, &file?));
+    };
+    if file.is_some() {
+        reader.problem(span, format!("`{env_key}` and `{file_key}` exclude each other"));
+        return None;
+    }
+    // Whoever puts the key itself here must not find it in a log.
+    let is_name = |it: &&str| {
+        !it.starts_with(|first: char| first.is_ascii_digit())
+            && !it.is_empty()
+            && it.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
+    };
+    let Some(name) = variable.as_str().filter(is_name) else {
+        let message =
+            format!("`{env_key}` must be the name of an environment variable, it is not the key itself");
+        reader.problem(Some(variable_span), message);
+        return None;
+    };
+    let at = reader.at(Some(variable_span.clone()));
+    reader.setting(env_key.clone(), json!(name), Origin::File, Some(at.clone()));
+    match around.text(name) {
+        None => {
+            reader
+                .warnings
+                .push(format!("{at}: `{env_key}`: the variable {name} is not set; no key is sent"));
+            None
+        }
+        Some(text) => {
+            let key = Secret::new(&text);
+            if key.is_none() {
+                let message =
+                    format!("`{env_key}`: the variable {name} holds no key that a header can carry");
+                reader.problem(Some(variable_span), message);
+            }
+            key
+        }
+    }
+}
+
+fn read_key_file(
+    reader: &mut Reader<'_>,
+    span: Option<std::ops::Range<usize>>,
+    label: &str,
+    path: &Path,
+) -> Option<Secret> {
+    let mut refuse = |why: String| {
+        reader.problem(span.clone(), format!("`{label}`: {}: {why}", path.display()));
+        None
+    };
+    let facts = match fs::metadata(path) {
+        Ok(facts) => facts,
+        Err(error) => return refuse(error.to_string()),
+    };
+    if !facts.is_file() {
+        return refuse("is not a file".to_owned());
+    }
+    if facts.mode() & 0o077 != 0 {
+        return refuse(format!(
+            "others may read or change it (mode {:04o}); chmod 600 it",
+            facts.mode() & 0o7777
+        ));
+    }
+    // A key is a line; nobody's key is larger than this.
+    if facts.len() > 64 * 1024 {
+        return refuse("is too large for a key".to_owned());
+    }
+    match fs::read_to_string(path) {
+        Ok(text) => match Secret::new(&text) {
+            Some(key) => Some(key),
+            None => refuse("holds no key that a header can carry".to_owned()),
+        },
+        Err(error) => refuse(error.to_string()),
+    }
+}
+
+/// What the environment says of one kind.
+struct Variables {
+    kind: &'static str,
+    enabled: &'static str,
+    /// The first that is set counts.
+    urls: &'static [&'static str],
+    key: Option<&'static str>,
+    /// For an address without a port, and for a key without an address.
+    port: u16,
+}
+
+const VARIABLES: [Variables; 3] = [
+    Variables {
+        kind: "ollama",
+        enabled: "OLLAMA_ENABLED",
+        urls: &["OLLAMA_BASE_URL", "OLLAMA_HOST"],
+        key: None,
+        port: 11434,
+    },
+    Variables {
+        kind: "vllm",
+        enabled: "VLLM_ENABLED",
+        urls: &["VLLM_BASE_URL"],
+        key: Some("VLLM_API_KEY"),
+        port: 8000,
+    },
+    Variables {
+        kind: "lmstudio",
+        enabled: "LMSTUDIO_ENABLED",
+        urls: &["LMSTUDIO_BASE_URL"],
+        key: None,
+        port: 1234,
+    },
+];
+
+/// Adds what the environment names. These variables belong to other programs as
+/// well, so one that makes no sense is warned of and stops nothing.
+pub(super) fn from_environment(reader: &mut Reader<'_>, config: &mut Config, around: &Surroundings<'_>) {
+    for of_kind in &VARIABLES {
+        if let Some(text) = around.text(of_kind.enabled) {
+            match bool::from_text(&text) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let key = format!("{}.enabled", of_kind.kind);
+                    let at = Some(of_kind.enabled.to_owned());
+                    reader.setting(key, json!(false), Origin::Environment, at);
+                    config.disabled_kinds.insert(of_kind.kind.into());
+                    continue;
+                }
+                Err(why) => reader.warnings.push(format!("{} {why}; ignored", of_kind.enabled)),
+            }
+        }
+        let secret = of_kind.key.and_then(|name| {
+            let text = around.text(name)?;
+            let secret = Secret::new(&text);
+            if secret.is_none() {
+                reader.warnings.push(format!("{name} holds no key that a header can carry; ignored"));
+            }
+            secret
+        });
+        let named = of_kind.urls.iter().find_map(|name| Some((*name, around.text(name)?)));
+        match named.map(|(name, text)| (name, Endpoint::parse_with_port(&text, Some(of_kind.port)))) {
+            Some((name, Ok(endpoint))) => {
+                let at = Some(name.to_owned());
+                let key = format!("{}.url", of_kind.kind);
+                reader.setting(key, json!(endpoint.to_string()), Origin::Environment, at);
+                add(config, endpoint, secret);
+            }
+            Some((name, Err(why))) => reader.warnings.push(format!("{name}: {why}; ignored")),
+            None => {
+                // A key alone is for the server at the usual address, and for no other.
+                let usual = Endpoint::parse_with_port("localhost", Some(of_kind.port));
+                if let (Some(secret), Ok(usual)) = (secret, usual) {
+                    config.usual_keys.push((usual, secret));
+                }
+            }
+        }
+    }
+}
+
+/// The file may have named the same server, with more to say of it.
+fn add(config: &mut Config, endpoint: Endpoint, secret: Option<Secret>) {
+    match config.servers.iter_mut().find(|it| same_place(&it.endpoint, &endpoint)) {
+        // The environment goes before the file.
+        Some(known) => known.key = secret.or(known.key.take()),
+        None => {
+            let key = secret;
+            config.servers.push(ServerEntry { key, ..ServerEntry::at(endpoint, Source::Environment) });
+        }
+    }
+}

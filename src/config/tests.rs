@@ -1,0 +1,336 @@
+//! Whole files and environments, and what comes of them.
+
+use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use super::*;
+use crate::server::{Endpoint, Zone};
+
+/// A home with a configuration file in it.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn with(text: &str) -> Self {
+        let home = Self(tempfile::tempdir().unwrap());
+        home.write("config.toml", text, 0o600);
+        home
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn load(&self, variables: &[(&str, &str)], flags: Flags) -> Result<Loaded, String> {
+        let config = self.0.path().join("config.toml");
+        let env = |name: &str| match name {
+            "LOVABLE_CONFIG" => Some(OsString::from(&config)),
+            name => variables.iter().find(|it| it.0 == name).map(|it| OsString::from(it.1)),
+        };
+        let around = Surroundings {
+            system: System::Linux,
+            uid: 1000,
+            home: Some(self.0.path().to_owned()),
+            env: &env,
+        };
+        load(&flags, &around, None).map_err(|error| error.to_string())
+    }
+}
+
+fn loaded(text: &str) -> Loaded {
+    Home::with(text).load(&[], Flags::default()).unwrap()
+}
+
+fn problem(text: &str) -> String {
+    Home::with(text).load(&[], Flags::default()).unwrap_err()
+}
+
+fn check_problem(text: &str, line: usize, expected: &str) {
+    let problem = problem(text);
+    assert!(problem.contains(&format!("config.toml:{line}: ")), "{problem}");
+    assert!(problem.contains(expected), "{problem}");
+}
+
+#[test]
+fn without_any_file_everything_has_a_default() {
+    let env = |_: &str| None;
+    let around = Surroundings { system: System::Linux, uid: 1000, home: Some("/nowhere".into()), env: &env };
+    let loaded = load(&Flags::default(), &around, None).unwrap();
+    assert_eq!(loaded.file, None);
+    assert_eq!(loaded.config.limits, Limits::default());
+    assert!(loaded.settings.iter().all(|it| it.from == Origin::Default));
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there() {
+    let env = |_: &str| None;
+    let around = Surroundings { system: System::Linux, uid: 1000, home: Some("/nowhere".into()), env: &env };
+    let paths = PathFlags { config: Some("/nowhere/x.toml".into()), ..PathFlags::default() };
+    let error = load(&Flags { paths, ..Flags::default() }, &around, None).unwrap_err();
+    assert!(error.to_string().starts_with("cannot read the configuration /nowhere/x.toml"), "{error}");
+}
+
+#[test]
+fn settings_are_read() {
+    let loaded = loaded(
+        r#"
+        aliases = { "gpt-5" = "qwen3:8b" }
+        [patience]
+        connect = "500ms"
+        before_commit = "2m"
+        [limits]
+        body = "1MiB"
+        [discovery]
+        ports = [9000, 9001]
+        socket_table = false
+        trust = ["10.0.0.0/8"]
+        [fallback]
+        default = "none"
+        [listen]
+        address = "127.0.0.1:8080"
+        hosts = ["Box.local"]
+        origins = ["https://chat.example/"]
+        [log]
+        level = "debug"
+        format = "json"
+        [stats]
+        tracking = false
+        "#,
+    );
+    let config = loaded.config;
+    assert_eq!(config.patience.connect, Duration::from_millis(500));
+    assert_eq!(config.patience.before_commit, Duration::from_secs(120));
+    assert_eq!(config.patience.gap, Patience::default().gap);
+    assert_eq!(config.limits.body, Size::mib(1));
+    assert_eq!(config.discovery.ports, [9000, 9001]);
+    assert!(!config.discovery.socket_table);
+    assert_eq!(config.aliases["gpt-5"], "qwen3:8b");
+    assert_eq!(config.fallback.default, Fallback::None);
+    assert_eq!(config.listen.hosts, ["box.local"]);
+    assert_eq!(config.listen.origins, ["https://chat.example"]);
+    assert_eq!(config.log, Log { format: LogFormat::Json, level: "debug".to_owned() });
+    assert!(!config.stats.tracking);
+}
+
+#[test]
+fn a_wrong_name_is_refused_with_its_line_and_the_nearest() {
+    check_problem(
+        "[patience]\nconect = \"5s\"\n",
+        2,
+        "unknown setting `patience.conect`; did you mean `patience.connect`?",
+    );
+    check_problem("\n[patiance]\n", 2, "unknown setting `patiance`; did you mean `patience`?");
+    check_problem("[[servers]]\nurl = \"http://a\"\nlimits = 3\n", 3, "did you mean `servers[0].limit`?");
+    check_problem("[zzz]\n", 1, "known here: servers, aliases");
+    // Sections of later versions are unknown in this one.
+    check_problem("[cloud]\nenabled = true\n", 1, "unknown setting `cloud`");
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_its_line_and_what_is_expected() {
+    check_problem("[patience]\n\ngap = 5\n", 3, "`patience.gap` must be a duration");
+    check_problem("[patience]\ngap = \"0s\"\n", 1, "`patience.gap` must be longer than nothing");
+    check_problem("[limits]\nbody = \"64\"\n", 2, "`limits.body` must be a size");
+    check_problem("[discovery]\nports = [1, 0]\n", 2, "`discovery.ports` entry 2: must be a port");
+    check_problem("[discovery]\nports = 7\n", 2, "`discovery.ports` must be a list");
+    check_problem("[fallback]\nlimit = \"cloud\"\n", 2, "cloud servers are not enabled");
+    check_problem("[listen]\naddress = \"0.0.0.0:80\"\n", 2, "must be a loopback address");
+    check_problem("[listen]\norigins = [\"*\"]\n", 1, "name an origin");
+    check_problem("[log]\nlevel = \"loud\"\n", 1, "`log.level` must be one of");
+    check_problem("[stats]\ntracking = \"no\"\n", 2, "`stats.tracking` must be true or false");
+    check_problem("[aliases]\na = \"a\"\n", 2, "`aliases.a` stands for itself");
+    check_problem("patience = 3\n", 1, "`patience` must be a table");
+    check_problem("[servers]\nurl = \"http://a\"\n", 1, "must be a list of tables: [[servers]]");
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let problems = problem("[patience]\ngap = 5\nlod = \"5s\"\n[log]\nformat = \"xml\"\n");
+    assert_eq!(problems.lines().count(), 3, "{problems}");
+}
+
+#[test]
+fn broken_toml_names_the_line_and_does_not_quote_it() {
+    let problem = problem("[patience]\nkey = \"sk-secret\n");
+    assert!(problem.contains("config.toml:2: "), "{problem}");
+    assert!(!problem.contains("sk-secret"), "{problem}");
+}
+
+#[test]
+fn servers_are_read() {
+    let home = Home::with(
+        r#"
+        [[servers]]
+        url = "http://me:hunter2@box:8000/v1"
+        name = "big"
+        kind = "vllm"
+        key_file = "key"
+        priority = -1
+        limit = 4
+        zone = "lan"
+        [[servers]]
+        url = "unix:/run/vllm.sock"
+        enabled = false
+        key_env = "MY_KEY"
+        "#,
+    );
+    home.write("key", "sk-1\n", 0o600);
+    let loaded = home.load(&[("MY_KEY", "sk-2")], Flags::default()).unwrap();
+    let [big, socket] = &loaded.config.servers[..] else { panic!("{:?}", loaded.config.servers) };
+    assert_eq!(big.endpoint.to_string(), "http://box:8000");
+    assert_eq!((big.priority, big.limit, big.zone), (-1, Some(4), Some(Zone::Lan)));
+    assert_eq!(big.key.as_ref().unwrap().expose(), "sk-1");
+    assert!(!socket.enabled);
+    assert_eq!(socket.key.as_ref().unwrap().expose(), "sk-2");
+    let everything = format!("{} {:?}", loaded.show(), loaded);
+    for secret in ["sk-1", "sk-2", "hunter2"] {
+        assert!(!everything.contains(secret), "{everything}");
+    }
+}
+
+#[test]
+fn a_server_that_makes_no_sense_is_refused() {
+    check_problem("[[servers]]\nname = \"x\"\n", 1, "`servers[0].url` is missing");
+    check_problem("[[servers]]\nurl = \"ftp://x\"\n", 2, "`servers[0].url` must be an address");
+    check_problem("[[servers]]\nurl = \"http://a\"\nlimit = 0\n", 3, "must be a whole number from 1");
+    check_problem("[[servers]]\nurl = \"http://a\"\nkey_env = \"sk-1\"\n", 3, "it is not the key itself");
+    check_problem(
+        "[[servers]]\nurl = \"http://a\"\nkey_env = \"A\"\nkey_file = \"b\"\n",
+        1,
+        "exclude each other",
+    );
+    check_problem("[[servers]]\nurl = \"http://a\"\ntls = { ca = \"x\" }\n", 3, "needs an https address");
+    check_problem("[[servers]]\nurl = \"https://a\"\ntls = { ca = \"x\" }\n", 3, "cannot read");
+    check_problem(
+        "[[servers]]\nurl = \"https://a\"\ntls = { pin = \"x\" }\n",
+        3,
+        "unknown setting `servers[0].tls.pin`",
+    );
+    check_problem(
+        "[[servers]]\nurl = \"http://localhost:1\"\n[[servers]]\nurl = \"http://127.0.0.1:1/v1\"\n",
+        3,
+        "is there twice",
+    );
+}
+
+#[test]
+fn a_key_file_that_others_may_read_is_refused() {
+    let home = Home::with("[[servers]]\nurl = \"http://a\"\nkey_file = \"key\"\n");
+    for mode in [0o640, 0o604, 0o660] {
+        home.write("key", "sk-1", mode);
+        let problem = home.load(&[], Flags::default()).unwrap_err();
+        assert!(problem.contains("others may read or change it"), "{problem}");
+    }
+    home.write("key", "sk-1", 0o400);
+    assert!(home.load(&[], Flags::default()).is_ok());
+    home.write("key2", "sk-1", 0o400);
+    fs::remove_file(home.0.path().join("key")).unwrap();
+    let problem = home.load(&[], Flags::default()).unwrap_err();
+    assert!(problem.contains("No such file"), "{problem}");
+}
+
+#[test]
+fn an_unset_key_variable_is_a_warning() {
+    let loaded = loaded("[[servers]]\nurl = \"http://a\"\nkey_env = \"NOT_SET\"\n");
+    assert!(loaded.warnings[0].contains("the variable NOT_SET is not set"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn the_environment_names_servers() {
+    let home = Home::with("");
+    let variables = [
+        ("OLLAMA_HOST", "0.0.0.0"),
+        ("VLLM_BASE_URL", "http://gpu:8000/v1"),
+        ("VLLM_API_KEY", "sk-v"),
+        ("LMSTUDIO_BASE_URL", "unix:/tmp/lm.sock"),
+    ];
+    let config = home.load(&variables, Flags::default()).unwrap().config;
+    let urls: Vec<_> = config.servers.iter().map(|it| it.endpoint.to_string()).collect();
+    assert_eq!(urls, ["http://127.0.0.1:11434", "http://gpu:8000", "unix:/tmp/lm.sock"]);
+    let key = |url: &str| config.key(&Endpoint::parse(url).unwrap()).map(Secret::expose);
+    assert_eq!(key("http://gpu:8000"), Some("sk-v"));
+    assert_eq!(key("http://gpu:8001"), None);
+    assert_eq!(key("https://gpu:8000"), None);
+    assert_eq!(key("http://127.0.0.1:8000"), None);
+}
+
+#[test]
+fn a_base_url_goes_before_the_host_variable() {
+    let variables = [("OLLAMA_HOST", "a"), ("OLLAMA_BASE_URL", "http://b:1")];
+    let config = Home::with("").load(&variables, Flags::default()).unwrap().config;
+    assert_eq!(config.servers.len(), 1);
+    assert_eq!(config.servers[0].endpoint.to_string(), "http://b:1");
+}
+
+#[test]
+fn a_key_without_an_address_is_for_the_usual_address_only() {
+    let config = Home::with("").load(&[("VLLM_API_KEY", "sk-v")], Flags::default()).unwrap().config;
+    assert!(config.servers.is_empty());
+    let key = |url: &str| config.key(&Endpoint::parse(url).unwrap()).map(Secret::expose);
+    assert_eq!(key("http://127.0.0.1:8000"), Some("sk-v"));
+    assert_eq!(key("http://[::1]:8000"), Some("sk-v"));
+    assert_eq!(key("http://127.0.0.1:8001"), None);
+}
+
+#[test]
+fn the_environment_switches_kinds_off() {
+    let variables = [("OLLAMA_ENABLED", "false"), ("OLLAMA_HOST", "a"), ("VLLM_ENABLED", "maybe")];
+    let loaded = Home::with("").load(&variables, Flags::default()).unwrap();
+    assert!(loaded.config.servers.is_empty());
+    assert!(loaded.config.disabled_kinds.contains("ollama"));
+    assert!(loaded.warnings[0].starts_with("VLLM_ENABLED"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn another_programs_wrong_variable_stops_nothing() {
+    let loaded = Home::with("").load(&[("OLLAMA_HOST", "ftp://x")], Flags::default()).unwrap();
+    assert!(loaded.warnings[0].starts_with("OLLAMA_HOST: unknown scheme"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    let home = Home::with("[listen]\naddress = \"127.0.0.1:1\"\n[log]\nlevel = \"warn\"\n");
+    let level = |loaded: &Loaded, key: &str| {
+        let setting = loaded.settings.iter().find(|it| it.key == key).unwrap().clone();
+        (setting.value.as_str().unwrap().to_owned(), setting.from, setting.at.unwrap_or_default())
+    };
+    let file = home.load(&[], Flags::default()).unwrap();
+    assert_eq!(level(&file, "listen.address").0, "127.0.0.1:1");
+    assert!(level(&file, "listen.address").2.ends_with("config.toml:2"));
+    let variables = [("LOVABLE_LISTEN", "127.0.0.1:2"), ("LOVABLE_LOG", "lovable::scan=debug")];
+    let environment = home.load(&variables, Flags::default()).unwrap();
+    assert_eq!(level(&environment, "listen.address").1, Origin::Environment);
+    assert_eq!(environment.config.log.level, "lovable::scan=debug");
+    let flags = Flags { listen: Some("127.0.0.1:3".into()), verbosity: 1, ..Flags::default() };
+    let flag = home.load(&variables, flags).unwrap();
+    assert_eq!(level(&flag, "listen.address"), ("127.0.0.1:3".into(), Origin::Flag, "--listen".into()));
+    assert_eq!(level(&flag, "log.level"), ("debug".into(), Origin::Flag, "-v".into()));
+}
+
+#[test]
+fn whoever_asks_not_to_be_tracked_is_not() {
+    let tracking = |variables: &[(&str, &str)]| {
+        Home::with("[stats]\ntracking = true\n")
+            .load(variables, Flags::default())
+            .unwrap()
+            .config
+            .stats
+            .tracking
+    };
+    assert!(tracking(&[]));
+    assert!(tracking(&[("DO_NOT_TRACK", "0")]));
+    assert!(!tracking(&[("LOVABLE_TRACKING", "off")]));
+    assert!(!tracking(&[("DO_NOT_TRACK", "1")]));
+    assert!(!tracking(&[("DO_NOT_TRACK", "1"), ("LOVABLE_TRACKING", "on")]));
+}
+
+#[test]
+fn a_wrong_flag_or_variable_is_named() {
+    let home = Home::with("");
+    let flags = Flags { listen: Some("8.8.8.8:80".into()), ..Flags::default() };
+    let problem = home.load(&[], flags).unwrap_err();
+    assert!(problem.starts_with("--listen: must be a loopback address"), "{problem}");
+    let problem = home.load(&[("LOVABLE_TRACKING", "perhaps")], Flags::default()).unwrap_err();
+    assert!(problem.starts_with("LOVABLE_TRACKING: must be true or false"), "{problem}");
+}

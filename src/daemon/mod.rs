@@ -1,0 +1,87 @@
+//! Wires the rooms together, owns their tasks, and stops everything in order.
+//!
+//! It knows no details of any room: it builds each from its own settings, hands
+//! out what they need of each other, and waits. Stopping is: accept nothing new,
+//! tell everyone, wait for running answers up to a limit, flush, leave. A second
+//! signal skips the waiting.
+
+mod accept;
+mod furnish;
+
+use std::{process, sync::Arc, time::Duration};
+
+use tokio::{
+    runtime,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use self::{accept::Doorway, furnish::House};
+use crate::service::{
+    launch::{Plan, RunError},
+    log::Log,
+    signals::{Signal, Signals, signals},
+};
+
+/// How long running answers may take to end once we are told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Threads that carry requests. One carries tens of thousands of events a second; more than
+/// four would only cost memory on a machine whose processors belong to the models.
+const MOST_WORKERS: usize = 4;
+
+/// Serves until told to stop.
+pub fn run(plan: Plan) -> Result<(), RunError> {
+    raise_file_limit();
+    let workers = std::thread::available_parallelism().map_or(1, |it| it.get().min(MOST_WORKERS));
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("lovabled")
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Failed(format!("cannot start the runtime: {error}")))?;
+    let outcome = runtime.block_on(serve(plan));
+    // Whatever still runs has been told to stop and waited for; the rest is cut here.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+async fn serve(plan: Plan) -> Result<(), RunError> {
+    let mut signals =
+        signals().map_err(|error| RunError::Failed(format!("cannot watch for signals: {error}")))?;
+    let Plan { loaded, state_dir, socket, tcp, demo, log, readiness } = plan;
+    let scope = loaded.paths.scope;
+    let listen = tcp.as_ref().and_then(|it| it.local_addr().ok());
+    let socket_path = socket.file.path().to_owned();
+    let House { house, door, scan, demo: _simulated } =
+        furnish::furnish(loaded, &state_dir, socket_path, listen, demo).await?;
+
+    let (stop, stopping) = watch::channel(false);
+    let (alive, mut all_gone) = mpsc::channel::<()>(1);
+    let doorway = Doorway { door, scope, stopping: stopping.clone(), alive };
+    let mut tasks = JoinSet::new();
+    let failed = |error: std::io::Error| RunError::Failed(format!("cannot serve: {error}"));
+    tasks.spawn(accept::socket(doorway.clone(), socket.listener).map_err_into(failed)?);
+    if let Some(tcp) = tcp {
+        tasks.spawn(accept::tcp(doorway.clone(), tcp).map_err_into(failed)?);
+    }
+    drop(doorway);
+    tasks.spawn(house.clone().keep_figures());
+    scan.spawn(&mut tasks);
+    readiness.ready();
+
+    until_told_to_stop(&mut signals, &log).await;
+    readiness.stopping();
+    tracing::info!("stopping: running answers may end");
+    // Nobody may be watching any more, which is as well.
+    let _ = stop.send(true);
+    tokio::select! {
+        _ = all_gone.recv() => {}
+        () = tokio::time::sleep(DRAIN) => tracing::warn!("some answers were cut after {} s", DRAIN.as_secs()),
+        () = until_told_to_stop(&mut signals, &log) => tracing::warn!("told again: leaving at once"),
+    }
+    tasks.shutdown().await;
+    house.close().await;
+    socket.file.remove();
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! The live feed: opens with the whole state, then says what changes.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::{generate::Outcome, registry::Change};
+
+/// What a follower is told.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Look at everything anew: at the beginning, and after having lagged behind.
+    Everything,
+    /// Something about servers changed.
+    Change(Change),
+    /// A request is over.
+    Request(Arc<Outcome>),
+}
+
+/// One follower's place in the feed.
+pub struct Follow {
+    feed: broadcast::Receiver<Arc<Event>>,
+    anew: bool,
+}
+
+impl Follow {
+    pub(super) fn new(feed: broadcast::Receiver<Arc<Event>>) -> Self {
+        Self { feed, anew: true }
+    }
+
+    /// Waits for the next event. Safe to drop while waiting.
+    pub async fn next(&mut self) -> Arc<Event> {
+        if std::mem::take(&mut self.anew) {
+            return Arc::new(Event::Everything);
+        }
+        match self.feed.recv().await {
+            Ok(event) => event,
+            // What was missed is in the state, which is told again.
+            Err(RecvError::Lagged(_)) => Arc::new(Event::Everything),
+            // The house is gone, and the connection goes with it.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The one owner of what is known: registry, statistics, recent requests.
+//!
+//! Everyone reports here what happened and reads snapshots from here; nobody
+//! else holds a registry. What changes goes to the feed and to the store, both
+//! without waiting: the request path never waits for a disk. Decisions are the
+//! pure rooms' own; this room only keeps them under a lock for a few lines.
+
+mod feed;
+mod keep;
+mod traffic;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    time::Instant,
+};
+
+use self::keep::Figures;
+pub use self::{
+    feed::{Event, Follow},
+    keep::restore,
+    traffic::{InFlight, Traffic},
+};
+use crate::{
+    fault::Fault,
+    generate::Outcome,
+    registry::{Change, Hint, Now, Registry, Server, Snapshot},
+    server::{Endpoint, ServerId, Source},
+    stats::{Query, Stats},
+    store::Store,
+    upstream::Key,
+};
+
+/// How many finished requests can be looked up.
+const RECENT: usize = 1_000;
+/// Changes that a slow follower of the feed may lag behind before it is given the whole state again.
+const FEED_LAG: usize = 256;
+
+/// Everything that is known, under its locks.
+pub struct Housekeeping {
+    registry: Mutex<Registry>,
+    snapshot: ArcSwap<Snapshot>,
+    figures: Mutex<Figures>,
+    recent: Mutex<VecDeque<Arc<Outcome>>>,
+    traffic: Traffic,
+    keys: BTreeMap<Endpoint, Key>,
+    feed: broadcast::Sender<Arc<Event>>,
+    store: Store,
+    tracking: bool,
+    due: Notify,
+    unsaved: Notify,
+    news: watch::Sender<()>,
+}
+
+/// What housekeeping is told at the start.
+pub struct Furnishing {
+    /// Servers as they were stored, or an empty registry.
+    pub registry: Registry,
+    /// Statistics as they were stored.
+    pub stats: Stats,
+    /// Where both are kept.
+    pub store: Store,
+    /// Keys of servers.
+    pub keys: BTreeMap<Endpoint, Key>,
+    /// Whether outcomes may be stored.
+    pub tracking: bool,
+}
+
+impl Housekeeping {
+    /// Takes over what was stored.
+    pub fn new(it: Furnishing) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: ArcSwap::new(it.registry.snapshot()),
+            registry: Mutex::new(it.registry),
+            figures: Mutex::new(Figures::new(it.stats)),
+            recent: Mutex::new(VecDeque::new()),
+            traffic: Traffic::default(),
+            keys: it.keys,
+            feed: broadcast::channel(FEED_LAG).0,
+            store: it.store,
+            tracking: it.tracking,
+            due: Notify::new(),
+            unsaved: Notify::new(),
+            news: watch::channel(()).0,
+        })
+    }
+
+    /// All servers as they are now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Requests in flight, by server.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// The store, for its state of health.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether outcomes are stored.
+    pub fn tracking(&self) -> bool {
+        self.tracking
+    }
+
+    /// Looks at the statistics.
+    pub fn with_stats<T>(&self, look: impl FnOnce(&Stats) -> T) -> T {
+        look(&lock(&self.figures).stats)
+    }
+
+    /// Rows of the statistics.
+    pub fn report(&self, query: &Query) -> Vec<crate::stats::Row> {
+        lock(&self.figures).stats.report(query)
+    }
+
+    /// Finished requests, newest first.
+    pub fn recent(&self, limit: usize) -> Vec<Arc<Outcome>> {
+        lock(&self.recent).iter().rev().take(limit).cloned().collect()
+    }
+
+    /// One finished request.
+    pub fn request(&self, id: &str) -> Option<Arc<Outcome>> {
+        lock(&self.recent).iter().rev().find(|it| it.request_id == id).cloned()
+    }
+
+    /// Does something to the registry, and tells everyone what that changed.
+    pub fn change<T: Changes>(&self, act: impl FnOnce(&mut Registry, Now) -> T) -> T {
+        let (result, changed) = {
+            let mut registry = lock(&self.registry);
+            let before = registry.poll_timeout();
+            let result = act(&mut registry, now());
+            if !result.changes().is_empty() {
+                self.snapshot.store(registry.snapshot());
+                self.news.send_replace(());
+            }
+            // Under the lock, so that the feed and the store see changes in their order.
+            for change in result.changes() {
+                self.publish(change);
+            }
+            (result, registry.poll_timeout() != before)
+        };
+        if changed {
+            self.due.notify_one();
+        }
+        result
+    }
+
+    fn publish(&self, change: &Change) {
+        self.keep(change);
+        if self.feed.receiver_count() > 0 {
+            let _ = self.feed.send(Arc::new(Event::Change(change.clone())));
+        }
+    }
+
+    /// Tells when servers have changed.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// Follows the feed from now on.
+    pub fn follow(&self) -> Follow {
+        Follow::new(self.feed.subscribe())
+    }
+
+    /// The key of the server at an endpoint.
+    pub fn key(&self, endpoint: &Endpoint) -> Option<&Key> {
+        self.keys.get(endpoint)
+    }
+
+    /// A live request was answered well by this server.
+    pub fn attempt_succeeded(&self, server: &ServerId) {
+        self.change(|registry, now| registry.on_success(server, now));
+    }
+
+    /// A live request found a fault with this server.
+    pub fn attempt_failed(&self, server: &ServerId, fault: &Fault) {
+        let jitter = fastrand::f64();
+        self.change(|registry, now| registry.on_fault(server, fault, now, jitter));
+    }
+
+    /// One request broke all these servers in the same way: its prompt is suspected, not they.
+    pub fn poisoned(&self, servers: &[ServerId]) {
+        self.change(|registry, now| registry.take_back_strikes(servers, now));
+    }
+
+    /// Makes an address known. It is trusted only if it is this machine's.
+    pub fn add(&self, endpoint: Endpoint) {
+        let hint = Hint { trusted: endpoint.is_local(), endpoint, source: Source::Added, settings: None };
+        self.change(|registry, now| registry.on_hint(hint, now));
+    }
+
+    /// Waits until something at this address is recognised as a server.
+    pub async fn recognised(&self, endpoint: &Endpoint, limit: Duration) -> Option<Arc<Server>> {
+        let mut news = self.news();
+        let there = || {
+            let snapshot = self.snapshot();
+            let at = |it: &&Arc<Server>| it.endpoint == *endpoint || it.also_at.contains(endpoint);
+            snapshot.servers.iter().find(at).cloned()
+        };
+        tokio::time::timeout(limit, async {
+            loop {
+                if let Some(server) = there() {
+                    return server;
+                }
+                if news.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+        .await
+        .ok()
+    }
+
+    /// Has every known address asked again now; says how many there are.
+    pub fn probe_all(&self) -> usize {
+        self.change(|registry, now| {
+            registry.probe_all(now);
+            Vec::new()
+        });
+        self.due.notify_one();
+        self.snapshot().servers.len()
+    }
+
+    /// Writes down that a request is over.
+    pub fn finished(&self, outcome: Outcome) {
+        {
+            let mut figures = lock(&self.figures);
+            let touched = figures.stats.add(&outcome);
+            if self.tracking {
+                figures.touched.extend(touched);
+                self.unsaved.notify_one();
+            }
+        }
+        let outcome = Arc::new(outcome);
+        if self.feed.receiver_count() > 0 {
+            let _ = self.feed.send(Arc::new(Event::Request(outcome.clone())));
+        }
+        let mut recent = lock(&self.recent);
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(outcome);
+    }
+}
+
+/// Something that changes of a registry can be found in.
+pub trait Changes {
+    /// The changes, in order.
+    fn changes(&self) -> &[Change];
+}
+
+impl Changes for Vec<Change> {
+    fn changes(&self) -> &[Change] {
+        self
+    }
+}
+
+impl Changes for Option<Vec<Change>> {
+    fn changes(&self) -> &[Change] {
+        self.as_deref().unwrap_or_default()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held is logged where it happened; what is known is still the best there is.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Both clocks, now.
+pub fn now() -> Now {
+    Now { at: Instant::now().into_std(), wall_ms: wall_ms() }
+}
+
+/// Milliseconds since 1970.
+pub fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,246 @@
+//! Walks all recorded replies: exactly the right kind claims each server, and
+//! each refusal means what it should.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// One request and what came back.
+struct Case {
+    name: String,
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    sent: Vec<u8>,
+    answer: Answer,
+}
+
+/// One directory, as an endpoint that answers as it was recorded.
+struct Recording {
+    name: String,
+    cases: Vec<Case>,
+}
+
+fn root() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
+}
+
+fn recordings() -> BTreeMap<String, Recording> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(root()).unwrap() {
+        let directory = entry.unwrap().path();
+        if directory.is_dir() {
+            let recording = Recording::read(&directory);
+            all.insert(recording.name.clone(), recording);
+        }
+    }
+    assert!(all.len() > 50, "the recordings are not all there");
+    all
+}
+
+impl Recording {
+    fn read(directory: &Path) -> Self {
+        let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|it| it.unwrap().path()).collect();
+        files.retain(|it| it.extension().is_some_and(|it| it == "request"));
+        files.sort();
+        let cases = files.iter().filter_map(|file| {
+            let Message { start, headers, body: sent } = split(&fs::read(file).unwrap())?;
+            let mut words = start.split(' ').map(str::to_owned);
+            Some(Case {
+                name: file.file_stem()?.to_str()?.to_owned(),
+                method: words.next()?,
+                path: words.next()?,
+                headers,
+                sent,
+                answer: answer(&fs::read(file.with_extension("http")).unwrap())?,
+            })
+        });
+        let name = directory.file_name().unwrap().to_str().unwrap().to_owned();
+        Self { name, cases: cases.collect() }
+    }
+
+    fn reply(&self, question: &Question, key: bool) -> Option<Answer> {
+        let fits = |case: &&Case| {
+            let host = case.header("host").unwrap_or("127.0.0.1");
+            let ordinary = (host.is_empty() || host.starts_with("127.")) && case.header("origin").is_none();
+            let same = match &question.post {
+                None => case.method == "GET",
+                Some(body) => case.method == "POST" && asked_model(&case.sent) == asked_model(body),
+            };
+            same && ordinary && case.path == question.path
+        };
+        let mut found: Vec<&Case> = self.cases.iter().filter(fits).collect();
+        found.sort_by_key(|case| case.header("authorization").is_some() != key);
+        found.first().map(|case| case.answer.clone())
+    }
+}
+
+impl Case {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn asked_model(body: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    Some(value["model"].as_str()?.trim_end_matches(":latest").to_owned())
+}
+
+/// What both directions have.
+struct Message {
+    start: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+fn split(bytes: &[u8]) -> Option<Message> {
+    let end = bytes.windows(4).position(|it| it == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let start = lines.next()?.to_owned();
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()));
+    Some(Message { start, headers: headers.collect(), body: bytes[end + 4..].to_vec() })
+}
+
+fn answer(bytes: &[u8]) -> Option<Answer> {
+    let Message { start, headers, body } = split(bytes)?;
+    let status = start.split(' ').nth(1)?.parse().ok()?;
+    if status == 100 {
+        return answer(&body);
+    }
+    let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    let body = if chunked { unchunked(&body) } else { body };
+    Some(Answer { status, headers, body: body.into() })
+}
+
+/// The data of a chunked body, as far as it came.
+fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    while let Some(end) = bytes.windows(2).position(|it| it == b"\r\n") {
+        let size = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let Ok(size) = usize::from_str_radix(size.trim(), 16) else { break };
+        bytes = &bytes[end + 2..];
+        data.extend_from_slice(&bytes[..size.min(bytes.len())]);
+        bytes = bytes.get(size + 2..).unwrap_or_default();
+    }
+    data
+}
+
+/// Talks to a recorded server until it is decided what that is.
+fn talk(all: &BTreeMap<String, Recording>, name: &str, key: bool) -> (Verdict, Answers) {
+    let recording = &all[name];
+    // A recording of a special state has only the cases that differ; the rest,
+    // and the way of saying "no such path", are those of the ordinary state.
+    let ordinary = all
+        .values()
+        .filter(|it| name == it.name || (name.starts_with(&it.name) && !it.name.ends_with("-runner")))
+        .filter(|it| it.cases.iter().any(|it| it.path == "/no/such/path"))
+        .max_by_key(|it| it.name.len())
+        .unwrap_or_else(|| panic!("{name}: no ordinary state"));
+    let nothing = Question::get("/no/such/path");
+    let mut answers = Answers::default();
+    loop {
+        match recognise(&answers) {
+            Verdict::Ask(question) => {
+                assert!(answers.to(&question).is_none(), "{name}: {question:?} was asked before");
+                let answer = recording
+                    .reply(&question, key)
+                    .or_else(|| ordinary.reply(&question, key))
+                    .or_else(|| ordinary.reply(&nothing, key))
+                    .unwrap();
+                answers.push(question, answer);
+            }
+            verdict => return (verdict, answers),
+        }
+    }
+}
+
+/// What the server of that directory is, by the directory's name.
+fn expected(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "ollama-0.24.0-runner" | "web-app-composed" | "private-site-composed" => return None,
+        "airplay-receiver-composed" | "broken-gateway-composed" | "exo-1.0-composed" => return None,
+        _ if name.starts_with("ollama-") => "ollama",
+        _ if name.starts_with("vllm-") => "vllm",
+        _ if name.starts_with("llamacpp-") || name.starts_with("llama-server-") => "llamacpp",
+        _ if name.starts_with("lmstudio-") => "lmstudio",
+        _ if name.starts_with("lovable-") => "lovable",
+        _ => "openai-compatible",
+    })
+}
+
+#[test]
+fn exactly_the_right_kind_claims_each_recorded_server() {
+    let all = recordings();
+    let mut understood = BTreeMap::new();
+    for (name, recording) in &all {
+        if !recording.cases.iter().any(|it| it.method == "GET") {
+            continue; // It was killed, and nobody answered any more.
+        }
+        let keyed = recording.cases.iter().any(|it| it.header("authorization").is_some());
+        for key in [true, false] {
+            if !key && !keyed {
+                continue;
+            }
+            let (verdict, answers) = talk(&all, name, key);
+            let title = if key { name.clone() } else { format!("{name} without the key") };
+            let asked: Vec<String> = answers.iter().map(|(question, _)| shown(question)).collect();
+            let said = match &verdict {
+                Verdict::Proof(sighting) => serde_json::to_value(sighting).unwrap(),
+                Verdict::NotYet => json!("not yet"),
+                Verdict::No => json!("no"),
+                Verdict::Ask(_) => unreachable!(),
+            };
+            // Without its database LiteLLM has a fault of its own when there is no key.
+            if key || !name.starts_with("litellm-") {
+                assert_eq!(said["kind"].as_str(), expected(name), "{title}: {said} after {asked:?}");
+            }
+            understood.insert(title, json!({"asked": asked, "said": said}));
+        }
+    }
+    insta::assert_json_snapshot!("servers", understood);
+}
+
+fn shown(question: &Question) -> String {
+    match &question.post {
+        None => format!("GET {}", question.path),
+        Some(body) => format!("POST {} {}", question.path, String::from_utf8_lossy(body)),
+    }
+}
+
+#[test]
+fn every_recorded_refusal_has_its_meaning() {
+    let mut meanings = BTreeMap::new();
+    for (name, recording) in &recordings() {
+        let kind = expected(name).unwrap_or("none");
+        for case in recording.cases.iter().filter(|it| it.method == "POST" && it.answer.status >= 400) {
+            let retry_after = case.answer.header("retry-after").and_then(|it| it.parse().ok());
+            let Answer { status, body, .. } = &case.answer;
+            let cause = classify(kind, Refusal { status: *status, retry_after, body });
+            meanings.insert(format!("{name}/{}", case.name), format!("{status} {cause:?}"));
+        }
+    }
+    insta::assert_json_snapshot!("refusals", meanings);
+}
+
+#[test]
+fn every_recorded_error_inside_an_answer_has_its_meaning() {
+    let mut meanings = BTreeMap::new();
+    for (name, recording) in &recordings() {
+        let kind = expected(name).unwrap_or("none");
+        for case in recording.cases.iter().filter(|it| it.method == "POST" && it.answer.status == 200) {
+            let text = String::from_utf8_lossy(&case.answer.body);
+            for line in text.lines().map(|line| line.trim_start_matches("data: ")) {
+                if line.starts_with("{\"error\"") {
+                    let cause = classify_inside(kind, line.as_bytes());
+                    meanings.insert(format!("{name}/{}", case.name), format!("{cause:?}"));
+                }
+            }
+        }
+    }
+    insta::assert_json_snapshot!("errors_inside", meanings);
+}

@@ -1,0 +1,580 @@
+//! The work on one request: a loop that hands what happened to the machine and
+//! does what the machine says.
+//!
+//! Everything that must be given back, counted or written down hangs on values
+//! that clean up when dropped: a caller can leave at any `.await`, and then no
+//! later line runs.
+
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{
+    Errand, Relay,
+    answer::{answering, refused},
+    conduit::Mouth,
+    live::{Heard, Live, Mode, Start, Told},
+};
+use crate::{
+    dialect::openai::{self, Readdress},
+    failover::{AttemptNo, Chosen, Failover, Policy, Step},
+    fault::{Blame, Cause, Failure, Fault, Stage, Tried, Words},
+    generate::{Attempt, Candidate, Ending, Operation, Outcome, Substitution, Usage},
+    kind,
+    route::{self, Ask, Choice, Decision, Fallback},
+    upstream::Call,
+};
+
+/// Between keep-alives of an opened stream. Proxies and clients give up on silence after 15 s at the earliest.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// The most bytes of one plain answer that are held; above it the answer is passed on as it comes.
+const HELD_PLAIN: usize = 32 << 20;
+/// A plain answer of at most so many tokens is asked for plain where hanging up frees the slot.
+const SHORT: u64 = 64;
+
+/// What is known of a request while it runs; dropping it writes the outcome down.
+struct Record {
+    relay: Arc<Relay>,
+    request_id: String,
+    head: crate::generate::Head,
+    started: Instant,
+    at_ms: u64,
+    attempts: Vec<Attempt>,
+    candidates: Vec<Candidate>,
+    live: Option<Live>,
+    first_token: Option<Duration>,
+    over: Option<(Ending, u16, Option<&'static str>, bool)>,
+    status: u16,
+    zone: Option<crate::server::Zone>,
+    substituted: Substitution,
+    usage: Usage,
+    reason: Option<crate::generate::Reason>,
+    held: usize,
+}
+
+impl Record {
+    /// Closes the current attempt, if there is one, with what went wrong.
+    fn close(&mut self, fault: Option<Fault>) -> Option<Live> {
+        let live = self.live.take()?;
+        let (usage, _) = live.tally();
+        self.attempts.push(Attempt {
+            server: live.choice.server.id.clone(),
+            kind: live.choice.server.kind.clone(),
+            model: live.choice.model.clone(),
+            after: live.started - self.started,
+            first_token: live.first_token,
+            total: live.started.elapsed(),
+            fault,
+            usage,
+        });
+        Some(live)
+    }
+
+    /// Closes the current attempt as failed and tells housekeeping.
+    fn fail(&mut self, fault: Fault) {
+        if let Some(live) = self.close(Some(fault)) {
+            let id = &live.choice.server.id;
+            tracing::debug!(request = self.request_id, server = %id, %fault, stage = ?fault.stage, "attempt failed");
+            self.relay.house.attempt_failed(id, &fault);
+        }
+    }
+
+    fn hold(&mut self, bytes: usize) -> bool {
+        let grown = bytes.saturating_sub(self.held);
+        if grown == 0 {
+            return true;
+        }
+        let before = self.relay.held.fetch_add(grown, Ordering::Relaxed);
+        self.held += grown;
+        before + grown <= self.relay.settings.held
+    }
+
+    fn let_go(&mut self) {
+        self.relay.held.fetch_sub(std::mem::take(&mut self.held), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.relay.running.fetch_sub(1, Ordering::Relaxed);
+        self.let_go();
+        let (ending, status, failure, callers_fault) = match self.over.take() {
+            Some(over) => over,
+            None => (Ending::CallerGone, self.status, None, false),
+        };
+        self.close(None);
+        self.relay.house.finished(Outcome {
+            request_id: std::mem::take(&mut self.request_id),
+            at_ms: self.at_ms,
+            dialect: "openai".to_owned(),
+            operation: self.head.operation,
+            asked: std::mem::take(&mut self.head.model),
+            stream: self.head.stream,
+            ending,
+            status,
+            failure: failure.map(str::to_owned),
+            callers_fault,
+            attempts: std::mem::take(&mut self.attempts),
+            candidates: std::mem::take(&mut self.candidates),
+            zone: self.zone,
+            substituted: self.substituted,
+            first_token: self.first_token,
+            total: self.started.elapsed(),
+            usage: self.usage,
+            reason: self.reason,
+        });
+    }
+}
+
+/// Carries out one request to its end.
+pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: u64) {
+    let now = Instant::now();
+    let machine = Failover::new(policy(&relay, &errand), now.into_std(), seed);
+    tracing::debug!(request = errand.request_id, seed, model = errand.request.head.model, "request");
+    relay.running.fetch_add(1, Ordering::Relaxed);
+    let record = Record {
+        relay: relay.clone(),
+        request_id: errand.request_id.clone(),
+        head: errand.request.head.clone(),
+        started: now,
+        at_ms: crate::housekeeping::wall_ms(),
+        attempts: Vec::new(),
+        candidates: Vec::new(),
+        live: None,
+        first_token: None,
+        over: None,
+        status: 0,
+        zone: None,
+        substituted: Substitution::No,
+        usage: Usage::default(),
+        reason: None,
+        held: 0,
+    };
+    relay.budget.lock().unwrap_or_else(PoisonError::into_inner).on_request();
+    let mut work = Work {
+        news: relay.house.news(),
+        machine,
+        record,
+        errand,
+        mouth,
+        seed,
+        chosen: None,
+        nobody: None,
+        words: None,
+        waiting: Vec::new(),
+        opened: false,
+        committed: false,
+        next_keep_alive: None,
+    };
+    // The request body alone counts against what may be held.
+    let sleep = sleep_until(now + Duration::from_secs(3600));
+    tokio::pin!(sleep);
+    while !work.step().await {
+        work.wait(sleep.as_mut()).await;
+    }
+}
+
+fn policy(relay: &Relay, errand: &Errand) -> Policy {
+    let mut patience = relay.settings.patience;
+    if let Some(open_after) = errand.wishes.open_after {
+        patience.open_after = open_after;
+    }
+    Policy {
+        patience,
+        stream: errand.request.head.stream,
+        caller: errand.wishes.timeout,
+        ..Policy::default()
+    }
+}
+
+impl Errand {
+    /// How far a stand-in may be for this request.
+    fn fallback(&self, relay: &Relay) -> Fallback {
+        let settings = &relay.settings;
+        let auto = self.request.head.model == "auto";
+        let wished = self.wishes.fallback.unwrap_or(if auto {
+            settings.fallback.max(Fallback::Local)
+        } else {
+            settings.fallback
+        });
+        wished.min(settings.limit)
+    }
+}
+
+struct Work {
+    machine: Failover,
+    /// Tells that servers have changed since the last choice.
+    news: watch::Receiver<()>,
+    record: Record,
+    errand: Errand,
+    mouth: Mouth,
+    seed: u64,
+    chosen: Option<Choice>,
+    /// Why nobody could be chosen.
+    nobody: Option<Failure>,
+    /// What the last server that refused said.
+    words: Option<Words>,
+    /// Frames that wait for the commit.
+    waiting: Vec<Bytes>,
+    opened: bool,
+    committed: bool,
+    next_keep_alive: Option<Instant>,
+}
+
+impl Work {
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
+    }
+
+    /// Does all that the machine wants done now. True when the request is over.
+    async fn step(&mut self) -> bool {
+        while let Some(step) = self.machine.poll(self.now()) {
+            match step {
+                Step::Choose => self.choose(),
+                Step::Send(no) => self.send(no),
+                Step::Abort { fault, .. } => match fault {
+                    Some(fault) => self.record.fail(fault),
+                    None => drop(self.record.close(None)),
+                },
+                Step::Open => self.open(),
+                Step::Commit => self.commit(),
+                Step::Finish(ending) => {
+                    self.finish(ending).await;
+                    return true;
+                }
+            }
+        }
+        // Backpressure: no more is read from the server than the caller takes. While the
+        // caller is slow the server is not, so its gap begins anew when we listen again.
+        if self.mouth.has_pieces() {
+            self.mouth.taken().await;
+            if let Some(live) = &self.record.live {
+                self.machine.on_token(live.no, self.now());
+            }
+        }
+        false
+    }
+
+    /// Waits for the server, the machine's next deadline or the next keep-alive.
+    async fn wait(&mut self, mut sleep: std::pin::Pin<&mut Sleep>) {
+        let deadline = self.machine.poll_timeout().map(Instant::from_std);
+        let wake = [deadline, self.next_keep_alive].into_iter().flatten().min();
+        // The timer is only ever moved when it must fire earlier, or has fired: moving it for
+        // each token would cost more than the token.
+        if let Some(wake) = wake
+            && (wake < sleep.deadline() || sleep.is_elapsed())
+        {
+            sleep.as_mut().reset(wake);
+        }
+        let told = match &mut self.record.live {
+            Some(live) => tokio::select! {
+                biased;
+                told = live.next() => Some(told),
+                () = sleep.as_mut() => None,
+            },
+            // Everybody rests: a server that comes meanwhile is asked at once.
+            None => tokio::select! {
+                Ok(()) = self.news.changed() => {
+                    self.machine.on_news();
+                    None
+                }
+                () = sleep.as_mut() => None,
+            },
+        };
+        match told {
+            Some(told) => self.on_told(told),
+            None => {
+                if let Some(due) = self.next_keep_alive
+                    && due <= Instant::now()
+                {
+                    self.mouth.push(Bytes::from_static(openai::KEEP_ALIVE));
+                    self.next_keep_alive = Some(Instant::now() + KEEP_ALIVE_EVERY);
+                }
+                // A timer that fired early (its deadline has moved since) is set anew on the next turn.
+            }
+        }
+    }
+
+    fn on_told(&mut self, told: Told) {
+        let Some(no) = self.record.live.as_ref().map(|it| it.no) else { return };
+        let now = self.now();
+        match told {
+            Told::Head => self.machine.on_head(no),
+            Told::Fault(fault, words) => {
+                if words.is_some() {
+                    self.words = words;
+                }
+                self.record.fail(fault);
+                if !self.committed {
+                    self.waiting.clear();
+                }
+                self.record.let_go();
+                self.machine.on_fault(no, &fault, now);
+            }
+            Told::Heard(heard) => self.on_heard(no, heard, now),
+        }
+    }
+
+    fn on_heard(&mut self, no: AttemptNo, heard: Heard, now: std::time::Instant) {
+        let Some(live) = &mut self.record.live else { return };
+        if heard.content {
+            if live.first_token.is_none() {
+                live.first_token = Some(live.started.elapsed());
+                self.machine.on_first_token(no, now);
+            } else {
+                self.machine.on_token(no, now);
+            }
+        }
+        let (mode, held) = (live.mode, live.held());
+        match mode {
+            Mode::Pass if self.committed => {
+                for piece in heard.pass {
+                    self.mouth.push(piece);
+                }
+            }
+            Mode::Pass => self.waiting.extend(heard.pass),
+            Mode::Plain if self.committed => self.mouth.push(live.take_whole().unwrap_or_default()),
+            Mode::Fold | Mode::Plain => {
+                if held > HELD_PLAIN || !self.record.hold(held) {
+                    return self.on_too_much(no, mode, now);
+                }
+            }
+        }
+        if heard.whole {
+            self.machine.on_end(no);
+        }
+    }
+
+    /// A plain answer that is more than may be held: what came plain is passed on as it
+    /// comes from here on; a stream that was to be folded cannot be, and is an answer without end.
+    fn on_too_much(&mut self, no: AttemptNo, mode: Mode, now: std::time::Instant) {
+        if mode == Mode::Plain {
+            return self.machine.on_bound_reached(no, now);
+        }
+        let fault = Fault::new(Stage::Content, Cause::Unreadable);
+        self.record.fail(fault);
+        self.record.let_go();
+        self.machine.on_fault(no, &fault, now);
+    }
+
+    fn choose(&mut self) {
+        let relay = self.record.relay.clone();
+        if !self.may_retry(&relay) {
+            self.machine.on_chosen(Chosen::Nobody, self.now());
+            return;
+        }
+        self.news.mark_unchanged();
+        let snapshot = relay.house.snapshot();
+        let traffic = relay.house.traffic().look();
+        let ask = Ask {
+            head: &self.errand.request.head,
+            aliases: &relay.settings.aliases,
+            fallback: self.errand.fallback(&relay),
+            tried: self.machine.tried(),
+            in_flight: &|id| traffic.of(id),
+            now: self.now(),
+            salt: self.seed,
+        };
+        let (decision, candidates) = route::choose(&snapshot, &ask);
+        drop(traffic);
+        self.record.candidates = candidates;
+        let chosen = match decision {
+            Decision::Server(choice) => {
+                let (server, loading) = (choice.server.id.clone(), choice.loading);
+                self.chosen = Some(choice);
+                Chosen::Server { server, loading }
+            }
+            Decision::Later(at) => {
+                let retry_after = at.saturating_duration_since(self.now()).max(Duration::from_secs(1));
+                self.nobody = Some(Failure::Busy { retry_after });
+                Chosen::Later(at)
+            }
+            Decision::UnknownModel { nearest } => {
+                let model = self.errand.request.head.model.clone();
+                self.nobody = Some(Failure::UnknownModel { model, nearest });
+                Chosen::Nobody
+            }
+            Decision::Nobody(why) => {
+                self.nobody = Some(Failure::NoServer(why));
+                Chosen::Nobody
+            }
+        };
+        self.machine.on_chosen(chosen, self.now());
+    }
+
+    /// Whether the daemon's budget of retries allows one more. Only what a server broke is
+    /// charged: a misfit or a busy server says nothing about a storm.
+    fn may_retry(&self, relay: &Relay) -> bool {
+        let last = self.record.attempts.last().and_then(|it| it.fault);
+        if last.is_none_or(|it| it.blame() != Blame::Server) {
+            return true;
+        }
+        let mut budget = relay.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.take(self.now())
+    }
+
+    fn send(&mut self, no: AttemptNo) {
+        let Some(choice) = self.chosen.take() else { return };
+        let relay = self.record.relay.clone();
+        let request = &self.errand.request;
+        let head = &request.head;
+        let kind = kind::by_id(choice.server.kind.as_str());
+        let mode = match (head.stream, self.errand.operation) {
+            (true, _) => Mode::Pass,
+            (false, Operation::Embed) => Mode::Plain,
+            (false, Operation::Chat | Operation::Complete) => {
+                let short = head.max_tokens.is_some_and(|it| it <= SHORT);
+                if short && kind.is_some_and(|it| it.plain_is_cancelled()) { Mode::Plain } else { Mode::Fold }
+            }
+        };
+        let drop_usage = mode != Mode::Plain && !request.asks_usage;
+        let body = request.readdress(
+            &self.errand.body,
+            &Readdress {
+                model: choice.model.as_str(),
+                stream: mode != Mode::Plain,
+                ask_usage: mode != Mode::Plain,
+                max_tokens: kind.is_some_and(|it| it.wants_max_tokens()),
+            },
+        );
+        let path = match self.errand.operation {
+            Operation::Chat => "/v1/chat/completions",
+            Operation::Complete => "/v1/completions",
+            Operation::Embed => "/v1/embeddings",
+        };
+        let server = &choice.server;
+        self.record.zone = Some(server.zone);
+        self.record.substituted = choice.substituted;
+        let in_flight = relay.house.traffic().enter(&server.id);
+        let calling = {
+            let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
+            async move {
+                let endpoint = &server.endpoint;
+                let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
+                relay.upstream.send(Call { endpoint, path, body, headers, key, connect }).await
+            }
+        };
+        // `upstream` enforces the patience for a connection and does not say when it has one.
+        self.machine.on_connected(no);
+        self.record.live = Some(Live::new(Start {
+            no,
+            choice,
+            mode,
+            operation: self.errand.operation,
+            drop_usage,
+            calling: Box::pin(calling),
+            in_flight,
+        }));
+    }
+
+    fn attempts(&self) -> usize {
+        self.record.attempts.len() + usize::from(self.record.live.is_some())
+    }
+
+    /// The head and keep-alives of a stream whose caller has waited long.
+    fn open(&mut self) {
+        self.opened = true;
+        self.record.status = 200;
+        self.mouth.head(answering(None, EVENT_STREAM, &self.record.request_id, self.attempts()));
+        self.mouth.push(Bytes::from_static(openai::KEEP_ALIVE));
+        self.next_keep_alive = Some(Instant::now() + KEEP_ALIVE_EVERY);
+    }
+
+    /// Lets the answer out.
+    fn commit(&mut self) {
+        self.committed = true;
+        self.next_keep_alive = None;
+        self.record.first_token = Some(self.record.started.elapsed());
+        let attempts = self.attempts();
+        let Some(live) = &mut self.record.live else { return };
+        if !self.opened {
+            let content_type = if self.errand.request.head.stream { EVENT_STREAM } else { JSON };
+            self.mouth.head(answering(Some(&live.choice), content_type, &self.record.request_id, attempts));
+        }
+        self.record.status = 200;
+        if let Some(whole) = live.take_whole() {
+            self.mouth.push(whole);
+        }
+        live.passing = true;
+        for piece in self.waiting.drain(..) {
+            self.mouth.push(piece);
+        }
+    }
+
+    async fn finish(&mut self, ending: Ending) {
+        if ending.is_success() {
+            return self.deliver(ending).await;
+        }
+        if self.machine.is_poison() {
+            let servers: Vec<_> = self.record.attempts.iter().map(|it| it.server.clone()).collect();
+            self.record.relay.house.poisoned(&servers);
+        }
+        let failure = self.failure(ending);
+        let (code, callers) = (failure.code(), failure.is_callers());
+        tracing::debug!(request = self.record.request_id, ?ending, code, "request failed");
+        if self.committed || self.opened {
+            if self.errand.request.head.stream {
+                self.mouth.push(openai::break_off(&failure));
+            } else {
+                self.mouth.break_connection();
+            }
+        } else {
+            let attempts = self.attempts();
+            let (head, body) = refused(&failure, self.errand.shape, &self.record.request_id, attempts);
+            self.record.status = head.status;
+            self.mouth.head(head);
+            self.mouth.push(body);
+        }
+        self.record.over = Some((ending, self.record.status, Some(code), callers));
+    }
+
+    async fn deliver(&mut self, ending: Ending) {
+        if let Some(live) = &mut self.record.live {
+            (self.record.usage, self.record.reason) = live.tally();
+            live.read_to_end().await;
+        }
+        // Delivered means that the caller has taken it: a caller who leaves before that drops us here.
+        self.mouth.taken().await;
+        if let Some(live) = self.record.close(None) {
+            self.record.relay.house.attempt_succeeded(&live.choice.server.id);
+        }
+        self.record.over = Some((ending, self.record.status, None, false));
+    }
+
+    /// What the caller is told, given how the request ended and what happened on the way.
+    fn failure(&mut self, ending: Ending) -> Failure {
+        let tried: Vec<Tried> = self
+            .record
+            .attempts
+            .iter()
+            .filter_map(|it| Some(Tried { server: it.server.to_string(), fault: it.fault? }))
+            .collect();
+        match ending {
+            Ending::Delivered | Ending::Resumed | Ending::CallerGone => Failure::Internal,
+            Ending::Refused => match tried.last().map(|it| it.fault.blame()) {
+                None => self.nobody.take().unwrap_or(Failure::Internal),
+                Some(Blame::Daemon) => Failure::Internal,
+                Some(_) => self.words.take().map_or(Failure::Exhausted(tried), Failure::Relayed),
+            },
+            Ending::OutOfTime => Failure::OutOfTime { waited: self.record.started.elapsed(), tried },
+            Ending::CutShort => Failure::Exhausted(tried),
+            Ending::Exhausted => match (self.machine.free_at(), self.nobody.take()) {
+                (Some(at), _) => {
+                    Failure::Busy { retry_after: at.saturating_duration_since(self.now()).max(Duration::from_secs(1)) }
+                }
+                (None, Some(nobody)) if tried.is_empty() => nobody,
+                (None, _) => Failure::Exhausted(tried),
+            },
+        }
+    }
+}
+
+const EVENT_STREAM: &str = "text/event-stream";
+const JSON: &str = "application/json";

@@ -1,0 +1,497 @@
+//! The kinds that can be imitated: what each answers to the questions by which
+//! it is known, how it lists its models, and how it refuses.
+//!
+//! Only the OpenAI door of each is there; an Ollama shape has no `/api/chat`.
+
+use serde_json::{Value, json};
+
+use super::{
+    http::Request,
+    script::{Offer, Script},
+};
+
+/// A kind of server to imitate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Shape {
+    /// Ollama 0.24.
+    Ollama,
+    /// vLLM 0.32.
+    Vllm,
+    /// LM Studio 0.4.
+    LmStudio,
+    /// llama.cpp's server.
+    LlamaCpp,
+    /// Something that lists models the OpenAI way and says no more.
+    OpenAi,
+}
+
+/// A response that is there at once.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) content_type: Option<&'static str>,
+    pub(super) body: String,
+    /// Header lines of its own, each ended.
+    pub(super) more: String,
+}
+
+impl Reply {
+    pub(super) fn json(status: u16, body: Value) -> Self {
+        Self { status, content_type: Some("application/json"), body: body.to_string(), more: String::new() }
+    }
+
+    pub(super) fn text(status: u16, body: &str) -> Self {
+        Self {
+            status,
+            content_type: Some("text/plain; charset=utf-8"),
+            body: body.to_owned(),
+            more: String::new(),
+        }
+    }
+
+    fn empty(status: u16) -> Self {
+        Self { status, content_type: None, body: String::new(), more: String::new() }
+    }
+}
+
+/// Why a request is turned down, before a shape gives it words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Malformed(String),
+    Missing(&'static str),
+    NoSuchModel(String),
+    TooLong {
+        tokens: usize,
+        context: u64,
+    },
+    NeedsKey,
+    Loading,
+    CannotEmbed,
+    /// A scripted status, with words that quote the prompt.
+    Status(u16, String),
+}
+
+impl Shape {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Ollama, Self::Vllm, Self::LmStudio, Self::LlamaCpp, Self::OpenAi];
+
+    /// The kind that it should be taken for.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Ollama => "ollama",
+            Self::Vllm => "vllm",
+            Self::LmStudio => "lmstudio",
+            Self::LlamaCpp => "llamacpp",
+            Self::OpenAi => "openai-compatible",
+        }
+    }
+
+    /// Header lines that are in every response.
+    pub(super) fn headers(self) -> &'static str {
+        match self {
+            Self::Ollama | Self::OpenAi => "x-lovable-simulated: 1\r\n",
+            Self::Vllm => "server: uvicorn\r\nx-lovable-simulated: 1\r\n",
+            Self::LmStudio => "X-Powered-By: Express\r\nx-lovable-simulated: 1\r\n",
+            Self::LlamaCpp => {
+                "Server: llama.cpp\r\nAccess-Control-Allow-Origin: \r\nx-lovable-simulated: 1\r\n"
+            }
+        }
+    }
+
+    /// Whether the head of a stream is held back until the first word is there.
+    pub(super) fn head_waits(self) -> bool {
+        matches!(self, Self::Ollama | Self::LlamaCpp)
+    }
+
+    /// Whether it stops working when a client of a plain request leaves:
+    /// llama.cpp computes a plain answer to its end.
+    pub(super) fn notices_leaving(self, stream: bool) -> bool {
+        stream || self != Self::LlamaCpp
+    }
+
+    /// Whether a connection is closed after a refusal.
+    pub(super) fn closes_after(self, status: u16) -> bool {
+        self == Self::LlamaCpp && status >= 400
+    }
+
+    /// A model's name as this shape lists it.
+    pub(super) fn name(self, offer: &Offer) -> String {
+        match self {
+            Self::Ollama if !offer.name.contains(':') => format!("{}:latest", offer.name),
+            _ => offer.name.clone(),
+        }
+    }
+
+    /// The model that `asked` gets here, and how the answer names it.
+    pub(super) fn model<'a>(
+        self,
+        script: &'a Script,
+        asked: Option<&str>,
+    ) -> Result<(&'a Offer, String), Refusal> {
+        let found = script
+            .models
+            .iter()
+            .find(|offer| asked.is_some_and(|asked| offer.name == asked || self.name(offer) == asked));
+        match (self, found, asked) {
+            // One model answers whatever was asked for, and says its own name.
+            (Self::LlamaCpp, _, _) if !script.models.is_empty() => {
+                let offer = found.unwrap_or(&script.models[0]);
+                Ok((offer, offer.name.clone()))
+            }
+            (Self::LmStudio, None, _) if script.models.len() == 1 => {
+                Ok((&script.models[0], script.models[0].name.clone()))
+            }
+            (Self::Vllm, None, None) if !script.models.is_empty() => {
+                Ok((&script.models[0], script.models[0].name.clone()))
+            }
+            (_, Some(offer), Some(asked)) => Ok((offer, asked.to_owned())),
+            (_, _, Some(asked)) => Err(Refusal::NoSuchModel(asked.to_owned())),
+            (_, _, None) => Err(Refusal::Missing("model")),
+        }
+    }
+
+    /// The answer to anything but a generation.
+    pub(super) fn reply(self, request: &Request, script: &Script, busy: u32) -> Reply {
+        let get = matches!(request.method.as_str(), "GET" | "HEAD");
+        let path = request.path.as_str();
+        if self == Self::LlamaCpp && script.loading {
+            return self.refuse(&Refusal::Loading);
+        }
+        if self == Self::Ollama && !is_own_host(request.header("host").unwrap_or_default()) {
+            return Reply::empty(403);
+        }
+        if !self.admits(request, script) {
+            return self.refuse(&Refusal::NeedsKey);
+        }
+        let one = path.strip_prefix("/v1/models/").and_then(|name| {
+            script.models.iter().find(|offer| offer.name == name || self.name(offer) == name)
+        });
+        match (self, get, path) {
+            (_, true, "/v1/models") => Reply::json(200, self.list(script)),
+            (Self::Ollama | Self::OpenAi | Self::LmStudio, true, _) if one.is_some() => {
+                Reply::json(200, one.map(|offer| self.listed(offer)).unwrap_or_default())
+            }
+            (Self::Ollama, _, _) => self.ollama(request, script, get),
+            (Self::Vllm, true, "/version") => Reply::json(200, json!({"version": "0.32.0"})),
+            (Self::Vllm, true, "/health" | "/ping") => Reply::empty(200),
+            (Self::Vllm, true, "/load") => Reply::json(200, json!({"server_load": busy})),
+            (Self::LmStudio, true, "/api/v1/models") => Reply::json(200, lm_studio_v1(script)),
+            (Self::LmStudio, true, "/api/v0/models") => Reply::json(200, lm_studio_v0(script)),
+            (Self::LlamaCpp, true, "/health" | "/v1/health") => Reply::json(200, json!({"status": "ok"})),
+            (Self::LlamaCpp, true, "/models") => Reply::json(200, self.list(script)),
+            (Self::LlamaCpp, true, "/props") => Reply::json(200, llama_props(script)),
+            (Self::LlamaCpp, true, "/slots") => Reply::json(200, llama_slots(script, busy)),
+            (Self::LlamaCpp, true, "/") if !accepts_gzip(request) => {
+                Reply::text(415, "Error: gzip is not supported by this browser")
+            }
+            _ => self.unknown(request),
+        }
+    }
+
+    /// Whether the request has the key that its path needs.
+    pub(super) fn admits(self, request: &Request, script: &Script) -> bool {
+        script.key.is_none() || !self.guards(&request.path) || has_key(request, script)
+    }
+
+    fn guards(self, path: &str) -> bool {
+        match self {
+            Self::Ollama => false,
+            Self::Vllm => path.starts_with("/v1"),
+            Self::LlamaCpp => !matches!(path, "/health" | "/v1/health" | "/"),
+            Self::LmStudio | Self::OpenAi => true,
+        }
+    }
+
+    /// The answer to a path or method that it does not have.
+    pub(super) fn unknown(self, request: &Request) -> Reply {
+        let Request { method, path, .. } = request;
+        let generates = is_generation(path);
+        match self {
+            Self::Ollama if generates => {
+                Reply { more: "Allow: POST\r\n".to_owned(), ..Reply::text(405, "405 method not allowed") }
+            }
+            Self::Ollama => Reply::text(404, "404 page not found"),
+            Self::Vllm if generates => Reply {
+                more: "allow: POST\r\n".to_owned(),
+                ..Reply::json(405, json!({"detail": "Method Not Allowed"}))
+            },
+            Self::Vllm => Reply::json(404, json!({"detail": "Not Found"})),
+            Self::LmStudio => Reply::json(
+                200,
+                json!({"error": format!("Unexpected endpoint or method. ({method} {path})")}),
+            ),
+            Self::LlamaCpp => Reply::json(
+                404,
+                json!({"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}}),
+            ),
+            Self::OpenAi => Reply::json(
+                404,
+                json!({"error": {
+                    "message": format!("Invalid URL ({method} {path})"),
+                    "type": "invalid_request_error", "param": null, "code": null,
+                }}),
+            ),
+        }
+    }
+
+    fn ollama(self, request: &Request, script: &Script, get: bool) -> Reply {
+        match (get, request.path.as_str()) {
+            (true, "/") => Reply::text(200, "Ollama is running"),
+            (true, "/api/version") => Reply::json(200, json!({"version": "0.24.0"})),
+            (true, "/api/status") => {
+                Reply::json(200, json!({"cloud": {"disabled": true, "source": "config"}}))
+            }
+            (true, "/api/tags") => {
+                let models: Vec<_> = script.models.iter().map(|offer| self.tag(offer)).collect();
+                Reply::json(200, json!({"models": models}))
+            }
+            (true, "/api/ps") => {
+                let loaded = script.models.iter().filter(|offer| offer.loaded);
+                let models: Vec<_> = loaded
+                    .map(|offer| {
+                        let mut tag = self.tag(offer);
+                        tag["expires_at"] = "2319-03-05T19:42:22.372197682Z".into();
+                        tag["size_vram"] = 0.into();
+                        tag["context_length"] = offer.context.into();
+                        tag
+                    })
+                    .collect();
+                Reply::json(200, json!({"models": models}))
+            }
+            (false, "/api/show") => {
+                let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+                let name = asked["model"].as_str().or(asked["name"].as_str()).unwrap_or_default();
+                match self.model(script, Some(name)) {
+                    Ok((offer, _)) => Reply::json(200, show(offer)),
+                    Err(_) => Reply::json(404, json!({"error": format!("model '{name}' not found")})),
+                }
+            }
+            _ => self.unknown(request),
+        }
+    }
+
+    fn tag(self, offer: &Offer) -> Value {
+        let name = self.name(offer);
+        json!({
+            "name": name, "model": name, "modified_at": "2026-08-01T10:00:00Z", "size": 5_225_388_164_u64,
+            "digest": "500a1f067a9f782620b40bee6f7b0c89e17ae61f686b92c24933e4ca4b2b8b41",
+            "details": details(offer),
+        })
+    }
+
+    fn list(self, script: &Script) -> Value {
+        let data: Vec<_> = script.models.iter().map(|offer| self.listed(offer)).collect();
+        match self {
+            // Ollama says null where it has none.
+            Self::Ollama if data.is_empty() => json!({"object": "list", "data": null}),
+            Self::LlamaCpp => {
+                let models: Vec<_> = script
+                    .models
+                    .iter()
+                    .map(|offer| {
+                        json!({
+                            "name": offer.name, "model": offer.name, "type": "model", "capabilities": ["completion"],
+                            "details": {"format": "gguf", "family": "", "parameter_size": "", "quantization_level": ""},
+                        })
+                    })
+                    .collect();
+                json!({"models": models, "object": "list", "data": data})
+            }
+            Self::Ollama | Self::Vllm | Self::LmStudio | Self::OpenAi => {
+                json!({"object": "list", "data": data})
+            }
+        }
+    }
+
+    fn listed(self, offer: &Offer) -> Value {
+        let mut model = json!({"id": self.name(offer), "object": "model", "created": 1_766_000_000});
+        match self {
+            Self::Ollama => model["owned_by"] = "library".into(),
+            Self::Vllm => {
+                model["owned_by"] = "vllm".into();
+                model["root"] = offer.name.as_str().into();
+                model["parent"] = Value::Null;
+                model["max_model_len"] = offer.context.into();
+            }
+            Self::LmStudio => model["owned_by"] = "organization_owner".into(),
+            Self::LlamaCpp => {
+                model["owned_by"] = "llamacpp".into();
+                model["aliases"] = json!([offer.name]);
+                model["meta"] = json!({
+                    "n_ctx": offer.context, "n_ctx_train": offer.context, "n_params": 1_000_000_000_u64,
+                    "size": 5_022_000_000_u64, "ftype": offer.quantization,
+                });
+            }
+            Self::OpenAi => model["owned_by"] = "somebody".into(),
+        }
+        model
+    }
+
+    /// A refusal in this shape's words.
+    pub(super) fn refuse(self, refusal: &Refusal) -> Reply {
+        let (status, message, word) = match (self, refusal) {
+            (_, Refusal::Malformed(text)) => (400, text.clone(), "invalid_request_error"),
+            (_, Refusal::Missing(field)) => (400, format!("'{field}' is required"), "invalid_request_error"),
+            (Self::Ollama, Refusal::NoSuchModel(name)) => {
+                (404, format!("model '{name}' not found"), "not_found_error")
+            }
+            (Self::LmStudio, Refusal::NoSuchModel(name)) => {
+                let message = format!("Model '{name}' not found");
+                return Reply::json(
+                    404,
+                    json!({"error": {
+                        "message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found",
+                    }}),
+                );
+            }
+            (_, Refusal::NoSuchModel(name)) => {
+                (404, format!("The model `{name}` does not exist."), "NotFoundError")
+            }
+            (Self::LlamaCpp, Refusal::TooLong { tokens, context }) => {
+                let message = format!(
+                    "request ({tokens} tokens) exceeds the available context size ({context} tokens), try increasing it"
+                );
+                return Reply::json(
+                    400,
+                    json!({"error": {
+                        "code": 400, "message": message, "type": "exceed_context_size_error",
+                        "n_prompt_tokens": tokens, "n_ctx": context,
+                    }}),
+                );
+            }
+            (_, Refusal::TooLong { tokens, context }) => (
+                400,
+                format!(
+                    "This model's maximum context length is {context} tokens. However, your prompt contains at least \
+                     {tokens} input tokens"
+                ),
+                "BadRequestError",
+            ),
+            (Self::Vllm, Refusal::NeedsKey) => return Reply::json(401, json!({"error": "Unauthorized"})),
+            (_, Refusal::NeedsKey) => (401, "Invalid API Key".to_owned(), "authentication_error"),
+            (_, Refusal::Loading) => (503, "Loading model".to_owned(), "unavailable_error"),
+            (Self::Vllm, Refusal::CannotEmbed) => return Reply::json(404, json!({"detail": "Not Found"})),
+            (_, Refusal::CannotEmbed) => {
+                (501, "This server does not support embeddings".to_owned(), "not_supported_error")
+            }
+            (_, Refusal::Status(status, text)) => (*status, text.clone(), "server_error"),
+        };
+        let code = match self {
+            Self::Vllm | Self::LlamaCpp => json!(status),
+            Self::Ollama | Self::LmStudio | Self::OpenAi => Value::Null,
+        };
+        Reply::json(status, json!({"error": {"message": message, "type": word, "param": null, "code": code}}))
+    }
+
+    /// An error inside a stream that has begun.
+    pub(super) fn error_event(self, message: &str) -> String {
+        let error =
+            json!({"error": {"message": message, "type": "server_error", "param": null, "code": 500}});
+        match self {
+            Self::LmStudio => format!("event: error\ndata: {error}\n\n"),
+            Self::Ollama | Self::Vllm | Self::LlamaCpp | Self::OpenAi => format!("data: {error}\n\n"),
+        }
+    }
+}
+
+/// Whether a path generates something.
+pub(super) fn is_generation(path: &str) -> bool {
+    matches!(path, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings")
+}
+
+fn has_key(request: &Request, script: &Script) -> bool {
+    let given = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    given.or(request.header("x-api-key")) == script.key.as_deref()
+}
+
+fn accepts_gzip(request: &Request) -> bool {
+    request.header("accept-encoding").is_some_and(|value| value.contains("gzip"))
+}
+
+/// Ollama's check of the `Host` header: IP literals and names that cannot be foreign.
+fn is_own_host(host: &str) -> bool {
+    let name = host.strip_prefix('[').map_or_else(
+        || host.rsplit_once(':').map_or(host, |(name, _)| name),
+        |rest| rest.split(']').next().unwrap_or_default(),
+    );
+    name.is_empty()
+        || name.parse::<std::net::IpAddr>().is_ok()
+        || name == "localhost"
+        || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end))
+}
+
+fn details(offer: &Offer) -> Value {
+    json!({
+        "parent_model": "", "format": "gguf", "family": offer.family, "families": [offer.family],
+        "parameter_size": offer.parameters, "quantization_level": offer.quantization,
+    })
+}
+
+fn show(offer: &Offer) -> Value {
+    let capability = if offer.embeds { "embedding" } else { "completion" };
+    let family = &offer.family;
+    json!({
+        "details": details(offer),
+        "capabilities": [capability],
+        "model_info": {"general.architecture": family, (format!("{family}.context_length")): offer.context},
+    })
+}
+
+fn lm_studio_v0(script: &Script) -> Value {
+    let data: Vec<_> = script
+        .models
+        .iter()
+        .map(|offer| {
+            let mut model = json!({
+                "id": offer.name, "object": "model", "type": if offer.embeds { "embeddings" } else { "llm" },
+                "publisher": "simulated", "arch": offer.family, "compatibility_type": "gguf",
+                "quantization": offer.quantization, "state": if offer.loaded { "loaded" } else { "not-loaded" },
+                "max_context_length": offer.context,
+            });
+            if offer.loaded {
+                model["loaded_context_length"] = offer.context.into();
+            }
+            model
+        })
+        .collect();
+    json!({"object": "list", "data": data})
+}
+
+fn lm_studio_v1(script: &Script) -> Value {
+    let models: Vec<_> = script
+        .models
+        .iter()
+        .map(|offer| {
+            let instance = json!({"id": offer.name, "config": {"context_length": offer.context, "parallel": 4}});
+            json!({
+                "type": if offer.embeds { "embedding" } else { "llm" }, "publisher": "simulated", "key": offer.name,
+                "display_name": offer.name, "architecture": offer.family,
+                "quantization": {"name": offer.quantization, "bits_per_weight": 4},
+                "size_bytes": 5_027_783_488_u64, "params_string": offer.parameters,
+                "max_context_length": offer.context, "format": "gguf",
+                "loaded_instances": if offer.loaded { vec![instance] } else { Vec::new() },
+                "capabilities": {"vision": false, "trained_for_tool_use": false},
+            })
+        })
+        .collect();
+    json!({"models": models})
+}
+
+fn llama_props(script: &Script) -> Value {
+    let offer = script.models.first();
+    json!({
+        "default_generation_settings": {"n_ctx": offer.map(|it| it.context)},
+        "total_slots": script.slots.max(1),
+        "model_alias": offer.map(|it| it.name.as_str()),
+        "model_path": offer.map(|it| format!("{}.gguf", it.name)),
+        "modalities": {"vision": false, "audio": false},
+        "build_info": "b0-simulated",
+        "is_sleeping": false,
+    })
+}
+
+fn llama_slots(script: &Script, busy: u32) -> Value {
+    let slots = script.slots.max(1);
+    let context = script.models.first().map(|it| it.context);
+    (0..slots).map(|id| json!({"id": id, "n_ctx": context, "is_processing": id < busy})).collect()
+}

@@ -1,0 +1,206 @@
+//! How the clients are built, and how we learn what their connector did.
+
+use std::{
+    any::Any,
+    error::Error,
+    fmt,
+    future::Future,
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc, Once,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use reqwest::{Certificate, Client, redirect};
+use rustls::{ClientConfig, RootCertStore, client::Resumption};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::fault::{Cause, Fault, Stage};
+
+/// How long an idle connection is kept. vLLM, llama.cpp and llama-cpp-python
+/// close theirs after 5 s: a second less, so that we rarely run into that.
+const KEEP_IDLE: Duration = Duration::from_secs(4);
+
+/// Idle connections kept per server: enough for a burst, few enough that a
+/// server with a connection limit has room for others.
+const MOST_IDLE: usize = 64;
+
+/// The clients of one sort of endpoint.
+pub(super) struct Clients {
+    /// Keeps connections. The first choice of every request.
+    pub(super) pooled: Client,
+    /// Keeps none: what it sends is never sent on a connection that may be dead.
+    pub(super) fresh: Client,
+    /// Keeps none either, and hands over answers that are no HTTP as if they
+    /// were HTTP/0.9, so that they can be told apart.
+    pub(super) asking: Client,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Copy)]
+pub(super) enum Trust<'a> {
+    /// No TLS is spoken.
+    Nobody,
+    /// Whom the system believes.
+    System,
+    /// Only the authorities in this file.
+    Only(&'a Path),
+}
+
+impl Clients {
+    pub(super) fn new(trust: Trust<'_>, socket: Option<&Path>) -> Result<Self, Fault> {
+        let build = |builder: reqwest::ClientBuilder| {
+            builder.build().map_err(|_| Fault::new(Stage::Connect, Cause::Tls))
+        };
+        let tls = tls(trust)?;
+        let builder = || {
+            // Without these two a prompt goes to `http_proxy`, loopback or
+            // not, and a 307 makes us send it wherever that points.
+            let builder = Client::builder().no_proxy().redirect(redirect::Policy::none());
+            let builder = builder
+                .retry(reqwest::retry::never())
+                .http1_only()
+                .tcp_nodelay(true)
+                .referer(false)
+                .pool_idle_timeout(KEEP_IDLE)
+                .connector_layer(Dialling);
+            let builder = match socket {
+                Some(path) => builder.unix_socket(path.to_owned()),
+                None => builder,
+            };
+            match &tls {
+                Tls::Preconfigured(config) => builder.tls_backend_preconfigured(config.clone()),
+                Tls::System => builder,
+                Tls::Only(authorities) => builder.tls_certs_only(authorities.iter().cloned()),
+            }
+        };
+        Ok(Self {
+            pooled: build(builder().pool_max_idle_per_host(MOST_IDLE))?,
+            fresh: build(builder().pool_max_idle_per_host(0))?,
+            asking: build(builder().pool_max_idle_per_host(0).http09_responses())?,
+        })
+    }
+}
+
+enum Tls {
+    Preconfigured(ClientConfig),
+    System,
+    Only(Vec<Certificate>),
+}
+
+fn tls(trust: Trust<'_>) -> Result<Tls, Fault> {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // An error says that some other part of the process has chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    match trust {
+        Trust::Nobody => {
+            // reqwest insists on some configuration; this one is never used,
+            // believes nobody and remembers nothing.
+            let mut config =
+                ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+            config.resumption = Resumption::disabled();
+            Ok(Tls::Preconfigured(config))
+        }
+        Trust::System => Ok(Tls::System),
+        Trust::Only(file) => {
+            let unusable = |_| Fault::new(Stage::Connect, Cause::Tls);
+            let pem = std::fs::read(file).map_err(|_| Fault::new(Stage::Connect, Cause::Tls))?;
+            Certificate::from_pem_bundle(&pem).map(Tls::Only).map_err(unusable)
+        }
+    }
+}
+
+tokio::task_local! {
+    static DIALLED: Arc<Dialled>;
+}
+
+/// What the connector did for one request. reqwest does not say whether a
+/// connection was new; its connector runs inside the request's own future, so
+/// it can say so itself.
+pub(super) struct Dialled {
+    patience: Duration,
+    connected: AtomicBool,
+}
+
+impl Dialled {
+    pub(super) fn new(patience: Duration) -> Arc<Self> {
+        Arc::new(Self { patience, connected: AtomicBool::new(false) })
+    }
+
+    /// Runs a request under this watch.
+    pub(super) fn during<F: Future>(
+        self: &Arc<Self>,
+        request: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        DIALLED.scope(self.clone(), request)
+    }
+
+    /// Whether a connection was made for the request.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection did not come about in time.
+#[derive(Debug)]
+pub(super) struct ConnectTimedOut;
+
+impl fmt::Display for ConnectTimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no connection in time")
+    }
+}
+
+impl Error for ConnectTimedOut {}
+
+#[derive(Clone)]
+struct Dialling;
+
+impl<S> Layer<S> for Dialling {
+    type Service = Watched<S>;
+    fn layer(&self, connector: S) -> Watched<S> {
+        Watched(connector)
+    }
+}
+
+#[derive(Clone)]
+struct Watched<S>(S);
+
+type Boxed = Box<dyn Error + Send + Sync>;
+
+impl<S, R> Service<R> for Watched<S>
+where
+    S: Service<R, Error = Boxed>,
+    S::Response: Any,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = Boxed;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, Boxed>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Boxed>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let connecting = self.0.call(request);
+        let Ok(dialled) = DIALLED.try_with(Arc::clone) else {
+            return Box::pin(connecting);
+        };
+        Box::pin(async move {
+            let connection = match tokio::time::timeout(dialled.patience, connecting).await {
+                Ok(result) => result?,
+                Err(_) => return Err(ConnectTimedOut.into()),
+            };
+            dialled.connected.store(true, Ordering::Relaxed);
+            Ok(connection)
+        })
+    }
+}

@@ -1,0 +1,320 @@
+//! The only room that opens connections to model servers.
+//!
+//! It sends what it is given where it is told, and says what came of it as a
+//! `Fault` or a `Reply`. It knows no kinds, has no policy and follows no
+//! redirect; no proxy from the environment ever sees a prompt. One thing it
+//! does on its own: a kept connection that the server had closed meanwhile is
+//! nobody's fault, so the same request is sent once more on a fresh one, and
+//! both are one attempt. That happens only where the first sending surely went
+//! out on a kept connection, failed at once and brought no head.
+//!
+//! There is no total timeout anywhere: how long to wait for content is decided
+//! by whoever holds the future. Dropping it, or a `Reply` whose body was not
+//! read to the end, closes the connection at once; a model server takes that as
+//! the caller's leaving and frees its slot.
+
+mod client;
+mod fault;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    Method, Request, Response, Url, Version,
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
+};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    fault::{Cause, Fault, Stage},
+    kind::{Answer, Question},
+    server::{Address, Endpoint},
+    upstream::{
+        client::{Clients, Dialled, Trust},
+        fault::{fault_of, is_closed_early},
+    },
+};
+
+/// How long after sending a close can still mean that the kept connection was
+/// dead already. The reset of a dead connection is back within one round trip;
+/// a server that held the request for longer had taken it, and has failed.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Most endpoints whose clients are kept. A machine has a few servers; but one
+/// whose tests start a server on a new port every minute must not fill memory.
+const MOST_LANES: usize = 256;
+
+/// What the configuration says about connections.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Certificate authorities (PEM files) that alone vouch for an endpoint.
+    pub ca: BTreeMap<Endpoint, PathBuf>,
+}
+
+/// A server's own key. It is never shown, and goes only where it is sent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(HeaderValue);
+
+impl Key {
+    /// Takes the key as it stands in a file or variable; `None` if it is empty
+    /// or has characters that no header can carry.
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
+        }
+        let mut value = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
+        value.set_sensitive(true);
+        Some(Self(value))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// One request to a server.
+#[derive(Clone)]
+pub struct Call<'a> {
+    /// Where.
+    pub endpoint: &'a Endpoint,
+    /// Which route, with its slash.
+    pub path: &'static str,
+    /// What. Sent with its length, never in chunks.
+    pub body: Bytes,
+    /// All headers but `host`, `content-length` and `authorization`.
+    pub headers: HeaderMap,
+    /// The server's own key.
+    pub key: Option<&'a Key>,
+    /// How long a connection may take.
+    pub connect: Duration,
+}
+
+/// How much a probe may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From dialling to the last byte that is wanted.
+    pub time: Duration,
+    /// Of this, for the connection.
+    pub connect: Duration,
+    /// Bytes of the body that are read; the rest is not.
+    pub bytes: usize,
+}
+
+/// An answer that has begun: its head is here, its body is coming.
+pub struct Reply {
+    status: u16,
+    response: Response,
+}
+
+impl Reply {
+    /// The status, redirects included: none is ever followed.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// The next piece of the body as it came from the network; `None` at its
+    /// clean end.
+    ///
+    /// A fault carries the stage before content, since what is content is not
+    /// known here; whoever judges it sets the stage right.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
+        self.response.chunk().await.map_err(|error| fault_of(&error, Stage::FirstToken))
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({})", self.status)
+    }
+}
+
+/// Every connection to a model server begins here.
+pub struct Upstream {
+    settings: Settings,
+    plain: Arc<Clients>,
+    lanes: Mutex<HashMap<Endpoint, Arc<Lane>>>,
+}
+
+/// What is worked out once per endpoint.
+struct Lane {
+    clients: Arc<Clients>,
+    /// Full URLs by route; there are as many as the source has route literals.
+    urls: Mutex<Vec<(&'static str, Url)>>,
+}
+
+impl Upstream {
+    /// Prepares the clients; nothing is connected yet.
+    ///
+    /// Roots for TLS are loaded only when the first `https` endpoint is asked:
+    /// they cost megabytes and milliseconds that a machine with local servers
+    /// need not spend.
+    pub fn new(settings: Settings) -> Result<Self, Fault> {
+        let plain = Arc::new(Clients::new(Trust::Nobody, None)?);
+        Ok(Self { settings, plain, lanes: Mutex::default() })
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub async fn send(&self, call: Call<'_>) -> Result<Reply, Fault> {
+        let lane = self.lane(call.endpoint)?;
+        let url = lane.url(call.endpoint, call.path)?;
+        let mut request = Request::new(Method::POST, url);
+        *request.headers_mut() = call.headers;
+        if let Some(key) = call.key {
+            request.headers_mut().insert(AUTHORIZATION, key.0.clone());
+        }
+        *request.body_mut() = Some(call.body.into());
+        // Headers and body are shared buffers or small: this copies no prompt.
+        let again = request.try_clone();
+
+        let dialled = Dialled::new(call.connect);
+        let began = Instant::now();
+        let error = match dialled.during(lane.clients.pooled.execute(request)).await {
+            Ok(response) => return Ok(Reply { status: response.status().as_u16(), response }),
+            Err(error) => error,
+        };
+        let stale = !dialled.is_connected() && is_closed_early(&error) && began.elapsed() < STALE_WITHIN;
+        let Some(again) = again.filter(|_| stale) else {
+            return Err(fault_of(&error, Stage::Head));
+        };
+        match Dialled::new(call.connect).during(lane.clients.fresh.execute(again)).await {
+            Ok(response) => Ok(Reply { status: response.status().as_u16(), response }),
+            Err(error) => Err(fault_of(&error, Stage::Head)),
+        }
+    }
+
+    /// Asks a probe's question on a connection of its own.
+    ///
+    /// What answers, but not in HTTP, is `BadHead`; a TLS alert is `Tls`, since
+    /// behind a port that wants TLS there may be a server all the same.
+    pub async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        question: &Question,
+        key: Option<&Key>,
+        limits: Limits,
+    ) -> Result<Answer, Fault> {
+        let lane = self.lane(endpoint)?;
+        let url = parse_url(endpoint, &question.path)?;
+        let mut request = Request::new(Method::GET, url);
+        let headers = request.headers_mut();
+        // A llama.cpp with its web page inside answers 415 to whoever does not
+        // take gzip, on `/` alone; of that page nothing is read but its headers.
+        let encoding = if question.path == "/" { "gzip" } else { "identity" };
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding));
+        if let Some(key) = key {
+            headers.insert(AUTHORIZATION, key.0.clone());
+        }
+        if let Some(body) = &question.post {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.method_mut() = Method::POST;
+            *request.body_mut() = Some(body.clone().into());
+        }
+        let mut stage = Stage::Head;
+        let answering = async {
+            let response = Dialled::new(limits.connect)
+                .during(lane.clients.asking.execute(request))
+                .await
+                .map_err(|error| fault_of(&error, Stage::Head))?;
+            stage = Stage::FirstToken;
+            read_answer(response, limits.bytes).await
+        };
+        match timeout(limits.time, answering).await {
+            Ok(result) => result,
+            Err(_) => Err(Fault::new(stage, Cause::FirstTokenTimeout)),
+        }
+    }
+
+    fn lane(&self, endpoint: &Endpoint) -> Result<Arc<Lane>, Fault> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(endpoint) {
+            return Ok(lane.clone());
+        }
+        let clients = match (endpoint.address(), self.settings.ca.get(endpoint)) {
+            (Address::Tcp { tls: false, .. }, _) => self.plain.clone(),
+            (Address::Tcp { tls: true, .. }, Some(ca)) => Arc::new(Clients::new(Trust::Only(ca), None)?),
+            (Address::Tcp { tls: true, .. }, None) => match self.tls_of_another(&lanes) {
+                Some(clients) => clients,
+                None => Arc::new(Clients::new(Trust::System, None)?),
+            },
+            (Address::Unix(path), _) => Arc::new(Clients::new(Trust::Nobody, Some(path))?),
+        };
+        if lanes.len() >= MOST_LANES {
+            lanes.clear();
+        }
+        let lane = Arc::new(Lane { clients, urls: Mutex::default() });
+        lanes.insert(endpoint.clone(), lane.clone());
+        Ok(lane)
+    }
+
+    /// The clients with the system's roots, if some endpoint uses them already.
+    fn tls_of_another(&self, lanes: &HashMap<Endpoint, Arc<Lane>>) -> Option<Arc<Clients>> {
+        let shares = |endpoint: &Endpoint| {
+            matches!(endpoint.address(), Address::Tcp { tls: true, .. })
+                && !self.settings.ca.contains_key(endpoint)
+        };
+        lanes.iter().find(|(endpoint, _)| shares(endpoint)).map(|(_, lane)| lane.clients.clone())
+    }
+}
+
+impl Lane {
+    fn url(&self, endpoint: &Endpoint, path: &'static str) -> Result<Url, Fault> {
+        let mut urls = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, url)) = urls.iter().find(|(it, _)| *it == path) {
+            return Ok(url.clone());
+        }
+        let url = parse_url(endpoint, path)?;
+        urls.push((path, url.clone()));
+        Ok(url)
+    }
+}
+
+/// A host that no URL can hold is an address that nobody can reach.
+fn parse_url(endpoint: &Endpoint, path: &str) -> Result<Url, Fault> {
+    Url::parse(&endpoint.url(path)).map_err(|_| Fault::new(Stage::Connect, Cause::Unreachable))
+}
+
+async fn read_answer(mut response: Response, limit: usize) -> Result<Answer, Fault> {
+    let spoken_http = response.version() != Version::HTTP_09;
+    let status = response.status().as_u16();
+    let headers = response
+        .headers()
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .collect();
+    let mut body = BytesMut::new();
+    while body.len() < limit {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(limit - body.len())]),
+            Ok(None) => break,
+            // What is no HTTP is judged by what came of it.
+            Err(_) if !spoken_http => break,
+            Err(error) => return Err(fault_of(&error, Stage::FirstToken)),
+        }
+        if !spoken_http {
+            break;
+        }
+    }
+    if spoken_http {
+        return Ok(Answer { status, headers, body: body.freeze() });
+    }
+    // A record of type 21 and major version 3 is a TLS alert.
+    let cause = if body.starts_with(&[0x15, 0x03]) { Cause::Tls } else { Cause::BadHead };
+    Err(Fault::new(Stage::Head, cause))
+}
+
+#[cfg(test)]
+mod tests;

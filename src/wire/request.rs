@@ -1,0 +1,133 @@
+//! One finished request as it is shown: how it was decided, and how it ended.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FaultView, millis, rfc3339};
+use crate::{
+    generate::{Attempt, Candidate, Ending, Operation, Outcome, Reason, Substitution, Usage},
+    server::{KindId, ModelName, ServerId, Zone},
+};
+
+/// The last requests.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RequestList {
+    /// The requests, the last one first.
+    pub requests: Vec<RequestView>,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RequestView {
+    /// The id that the caller got in `x-lovable-request-id`.
+    pub request_id: String,
+    /// When it arrived.
+    pub at: String,
+    /// The language of the caller.
+    pub dialect: String,
+    /// What was wanted.
+    pub operation: Operation,
+    /// The model as the caller wrote it.
+    pub asked: String,
+    /// Whether the caller wanted a stream.
+    pub stream: bool,
+    /// How it ended.
+    pub ending: Ending,
+    /// The status that the caller got.
+    pub status: u16,
+    /// The code of the failure that the caller was told.
+    pub failure: Option<String>,
+    /// The tries, in order.
+    pub attempts: Vec<AttemptView>,
+    /// How the servers were ranked at the last choice.
+    pub candidates: Vec<CandidateView>,
+    /// The zone of the server that answered.
+    pub zone: Option<Zone>,
+    /// How far from what was asked the answer was.
+    pub substituted: Substitution,
+    /// From arrival to the first content.
+    pub first_token_ms: Option<f64>,
+    /// From arrival to the end.
+    pub total_ms: f64,
+    /// Token counts.
+    pub usage: Usage,
+    /// Why the model stopped.
+    pub reason: Option<Reason>,
+}
+
+/// One try at one server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// Which server.
+    pub server: ServerId,
+    /// Its kind.
+    pub kind: KindId,
+    /// The model that was asked of it.
+    pub model: ModelName,
+    /// From the arrival of the request to this attempt.
+    pub after_ms: f64,
+    /// From the start of the attempt to its first content.
+    pub first_token_ms: Option<f64>,
+    /// From the start of the attempt to its end.
+    pub total_ms: f64,
+    /// Why it did not work.
+    pub fault: Option<FaultView>,
+}
+
+/// A server as it was ranked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CandidateView {
+    /// Which server.
+    pub server: ServerId,
+    /// The model that it would have been asked for.
+    pub model: ModelName,
+    /// Why it was not eligible.
+    pub excluded: Option<String>,
+}
+
+impl From<&Outcome> for RequestView {
+    fn from(outcome: &Outcome) -> Self {
+        Self {
+            request_id: outcome.request_id.clone(),
+            at: rfc3339(outcome.at_ms),
+            dialect: outcome.dialect.clone(),
+            operation: outcome.operation,
+            asked: outcome.asked.clone(),
+            stream: outcome.stream,
+            ending: outcome.ending,
+            status: outcome.status,
+            failure: outcome.failure.clone(),
+            attempts: outcome.attempts.iter().map(AttemptView::from).collect(),
+            candidates: outcome.candidates.iter().map(CandidateView::from).collect(),
+            zone: outcome.zone,
+            substituted: outcome.substituted,
+            first_token_ms: outcome.first_token.map(millis),
+            total_ms: millis(outcome.total),
+            usage: outcome.usage,
+            reason: outcome.reason,
+        }
+    }
+}
+
+impl From<&Attempt> for AttemptView {
+    fn from(attempt: &Attempt) -> Self {
+        Self {
+            server: attempt.server.clone(),
+            kind: attempt.kind.clone(),
+            model: attempt.model.clone(),
+            after_ms: millis(attempt.after),
+            first_token_ms: attempt.first_token.map(millis),
+            total_ms: millis(attempt.total),
+            fault: attempt.fault.as_ref().map(FaultView::from),
+        }
+    }
+}
+
+impl From<&Candidate> for CandidateView {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            server: candidate.server.clone(),
+            model: candidate.model.clone(),
+            excluded: candidate.excluded.clone(),
+        }
+    }
+}
