@@ -6,10 +6,11 @@
 //! pure rooms' own; this room only keeps them under a lock for a few lines.
 
 mod feed;
+mod keep;
 mod traffic;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,15 +21,17 @@ use tokio::{
     time::Instant,
 };
 
+use self::keep::Figures;
 pub use self::{
     feed::{Event, Follow},
+    keep::restore,
     traffic::{InFlight, Traffic},
 };
 use crate::{
     fault::Fault,
     generate::Outcome,
     registry::{Change, Hint, Now, Registry, Server, Snapshot},
-    server::{Endpoint, KindId, ServerId, Sighting, Source},
+    server::{Endpoint, ServerId, Source},
     stats::{Query, Stats},
     store::Store,
     upstream::Key,
@@ -36,8 +39,6 @@ use crate::{
 
 /// How many finished requests can be looked up.
 const RECENT: usize = 1_000;
-/// How long figures may wait before they go to the store: one write for many requests.
-const FIGURES_EVERY: Duration = Duration::from_millis(500);
 /// Changes that a slow follower of the feed may lag behind before it is given the whole state again.
 const FEED_LAG: usize = 256;
 
@@ -45,23 +46,16 @@ const FEED_LAG: usize = 256;
 pub struct Housekeeping {
     registry: Mutex<Registry>,
     snapshot: ArcSwap<Snapshot>,
-    stats: Mutex<Figures>,
+    figures: Mutex<Figures>,
     recent: Mutex<VecDeque<Arc<Outcome>>>,
     traffic: Traffic,
     keys: BTreeMap<Endpoint, Key>,
-    kinds_off: BTreeSet<KindId>,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
     tracking: bool,
     due: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
-}
-
-#[derive(Default)]
-struct Figures {
-    stats: Stats,
-    touched: BTreeSet<Vec<u8>>,
 }
 
 /// What housekeeping is told at the start.
@@ -74,8 +68,6 @@ pub struct Furnishing {
     pub store: Store,
     /// Keys of servers.
     pub keys: BTreeMap<Endpoint, Key>,
-    /// Kinds that the person switched off.
-    pub kinds_off: BTreeSet<KindId>,
     /// Whether outcomes may be stored.
     pub tracking: bool,
 }
@@ -86,11 +78,10 @@ impl Housekeeping {
         Arc::new(Self {
             snapshot: ArcSwap::new(it.registry.snapshot()),
             registry: Mutex::new(it.registry),
-            stats: Mutex::new(Figures { stats: it.stats, touched: BTreeSet::new() }),
+            figures: Mutex::new(Figures::new(it.stats)),
             recent: Mutex::new(VecDeque::new()),
             traffic: Traffic::default(),
             keys: it.keys,
-            kinds_off: it.kinds_off,
             feed: broadcast::channel(FEED_LAG).0,
             store: it.store,
             tracking: it.tracking,
@@ -122,12 +113,12 @@ impl Housekeeping {
 
     /// Looks at the statistics.
     pub fn with_stats<T>(&self, look: impl FnOnce(&Stats) -> T) -> T {
-        look(&lock(&self.stats).stats)
+        look(&lock(&self.figures).stats)
     }
 
     /// Rows of the statistics.
     pub fn report(&self, query: &Query) -> Vec<crate::stats::Row> {
-        lock(&self.stats).stats.report(query)
+        lock(&self.figures).stats.report(query)
     }
 
     /// Finished requests, newest first.
@@ -241,11 +232,10 @@ impl Housekeeping {
     /// Writes down that a request is over.
     pub fn finished(&self, outcome: Outcome) {
         {
-            let mut figures = lock(&self.stats);
+            let mut figures = lock(&self.figures);
             let touched = figures.stats.add(&outcome);
             if self.tracking {
                 figures.touched.extend(touched);
-                drop(figures);
                 self.unsaved.notify_one();
             }
         }
@@ -258,15 +248,6 @@ impl Housekeeping {
             recent.pop_front();
         }
         recent.push_back(outcome);
-    }
-
-    /// Carries figures to the store, whenever there are any, until dropped.
-    pub async fn keep_figures(self: Arc<Self>) {
-        loop {
-            self.unsaved.notified().await;
-            tokio::time::sleep(FIGURES_EVERY).await;
-            self.save_figures();
-        }
     }
 }
 

@@ -32,13 +32,15 @@ impl Listing {
             Json::None => return Self::Other,
         };
         // LM Studio says 200 with an error to paths that it does not know.
-        if value["error"].is_string() || !value.is_object() {
+        if value["error"].is_string() {
             return Self::Other;
         }
-        match value["data"].take() {
-            Value::Array(entries) if entries.iter().all(|it| it["id"].is_string()) => Self::Models(entries),
-            // Ollama without models.
-            Value::Null if value["object"] == "list" => Self::Models(Vec::new()),
+        // Ollama without models says null.
+        if value["data"].is_null() && value["object"] == "list" {
+            return Self::Models(Vec::new());
+        }
+        match super::take_array(&mut value, "data") {
+            Some(entries) if entries.iter().all(|it| it["id"].is_string()) => Self::Models(entries),
             _ => Self::Other,
         }
     }

@@ -180,10 +180,9 @@ fn entries(answer: &Answer) -> Result<Vec<Value>, Json> {
         Json::Torn if answer.status == 200 => return Err(Json::Torn),
         _ => return Err(Json::None),
     };
-    match value["models"].take() {
-        Value::Array(entries) if entries.iter().all(|it| name(it).is_some()) => Ok(entries),
-        _ => Err(Json::None),
-    }
+    super::take_array(&mut value, "models")
+        .filter(|entries| entries.iter().all(|it| name(it).is_some()))
+        .ok_or(Json::None)
 }
 
 fn name(entry: &Value) -> Option<&str> {

@@ -73,7 +73,19 @@ fn a_list_that_was_cut_is_not_the_end_of_the_matter() {
     let cut = said(200, &[], r#"{"object":"list","data":[{"id":"a"#);
     assert_eq!(talk(&[("/v1/models", cut.clone())]).0, Verdict::NotYet);
     let root = said(200, &[], "Ollama is running");
-    assert_eq!(talk(&[("/", root), ("/api/tags", cut)]).0, Verdict::NotYet);
+    let other = ("/v1/models", list(&["a"], "library"));
+    assert_eq!(talk(&[("/", root), ("/api/tags", cut), other]).0, Verdict::NotYet, "it is no lesser kind");
+}
+
+#[test]
+fn a_list_where_an_object_should_be_is_no_list_of_models() {
+    let array = said(200, &[], "[]");
+    let odd = said(200, &[], r#"{"error":"Unexpected endpoint or method. (GET /)"}"#);
+    let paths = ["/api/v1/models", "/api/v0/models", "/v1/models"].map(|path| (path, array.clone()));
+    assert_eq!(talk(&paths).0, Verdict::No);
+    assert_eq!(talk(&[&paths[..], &[("/", odd)]].concat()).0, Verdict::No);
+    let root = said(200, &[], "Ollama is running");
+    assert_eq!(proven(&[("/", root), ("/api/tags", array)]).problem, Some(Problem::Unhealthy));
 }
 
 #[test]

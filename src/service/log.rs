@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn libraries_are_not_heard_below_info_whatever_the_filter_says() {
-        for level in ["trace", "hyper=trace", "trace,hyper=trace,reqwest=debug", "[{}]=trace"] {
+        for level in ["trace", "hyper=trace", "trace,hyper=trace,reqwest=debug", "[x]=trace"] {
             let text = logged(level, config::LogFormat::Text, |_| {
                 tracing::trace!(target: "hyper::proto", "a prompt");
                 tracing::debug!(target: "reqwest", "a prompt");

@@ -321,7 +321,7 @@ pub fn is_private(directory: &Path) -> bool {
 /// on the lock (anybody can, in `/tmp`) delays us and cannot stop us: it only
 /// guards against two starts at the same moment.
 fn lock_directory(path: &Path) -> io::Result<File> {
-    let directory = OpenOptions::new().read(true).custom_flags(0).open(path)?;
+    let directory = OpenOptions::new().read(true).open(path)?;
     for _ in 0..100 {
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(10)),
@@ -412,6 +412,13 @@ mod tests {
 
     use super::*;
 
+    /// A directory that only we can enter, whatever the umask.
+    fn home() -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        fs::set_permissions(home.path(), Permissions::from_mode(0o700)).unwrap();
+        home
+    }
+
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
     }
@@ -426,7 +433,7 @@ mod tests {
 
     #[test]
     fn the_socket_and_its_directory_are_private() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let path = home.path().join("lovable/lovabled.sock");
         let socket = bind(&path).unwrap();
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
@@ -437,7 +444,7 @@ mod tests {
 
     #[test]
     fn the_systems_socket_is_for_the_group() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let path = home.path().join("lovable/lovabled.sock");
         let _socket = Socket::bind(&path, Scope::System, Directory::Own).unwrap();
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o660, 0o750));
@@ -445,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_stale_socket_is_taken_over() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let path = home.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
@@ -455,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_living_daemon_keeps_its_socket() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let path = home.path().join("s");
         let _first = bind(&path).unwrap();
         assert_eq!(error(&path), format!("lovabled is already running; its socket is {}", path.display()));
@@ -464,7 +471,7 @@ mod tests {
 
     #[test]
     fn a_daemon_with_a_full_queue_is_alive() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let path = home.path().join("s");
         let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         rustix::net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
@@ -475,7 +482,7 @@ mod tests {
 
     #[test]
     fn of_many_that_start_at_once_one_wins() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let path = home.path().join("s");
         for _ in 0..20 {
             drop(UnixListener::bind(&path).unwrap());
@@ -490,7 +497,7 @@ mod tests {
 
     #[test]
     fn what_is_no_socket_is_left_alone() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let (file, link) = (home.path().join("file"), home.path().join("link"));
         fs::write(&file, "precious").unwrap();
         assert!(error(&file).ends_with("exists and is no socket; it is left alone"));
@@ -509,7 +516,7 @@ mod tests {
         let error = error(&path);
         assert!(error.contains("has 125 bytes"), "{error}");
         assert!(error.contains(&format!("fewer than {PATH_LIMIT}")), "{error}");
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let room = PATH_LIMIT - 1 - home.path().as_os_str().len() - 1;
         assert!(bind(&home.path().join("x".repeat(room))).is_ok());
         assert!(bind(&home.path().join("x".repeat(room + 1))).is_err());
@@ -517,7 +524,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_others_can_write_to_is_refused() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         for (name, mode) in [("a", 0o777), ("b", 0o770), ("c", 0o1777)] {
             let directory = home.path().join(name);
             fs::create_dir(&directory).unwrap();
@@ -529,7 +536,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_others_can_only_read_is_closed() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let directory = home.path().join("d");
         fs::create_dir(&directory).unwrap();
         fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
@@ -539,7 +546,7 @@ mod tests {
 
     #[test]
     fn a_linked_directory_is_refused() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let (real, link) = (home.path().join("real"), home.path().join("link"));
         fs::create_dir(&real).unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
@@ -548,7 +555,7 @@ mod tests {
 
     #[test]
     fn a_chosen_directory_is_left_as_it_is_unless_others_could_replace_the_socket() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         for (mode_given, fine) in [(0o755, true), (0o1777, true), (0o700, true), (0o777, false)] {
             let directory = home.path().join(format!("{mode_given:o}"));
             fs::create_dir(&directory).unwrap();
@@ -564,7 +571,7 @@ mod tests {
 
     #[test]
     fn a_socket_of_somebody_else_is_not_removed_on_exit() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let path = home.path().join("s");
         let first = bind(&path).unwrap();
         fs::remove_file(&path).unwrap();
@@ -577,7 +584,7 @@ mod tests {
 
     #[test]
     fn an_inherited_socket_is_never_removed() {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let path = home.path().join("s");
         let _listener = UnixListener::bind(&path).unwrap();
         let file = SocketFile { path: path.clone(), identity: None };

@@ -78,7 +78,7 @@ pub struct Listed<'a> {
     /// The longest context that a request can have, in tokens.
     pub context_length: Option<u64>,
     /// What it can do.
-    pub capabilities: &'a BTreeSet<Capability>,
+    pub capabilities: &'a [Capability],
     /// Whether some server has it in memory.
     pub loaded: Option<bool>,
     /// The ids of the servers that have it.
