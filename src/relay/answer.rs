@@ -48,7 +48,12 @@ pub fn refusal(failure: &Failure, shape: Shape, request_id: &str) -> Response<Bo
 }
 
 /// Head and body of a refusal.
-pub(super) fn refused(failure: &Failure, shape: Shape, request_id: &str, attempts: usize) -> (AnswerHead, Bytes) {
+pub(super) fn refused(
+    failure: &Failure,
+    shape: Shape,
+    request_id: &str,
+    attempts: usize,
+) -> (AnswerHead, Bytes) {
     let mut headers = common(request_id, attempts);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(wait) = failure.retry_after() {
