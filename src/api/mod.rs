@@ -25,7 +25,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Request, Response, StatusCode,
     body::Incoming,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
@@ -35,9 +35,9 @@ pub(crate) use self::connection::serve;
 use self::table::{Found, Guard};
 use crate::{
     fault::Failure,
-    housekeeping::Housekeeping,
+    housekeeping::{Housekeeping, wall_ms},
     relay::{Body, Relay, Shape, full, refusal},
-    service::net::{host_allowed, origin_allowed},
+    service::tcp::{host_allowed, origin_allowed},
     wire::ConfigView,
 };
 
@@ -56,6 +56,8 @@ pub(crate) enum Peer {
     },
     /// Over loopback TCP, where names and origins are checked too.
     Tcp,
+    /// Over loopback TCP, a user of this machine who may not open the socket.
+    Stranger,
 }
 
 /// What the door needs to know of the house.
@@ -84,6 +86,7 @@ pub(crate) struct Furnishing {
 pub(crate) struct Door {
     it: Furnishing,
     started: Instant,
+    started_ms: u64,
     instance_header: HeaderValue,
     ids: AtomicU64,
 }
@@ -91,7 +94,6 @@ pub(crate) struct Door {
 /// One request on its way to a route.
 struct Knock {
     door: Arc<Door>,
-    method: Method,
     headers: HeaderMap,
     query: String,
     /// What stood in the place of `{...}` in the path, decoded.
@@ -105,11 +107,16 @@ impl Door {
     pub(crate) fn new(it: Furnishing, started: Instant, seed: u64) -> Arc<Self> {
         let instance_header =
             HeaderValue::from_str(&it.instance).unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
-        Arc::new(Self { it, started, instance_header, ids: AtomicU64::new(seed) })
+        Arc::new(Self { it, started, started_ms: wall_ms(), instance_header, ids: AtomicU64::new(seed) })
     }
 
     pub(crate) fn instance(&self) -> &str {
         &self.it.instance
+    }
+
+    /// When we came to know of models, as far as clients of OpenAI care: whole seconds since 1970.
+    fn started_at_seconds(&self) -> u64 {
+        self.started_ms / 1000
     }
 
     pub(crate) fn new_request_id(&self) -> String {
@@ -149,7 +156,7 @@ impl Door {
         };
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let knock =
-            Knock { door: self.clone(), method: parts.method, headers: parts.headers, query, rest, body, request_id, shape };
+            Knock { door: self.clone(), headers: parts.headers, query, rest, body, request_id, shape };
         (route.handler)(knock).await
     }
 
@@ -172,6 +179,9 @@ impl Door {
         }
         let may_change = match peer {
             Peer::Socket { may_change } => may_change,
+            Peer::Stranger => {
+                return Err(Failure::Forbidden("your user may not use this daemon, whose socket is private".to_owned()));
+            }
             Peer::Tcp => {
                 let host = text("host").or(parts.uri.authority().map(|it| it.as_str())).unwrap_or_default();
                 if !host_allowed(host, &self.it.hosts) {
@@ -181,7 +191,7 @@ impl Door {
                 }
                 // A header that is no text is foreign in any case.
                 let origin = headers.get("origin").map(|it| it.to_str().unwrap_or("?"));
-                if !origin_allowed(origin, text("sec-fetch-site"), &self.it.origins) {
+                if !origin_allowed(origin, text("sec-fetch-site"), host, &self.it.origins) {
                     return Err(Failure::Forbidden(
                         "requests of web pages are refused; see [listen] origins".to_owned(),
                     ));
@@ -191,7 +201,7 @@ impl Door {
         };
         if guard == Guard::Changes && !may_change {
             return Err(Failure::Forbidden(match peer {
-                Peer::Tcp => "this changes something, which is only possible over the socket; see [listen] control".to_owned(),
+                Peer::Tcp | Peer::Stranger => "this changes something, which is only possible over the socket; see [listen] control".to_owned(),
                 Peer::Socket { .. } => "this changes something, which needs root or the daemon's own user".to_owned(),
             }));
         }
@@ -200,10 +210,6 @@ impl Door {
 }
 
 impl Knock {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|it| it.to_str().ok())
-    }
-
     /// A parameter of the query, decoded.
     fn parameter(&self, name: &str) -> Option<String> {
         form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())

@@ -36,7 +36,7 @@ pub(super) fn count(value: &Value) -> Option<u64> {
 pub(super) fn parameters(count: u64) -> String {
     let of = |unit: u64| {
         let tenths = count.saturating_mul(10).saturating_add(unit / 2) / unit;
-        if tenths < 1000 && tenths % 10 != 0 {
+        if tenths < 1000 && !tenths.is_multiple_of(10) {
             format!("{}.{}", tenths / 10, tenths % 10)
         } else {
             format!("{}", count.saturating_add(unit / 2) / unit)

@@ -32,21 +32,32 @@ impl Listing {
             Json::None => return Self::Other,
         };
         // LM Studio says 200 with an error to paths that it does not know.
-        if value["error"].is_string() || !value.is_object() {
+        if value["error"].is_string() {
             return Self::Other;
         }
-        match value["data"].take() {
-            Value::Array(entries) if entries.iter().all(|it| it["id"].is_string()) => Self::Models(entries),
-            // Ollama without models.
-            Value::Null if value["object"] == "list" => Self::Models(Vec::new()),
+        // Ollama without models says null.
+        if value["data"].is_null() && value["object"] == "list" {
+            return Self::Models(Vec::new());
+        }
+        match super::take_array(&mut value, "data") {
+            Some(entries) if entries.iter().all(|it| it["id"].is_string()) => Self::Models(entries),
             _ => Self::Other,
         }
     }
 
-    /// Whether some entry says that it belongs to this owner.
-    pub(super) fn is_owned_by(&self, owner: &str) -> bool {
+    /// Whether some entry says that it belongs to this owner: a hint.
+    pub(super) fn mentions(&self, owner: &str) -> bool {
         match self {
             Self::Models(entries) => entries.iter().any(|it| it["owned_by"] == owner),
+            Self::Torn | Self::Other => false,
+        }
+    }
+
+    /// Whether all entries say so: a proof. A router in front of several
+    /// servers may pass on the owners that they name.
+    pub(super) fn is_owned_by(&self, owner: &str) -> bool {
+        match self {
+            Self::Models(entries) => !entries.is_empty() && entries.iter().all(|it| it["owned_by"] == owner),
             Self::Torn | Self::Other => false,
         }
     }

@@ -224,4 +224,38 @@ mod tests {
         assert!(is_blob("C:\\Users\\me\\.ollama\\models\\blobs\\sha256-a88fe1"));
         assert!(!is_blob("/models/tiny.gguf"));
     }
+
+    #[test]
+    fn what_was_not_recorded_is_understood_too() {
+        let classify = |status, message: &str| {
+            let body =
+                json!({"error": {"code": status, "message": message, "type": "server_error"}}).to_string();
+            LlamaCpp.classify(Refusal { status, retry_after: None, body: body.as_bytes() })
+        };
+        for (status, message, expected) in [
+            (
+                400,
+                "the request exceeds the available context size. try increasing it",
+                Some(Cause::ContextOverflow),
+            ),
+            (
+                500,
+                "input is too large to process. increase the physical batch size",
+                Some(Cause::ContextOverflow),
+            ),
+            (500, "tools param requires --jinja flag", Some(Cause::Unsupported)),
+            (500, "image input is not supported - hint: provide the mmproj", Some(Cause::Unsupported)),
+            (
+                400,
+                "Cannot have 2 or more assistant messages at the end of the list.",
+                Some(Cause::Unsupported),
+            ),
+            (500, "Jinja Exception: Conversation roles must alternate", Some(Cause::Unsupported)),
+            (503, "Loading model", Some(Cause::Loading)),
+            (500, "proxy error: Failed to read connection", None),
+            (500, "Compute error.", None),
+        ] {
+            assert_eq!(classify(status, message), expected, "{message}");
+        }
+    }
 }

@@ -36,9 +36,13 @@ impl Kind for LmStudio {
 
     fn recognise(&self, answers: &Answers) -> Verdict {
         let Some(root) = answers.get("/") else { return Verdict::No };
-        let by_list =
-            answers.get(listing::PATH).is_some_and(|it| Listing::of(it).is_owned_by("organization_owner"));
-        if !is_unexpected(root) && !wants_key(root) && !by_list {
+        let by_list = answers.get(listing::PATH).is_some_and(|it| {
+            let listing = Listing::of(it);
+            listing.mentions("organization_owner")
+                || (matches!(listing, Listing::Models(_)) && it.header("x-powered-by") == Some("Express"))
+        });
+        let sure = is_unexpected(root) || wants_key(root);
+        if !sure && !by_list {
             return Verdict::No;
         }
         let mut sighting = Sighting::of(self.id());
@@ -47,7 +51,7 @@ impl Kind for LmStudio {
             sighting.problem = Some(Problem::NeedsKey);
             return Verdict::Proof(Box::new(sighting));
         }
-        if matches!(v1.json(), Json::Torn) {
+        if sure && matches!(v1.json(), Json::Torn) {
             return Verdict::NotYet;
         }
         if let Some(entries) = list(v1, "models", "key") {
@@ -60,7 +64,7 @@ impl Kind for LmStudio {
                 sighting.models = entries.iter().filter_map(model_v0).collect();
                 Verdict::Proof(Box::new(sighting))
             }
-            None if matches!(v0.json(), Json::Torn) || v0.status >= 500 => Verdict::NotYet,
+            None if sure && (matches!(v0.json(), Json::Torn) || v0.status >= 500) => Verdict::NotYet,
             None => Verdict::No,
         }
     }
@@ -106,10 +110,8 @@ fn wants_key(answer: &Answer) -> bool {
 }
 
 fn list(answer: &Answer, field: &str, name: &str) -> Option<Vec<Value>> {
-    match answer.success()?[field].take() {
-        Value::Array(entries) if entries.iter().all(|it| it[name].is_string()) => Some(entries),
-        _ => None,
-    }
+    super::take_array(&mut answer.success()?, field)
+        .filter(|entries| entries.iter().all(|it| it[name].is_string()))
 }
 
 fn model_v1(entry: &Value) -> Option<Model> {

@@ -17,6 +17,8 @@ mod openai_like;
 #[cfg(test)]
 mod recorded;
 mod said;
+#[cfg(test)]
+mod trap;
 mod vllm;
 
 use std::{borrow::Cow, collections::BTreeSet};
@@ -40,6 +42,12 @@ pub static KINDS: &[&dyn Kind] = &[
 /// three lists and a look at 32 models stay below it.
 const MOST_QUESTIONS: usize = 48;
 
+/// The most models, and names of one, that are kept of a server. Large
+/// collections have hundreds; a list that is endless on purpose shall not fill
+/// our memory and every snapshot.
+const MOST_MODELS: usize = 4096;
+const MOST_ALIASES: usize = 32;
+
 /// The kind with this id.
 pub fn by_id(id: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.id() == id)
@@ -62,25 +70,40 @@ pub fn usual_ports() -> Vec<u16> {
 
 /// Decides what the answers so far prove, or which question is next.
 ///
-/// The first kind that has a proof or a question wins; a kind that asks what
-/// was already answered has nothing more to say.
+/// The first kind that says anything but no wins: one that waits knows its own
+/// server, which must not pass for a lesser kind meanwhile. A kind that asks
+/// what was already answered has nothing more to say.
 pub fn recognise(answers: &Answers) -> Verdict {
     let root = Question::get("/");
     if answers.to(&root).is_none() {
         return Verdict::Ask(root);
     }
-    let mut not_yet = false;
     for kind in KINDS {
         match kind.recognise(answers) {
             Verdict::Proof(sighting) => return Verdict::Proof(Box::new(tidy(*sighting, answers))),
             Verdict::Ask(question) if answers.to(&question).is_none() && answers.len() < MOST_QUESTIONS => {
                 return Verdict::Ask(question);
             }
-            Verdict::NotYet => not_yet = true,
+            Verdict::NotYet => return Verdict::NotYet,
             Verdict::Ask(_) | Verdict::No => {}
         }
     }
-    if not_yet { Verdict::NotYet } else { Verdict::No }
+    Verdict::No
+}
+
+/// Copies from an earlier conversation with the same endpoint what a kind would
+/// ask again in vain, so that looking at an unchanged server costs a few GETs.
+///
+/// To be called after each answer, with the last conversation that ended in a proof.
+pub fn recall(kind: &str, earlier: &Answers, now: &mut Answers) {
+    if !by_id(kind).is_some_and(|kind| kind.still_holds(earlier, now)) {
+        return;
+    }
+    for (question, answer) in earlier.iter().filter(|(it, _)| it.post.is_some()) {
+        if now.to(question).is_none() {
+            now.push(question.clone(), answer.clone());
+        }
+    }
 }
 
 /// Says what a refusal of a server of this kind means.
@@ -103,11 +126,13 @@ fn tidy(mut sighting: Sighting, answers: &Answers) -> Sighting {
     let mut seen = BTreeSet::new();
     sighting.models.sort_by(|a, b| a.name.cmp(&b.name));
     sighting.models.retain(|model| fact::is_name(model.name.as_str()) && seen.insert(model.name.clone()));
+    sighting.models.truncate(MOST_MODELS);
     for model in &mut sighting.models {
         let name = model.name.clone();
         model.aliases.retain(|alias| *alias != name && fact::is_name(alias.as_str()));
         model.aliases.sort();
         model.aliases.dedup();
+        model.aliases.truncate(MOST_ALIASES);
     }
     sighting.engine_ports.sort_unstable();
     sighting.engine_ports.dedup();
@@ -176,6 +201,14 @@ impl Answer {
     fn is_page(&self) -> bool {
         self.header("content-type").is_some_and(|it| it.to_ascii_lowercase().starts_with("text/html"))
             || self.body.trim_ascii_start().first() == Some(&b'<')
+    }
+}
+
+/// Takes the array out of this field, if there is an object with such a field.
+fn take_array(value: &mut Value, field: &str) -> Option<Vec<Value>> {
+    match value.get_mut(field)?.take() {
+        Value::Array(entries) => Some(entries),
+        _ => None,
     }
 }
 
@@ -262,6 +295,12 @@ pub trait Kind: Sync {
 
     /// What the answers so far prove, as far as this kind can tell.
     fn recognise(&self, answers: &Answers) -> Verdict;
+
+    /// Whether what POSTs were answered in an earlier conversation with the same
+    /// endpoint is still true, by the lists of both.
+    fn still_holds(&self, _earlier: &Answers, _now: &Answers) -> bool {
+        false
+    }
 
     /// What a refusal means; `None` leaves it to the status.
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause>;

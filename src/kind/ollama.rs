@@ -118,6 +118,14 @@ impl Kind for Ollama {
         }
     }
 
+    fn still_holds(&self, earlier: &Answers, now: &Answers) -> bool {
+        // A model that was changed has another digest in the list.
+        match (earlier.get(TAGS), now.get(TAGS)) {
+            (Some(earlier), Some(now)) => earlier.body == now.body,
+            _ => false,
+        }
+    }
+
     fn plain_is_cancelled(&self) -> bool {
         true
     }
@@ -150,7 +158,7 @@ impl Hint {
             return Self::HostCheck;
         }
         match answers.get(listing::PATH) {
-            Some(list) if Listing::of(list).is_owned_by("library") => Self::Paths,
+            Some(list) if Listing::of(list).mentions("library") => Self::Paths,
             Some(list) if list.status == 404 && !root.is_page() && !list.is_page() => Self::Paths,
             _ => Self::None,
         }
@@ -172,10 +180,9 @@ fn entries(answer: &Answer) -> Result<Vec<Value>, Json> {
         Json::Torn if answer.status == 200 => return Err(Json::Torn),
         _ => return Err(Json::None),
     };
-    match value["models"].take() {
-        Value::Array(entries) if entries.iter().all(|it| name(it).is_some()) => Ok(entries),
-        _ => Err(Json::None),
-    }
+    super::take_array(&mut value, "models")
+        .filter(|entries| entries.iter().all(|it| name(it).is_some()))
+        .ok_or(Json::None)
 }
 
 fn name(entry: &Value) -> Option<&str> {

@@ -46,7 +46,7 @@ impl Recording {
         files.retain(|it| it.extension().is_some_and(|it| it == "request"));
         files.sort();
         let cases = files.iter().filter_map(|file| {
-            let (start, headers, sent) = split(&fs::read(file).unwrap())?;
+            let Message { start, headers, body: sent } = split(&fs::read(file).unwrap())?;
             let mut words = start.split(' ').map(str::to_owned);
             Some(Case {
                 name: file.file_stem()?.to_str()?.to_owned(),
@@ -88,8 +88,14 @@ fn asked_model(body: &[u8]) -> Option<String> {
     Some(value["model"].as_str()?.trim_end_matches(":latest").to_owned())
 }
 
-/// Start line, headers and body.
-fn split(bytes: &[u8]) -> Option<(String, Vec<(String, String)>, Vec<u8>)> {
+/// What both directions have.
+struct Message {
+    start: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+fn split(bytes: &[u8]) -> Option<Message> {
     let end = bytes.windows(4).position(|it| it == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.split("\r\n");
@@ -97,11 +103,11 @@ fn split(bytes: &[u8]) -> Option<(String, Vec<(String, String)>, Vec<u8>)> {
     let headers = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()));
-    Some((start, headers.collect(), bytes[end + 4..].to_vec()))
+    Some(Message { start, headers: headers.collect(), body: bytes[end + 4..].to_vec() })
 }
 
 fn answer(bytes: &[u8]) -> Option<Answer> {
-    let (start, headers, body) = split(bytes)?;
+    let Message { start, headers, body } = split(bytes)?;
     let status = start.split(' ').nth(1)?.parse().ok()?;
     if status == 100 {
         return answer(&body);

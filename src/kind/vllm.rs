@@ -105,3 +105,38 @@ fn model(entry: &Value) -> Option<Model> {
     model.loaded = Some(true);
     Some(model)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: u16, body: &str, expected: Option<Cause>) {
+        let refusal = Refusal { status, retry_after: None, body: body.as_bytes() };
+        assert_eq!(Vllm.classify(refusal), expected, "{body}");
+    }
+
+    #[test]
+    fn what_was_not_recorded_is_understood_too() {
+        let old = r#"{"object":"error","message":"This model's maximum context length is 4096 tokens.","type":"BadRequestError","code":400}"#;
+        check(400, old, Some(Cause::ContextOverflow));
+        let long = r#"{"error":{"message":"The prompt (total length 9000) is too long to fit into the model (context length 4096).","type":"BadRequestError"}}"#;
+        check(400, long, Some(Cause::ContextOverflow));
+        let image = r#"{"error":{"message":"At most 0 image(s) may be provided in one prompt.","type":"BadRequestError"}}"#;
+        check(400, image, Some(Cause::Unsupported));
+        let suffix = r#"{"error":{"message":"suffix is not currently supported","type":"BadRequestError"}}"#;
+        check(400, suffix, Some(Cause::Unsupported));
+        check(
+            404,
+            r#"{"object":"error","message":"The model `x` does not exist."}"#,
+            Some(Cause::ModelNotFound),
+        );
+        check(404, r#"{"detail":"Not Found"}"#, Some(Cause::Unsupported));
+        check(500, r#"{"error":{"message":"EngineCore encountered an issue."}}"#, None);
+    }
+
+    #[test]
+    fn the_quoted_words_of_a_caller_decide_nothing() {
+        let quoted = r#"{"error":{"message":"1 validation error: {'input': 'maximum context length, not supported'}","type":"Bad Request","code":400}}"#;
+        check(400, quoted, Some(Cause::Malformed));
+    }
+}

@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 /// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConfigView {
-    /// The configuration file, whether it exists or not.
-    pub path: Option<String>,
-    /// The settings, in the order in which they are described. No key is among them.
+    /// The configuration file, if there is one.
+    pub file: Option<String>,
+    /// What looks like a mistake but stops nothing.
+    pub warnings: Vec<String>,
+    /// The settings, in the order in which they are described. No secret is among them.
     pub settings: Vec<Setting>,
 }
 
@@ -19,9 +21,9 @@ pub struct Setting {
     /// Its value as the file would write it.
     pub value: serde_json::Value,
     /// Where it came from.
-    pub source: SettingSource,
-    /// The flag or variable that set it, where one did.
-    pub by: Option<String>,
+    pub from: SettingSource,
+    /// The flag, the variable, or file and line; `null` for a default.
+    pub at: Option<String>,
 }
 
 /// Where a setting came from, strongest first.

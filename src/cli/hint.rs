@@ -1,0 +1,67 @@
+//! What helps when something is missing.
+
+use std::{io, path::PathBuf};
+
+use super::Trouble;
+use crate::client::ClientError;
+
+/// What to try after a trouble, if we know.
+pub(super) fn after(trouble: &Trouble, looked: &[PathBuf]) -> Option<String> {
+    let Trouble::Client(error) = trouble else { return None };
+    match error {
+        ClientError::Unreachable { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Some("you may not open this socket: it belongs to another user or group\n".to_owned())
+            }
+            io::ErrorKind::InvalidInput => Some("the path is too long or no path of a socket\n".to_owned()),
+            _ => Some(not_running(looked)),
+        },
+        ClientError::Silent { .. } => {
+            Some("it takes connections but says nothing; its log may say why\n".to_owned())
+        }
+        ClientError::Api { code, .. } if code == "no_server" => Some(no_server()),
+        ClientError::HungUp { .. }
+        | ClientError::Api { .. }
+        | ClientError::BrokenOff { .. }
+        | ClientError::Unreadable(_) => None,
+    }
+}
+
+fn not_running(looked: &[PathBuf]) -> String {
+    let service = if cfg!(target_os = "macos") {
+        "launchctl kickstart gui/$(id -u)/lovabled"
+    } else {
+        "systemctl --user start lovabled"
+    };
+    let mut text = "It does not seem to be running. Start it:\n".to_owned();
+    text.push_str("  lovabled                           in a terminal\n");
+    text.push_str(&format!("  {service:<33}  where it is installed as a service\n"));
+    if looked.len() > 1 {
+        let places: Vec<_> = looked.iter().map(|it| it.display().to_string()).collect();
+        text.push_str(&format!("Looked at {}; name another with --socket PATH.\n", places.join(" and ")));
+    }
+    text
+}
+
+/// What was looked for, and how to start one.
+pub(super) fn no_server() -> String {
+    let kinds: Vec<_> = crate::kind::KINDS.iter().map(|it| it.name()).filter(|it| *it != "lovable").collect();
+    let ports: Vec<_> = crate::kind::usual_ports().iter().map(ToString::to_string).collect();
+    format!(
+        "\
+Looked for: {}
+  on their usual ports ({})
+  and on every other port of this machine that is listened on
+Start one:
+  ollama serve                  Ollama
+  llama-server -m MODEL.gguf    llama.cpp
+  vllm serve MODEL              vLLM
+  lms server start              LM Studio (or its switch: Developer, Start server)
+or name one that is elsewhere:
+  lovablectl servers add URL
+To try lovable without any: lovabled --demo
+",
+        kinds.join(", "),
+        ports.join(", "),
+    )
+}

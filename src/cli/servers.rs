@@ -1,0 +1,241 @@
+//! `servers`: the servers found, and what the person says about them.
+
+use super::{
+    Context, Exit, Trouble, hint, now_ms,
+    out::{Ink, Look},
+    say,
+    table::{Cell, Column, table},
+};
+use crate::wire::{ServerList, ServerView};
+
+/// Without a verb, lists them
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// List the servers found
+    List,
+    /// Make a server known by its address
+    Add {
+        /// Its base URL: http://box:11434, https://box/v1 or unix:/path/to.sock
+        url: String,
+    },
+    /// Forget a server; should it be found again, it gets another id
+    Forget {
+        /// Its id, as `servers` lists it
+        id: String,
+    },
+    /// Let a server finish what it has, and send it nothing new
+    Drain {
+        /// Its id, as `servers` lists it
+        id: String,
+    },
+    /// Take a drained server back
+    Resume {
+        /// Its id, as `servers` lists it
+        id: String,
+    },
+    /// Ask all known addresses again now
+    Probe,
+}
+
+pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Trouble> {
+    match args.verb.unwrap_or(Verb::List) {
+        Verb::List => list(context).await?,
+        Verb::Add { url } => add(&url, context).await?,
+        Verb::Forget { id } => {
+            let reply = context.client.forget(&id).await?;
+            context.show(&reply, |_, _| format!("{} is forgotten\n", say::clean(&id)))?;
+        }
+        Verb::Drain { id } => {
+            let reply = context.client.drain(&id).await?;
+            context.show(&reply, |it, _| {
+                let left = if it.in_flight == 0 {
+                    "has nothing left to finish".to_owned()
+                } else {
+                    format!("finishes {}", say::plural(it.in_flight.into(), "request"))
+                };
+                format!("{} gets nothing new and {left}\n", it.id)
+            })?;
+        }
+        Verb::Resume { id } => {
+            let reply = context.client.resume(&id).await?;
+            context.show(&reply, |it, _| format!("{} is taken back; it is {}\n", it.id, it.state()))?;
+        }
+        Verb::Probe => {
+            let reply = context.client.probe().await?;
+            context.show(&reply, |_, _| "all known addresses are being asked again\n".to_owned())?;
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+async fn list(context: &mut Context) -> Result<(), Trouble> {
+    let reply = context.client.servers().await?;
+    if !context.json && reply.read()?.servers.is_empty() {
+        context.talk.line("No model server was found.")?;
+        return context.talk.text(&hint::no_server());
+    }
+    context.show(&reply, |ServerList { servers }, look| page(servers, look, now_ms()))
+}
+
+async fn add(url: &str, context: &mut Context) -> Result<(), Trouble> {
+    // A typo is told at once, and in the same words whether or not the daemon runs.
+    if let Err(error) = crate::server::Endpoint::parse(url) {
+        return Err(Trouble::Usage(format!("`{url}`: {error}")));
+    }
+    let reply = context.client.add_server(url).await?;
+    context.show(&reply, |added, _| match &added.server {
+        Some(server) => {
+            format!(
+                "{} is {} at {}; it is {}\n",
+                server.id,
+                server.kind,
+                say::clean(&added.url),
+                server.state()
+            )
+        }
+        None => {
+            format!(
+                "{} is noted; nothing is recognised there yet, it will be asked again\n",
+                say::clean(&added.url)
+            )
+        }
+    })
+}
+
+const FULL: [Column; 9] = [
+    Column::new("ID").shrinks(8),
+    Column::new("KIND").leaves(3).shrinks(6),
+    Column::new("VERSION").leaves(7).shrinks(6),
+    Column::new("STATE"),
+    Column::new("MODELS").right().leaves(2),
+    Column::new("BUSY").right().leaves(5),
+    Column::new("FIRST TOKEN").right().leaves(6),
+    Column::new("SUCCESS").right().leaves(4),
+    Column::new("URL").shrinks(12).leaves(1),
+];
+
+/// All servers, and below what is wrong with those that are not well.
+fn page(servers: &[ServerView], look: Look, now_ms: u64) -> String {
+    let rows: Vec<_> = servers
+        .iter()
+        .map(|it| {
+            vec![
+                Cell::from(say::clean(it.id.as_str())),
+                say::clean(it.kind.as_str()).into(),
+                say::or_dash(it.version.as_ref()).into(),
+                state(it),
+                say::count(it.models.len() as u64).into(),
+                busy(it).into(),
+                say::or_dash(it.first_token_ms.p50.map(say::ms)).into(),
+                say::or_dash(it.success_rate.map(say::percent)).into(),
+                address(it).into(),
+            ]
+        })
+        .collect();
+    let mut page = table(&FULL, &rows, look);
+    let notes: Vec<_> = servers.iter().filter_map(|it| note(it, now_ms)).collect();
+    if !notes.is_empty() {
+        page.push('\n');
+    }
+    for note in notes {
+        page.push_str(&format!("{note}\n"));
+    }
+    page
+}
+
+const BRIEF: [Column; 5] = [
+    Column::new("ID").shrinks(8),
+    Column::new("KIND").leaves(2).shrinks(6),
+    Column::new("STATE"),
+    Column::new("MODELS").right().leaves(3),
+    Column::new("URL").shrinks(12).leaves(1),
+];
+
+/// The servers in the little that belongs on a page about everything.
+pub(super) fn brief(servers: &[ServerView], look: Look) -> String {
+    let rows: Vec<_> = servers
+        .iter()
+        .map(|it| {
+            vec![
+                Cell::from(say::clean(it.id.as_str())),
+                say::clean(it.kind.as_str()).into(),
+                state(it),
+                say::count(it.models.len() as u64).into(),
+                address(it).into(),
+            ]
+        })
+        .collect();
+    table(&BRIEF, &rows, look)
+}
+
+fn state(server: &ServerView) -> Cell {
+    let state = server.state();
+    let ink = match state {
+        "up" => Ink::Good,
+        "down" | "needs a key" | "wrong host" | "unhealthy" => Ink::Bad,
+        _ => Ink::Warn,
+    };
+    Cell::inked(state, ink)
+}
+
+fn busy(server: &ServerView) -> String {
+    match server.limit {
+        Some(limit) => format!("{}/{limit}", server.in_flight),
+        None => server.in_flight.to_string(),
+    }
+}
+
+fn address(server: &ServerView) -> String {
+    let simulated = if server.simulated { " (simulated)" } else { "" };
+    format!("{}{simulated}", say::clean(&server.url))
+}
+
+/// What a person should know of a server that does not serve.
+fn note(server: &ServerView, now_ms: u64) -> Option<String> {
+    let id = say::clean(server.id.as_str());
+    match server.state() {
+        "untrusted" => Some(format!(
+            "{id} is not used: it belongs to somebody else, and neither [[servers]] nor the environment names it"
+        )),
+        "needs a key" => {
+            Some(format!("{id} wants a key: give it one with key_env or key_file in [[servers]]"))
+        }
+        "wrong host" => Some(format!("{id} refuses the host name that it is called by")),
+        "down" | "suspect" | "trial" => {
+            let fault = server.last_fault.as_ref()?;
+            let when = fault.at.as_ref().map(|at| format!(", {}", say::ago(at, now_ms))).unwrap_or_default();
+            Some(format!("{id} {}{when}", say::clean(&fault.message)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::sample, *};
+
+    #[test]
+    fn the_table_fits_60_and_120_cells() {
+        for width in [60, 120] {
+            let page = page(&sample::servers(), Look { width: Some(width), color: false }, sample::NOW_MS);
+            insta::assert_snapshot!(format!("servers_{width}"), page);
+        }
+    }
+
+    #[test]
+    fn colour_adds_nothing_but_colour() {
+        let look = |color| Look { width: None, color };
+        let colored = page(&sample::servers(), look(true), sample::NOW_MS);
+        let bare = ["\x1b[0m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"]
+            .iter()
+            .fold(colored, |text, code| text.replace(code, ""));
+        assert_eq!(bare, page(&sample::servers(), look(false), sample::NOW_MS));
+    }
+}

@@ -1,0 +1,201 @@
+//! Builds the rooms, each from its own settings and from what was stored.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    api::{self, Door},
+    config::{self, Config, Loaded, ServerEntry},
+    housekeeping::{self, Housekeeping, now},
+    registry::{self, Hint, ServerSettings},
+    relay::{self, Relay},
+    scan::{self, Watch},
+    server::{Address, Endpoint, Source},
+    service::launch::RunError,
+    simulate::{self, Simulated},
+    store::{Store, StoreError},
+    upstream::{self, Key, Upstream},
+    wire::{ConfigView, Setting, SettingSource},
+};
+
+/// Everything that serves.
+pub(super) struct House {
+    pub(super) house: Arc<Housekeeping>,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) door: Arc<Door>,
+    /// Alive for as long as the daemon is.
+    pub(super) demo: Vec<Simulated>,
+}
+
+/// Builds the house. Nothing is asked of any server yet.
+pub(super) async fn furnish(
+    loaded: &Loaded,
+    state_dir: &Path,
+    socket: PathBuf,
+    listen: Option<SocketAddr>,
+    demo: bool,
+) -> Result<House, RunError> {
+    let config = &loaded.config;
+    let started = Instant::now();
+    let (store, stored) = open_store(state_dir)?;
+    let (registry, stats) = housekeeping::restore(&stored, registry::Settings::default(), now());
+    let house = Housekeeping::new(housekeeping::Furnishing {
+        registry,
+        stats,
+        store,
+        keys: keys(config),
+        kinds_off: config.disabled_kinds.clone(),
+        trusts: trusts(config),
+        tracking: config.stats.tracking,
+    });
+    let ca = config.servers.iter().filter_map(|it| Some((it.endpoint.clone(), it.ca.clone()?))).collect();
+    let upstream = Upstream::new(upstream::Settings { ca })
+        .map_err(|fault| RunError::Failed(format!("cannot prepare connections: {fault}")))?;
+    let upstream = Arc::new(upstream);
+    let relay = Relay::new(
+        house.clone(),
+        upstream.clone(),
+        relay::Settings {
+            patience: config.patience,
+            aliases: config.aliases.clone(),
+            fallback: config.fallback.default,
+            limit: config.fallback.limit,
+            held: config.limits.held.as_usize(),
+        },
+        fastrand::u64(..),
+    );
+    let door = Door::new(
+        api::Furnishing {
+            house: house.clone(),
+            relay,
+            socket,
+            listen,
+            instance: format!("{:016x}", fastrand::u64(..)),
+            config: view(loaded),
+            aliases: config.aliases.clone(),
+            body_limit: config.limits.body.0,
+            hosts: config.listen.hosts.clone(),
+            origins: config.listen.origins.clone(),
+            control_on_tcp: config.listen.control,
+            notes: loaded.warnings.clone(),
+        },
+        started,
+        fastrand::u64(..),
+    );
+    for entry in &config.servers {
+        hint(&house, entry);
+    }
+    let demo = if demo { start_demo(&house).await? } else { Vec::new() };
+    Ok(House { house, upstream, door, demo })
+}
+
+/// Starts to look for servers.
+pub(super) fn look_for_servers(
+    loaded: &Loaded,
+    house: &Arc<Housekeeping>,
+    upstream: Arc<Upstream>,
+    listen: Option<SocketAddr>,
+    stopping: watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) {
+    let discovery = &loaded.config.discovery;
+    let settings = scan::Settings {
+        ports: discovery.ports.clone(),
+        skip_ports: discovery.skip_ports.clone(),
+        socket_table: discovery.socket_table,
+        own: listen.into_iter().collect(),
+        ..scan::Settings::default()
+    };
+    tasks.spawn(scan::run(settings, upstream, house.clone(), stopping));
+}
+
+fn open_store(dir: &Path) -> Result<(Store, crate::store::Loaded), RunError> {
+    Store::open(dir).map_err(|error| match error {
+        StoreError::Held { .. } => RunError::AlreadyRunning(error.to_string()),
+        StoreError::Future { .. } => RunError::Failed(error.to_string()),
+    })
+}
+
+/// Whom `[discovery] trust` names.
+fn trusts(config: &Config) -> housekeeping::Trusts {
+    let trust = config.discovery.trust.clone();
+    Box::new(move |endpoint| trust.iter().any(|it| it.covers(endpoint)))
+}
+
+/// The key of every address that has one, under each of the names of this machine.
+fn keys(config: &Config) -> BTreeMap<Endpoint, Key> {
+    let named = config.servers.iter().filter_map(|it| Some((&it.endpoint, it.key.as_ref()?)));
+    let usual = config.usual_keys.iter().map(|(endpoint, key)| (endpoint, key));
+    let mut keys = BTreeMap::new();
+    // A key in `[[servers]]` comes last and so stands.
+    for (endpoint, secret) in usual.chain(named) {
+        let Some(key) = Key::new(secret.expose()) else { continue };
+        for endpoint in names_of(endpoint) {
+            keys.insert(endpoint, key.clone());
+        }
+    }
+    keys
+}
+
+/// An address, and on this machine its other spellings.
+fn names_of(endpoint: &Endpoint) -> Vec<Endpoint> {
+    let mut names = vec![endpoint.clone()];
+    if let Address::Tcp { host, .. } = endpoint.address()
+        && ["localhost", "127.0.0.1", "::1"].contains(&host.as_str())
+    {
+        let others = ["localhost", "127.0.0.1", "[::1]"];
+        let written = endpoint.to_string();
+        let shown = if host == "::1" { "[::1]" } else { host };
+        names.extend(others.iter().filter_map(|it| Endpoint::parse(&written.replacen(shown, it, 1)).ok()));
+    }
+    names
+}
+
+fn hint(house: &Housekeeping, entry: &ServerEntry) {
+    let settings = ServerSettings {
+        name: entry.name.clone(),
+        kind: entry.kind.clone(),
+        priority: entry.priority,
+        limit: entry.limit,
+        zone: entry.zone,
+        enabled: entry.enabled,
+    };
+    house.hint(Hint { endpoint: entry.endpoint.clone(), source: entry.source, trusted: true, settings: Some(settings) });
+}
+
+async fn start_demo(house: &Housekeeping) -> Result<Vec<Simulated>, RunError> {
+    let servers = simulate::demo()
+        .await
+        .map_err(|error| RunError::Failed(format!("cannot start the simulated servers: {error}")))?;
+    for server in &servers {
+        let hint = Hint { endpoint: server.endpoint(), source: Source::Added, trusted: true, settings: None };
+        house.hint(hint);
+    }
+    Ok(servers)
+}
+
+fn view(loaded: &Loaded) -> ConfigView {
+    let settings = loaded.settings.iter().map(|it| Setting {
+        key: it.key.clone(),
+        value: it.value.clone(),
+        from: match it.from {
+            config::Origin::Flag => SettingSource::Flag,
+            config::Origin::Environment => SettingSource::Environment,
+            config::Origin::File => SettingSource::File,
+            config::Origin::Default => SettingSource::Default,
+        },
+        at: it.at.clone(),
+    });
+    ConfigView {
+        file: loaded.file.as_ref().map(|it| it.display().to_string()),
+        warnings: loaded.warnings.clone(),
+        settings: settings.collect(),
+    }
+}
