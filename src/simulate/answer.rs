@@ -4,6 +4,8 @@
 //! rides on the last word, llama.cpp's first word shares its chunk with the
 //! role, Ollama says the role in every delta and its ending is one chunk.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 
 use super::{script::Script, shape::Shape};
@@ -68,6 +70,7 @@ pub(super) struct Voice<'a> {
 /// The words of an answer.
 pub(super) enum Pieces<'a> {
     Numbered(usize),
+    Stamped(usize),
     Sentence(Vec<&'a str>, usize),
 }
 
@@ -80,6 +83,7 @@ impl<'a> Pieces<'a> {
                 let count = words.len().min(limit);
                 Self::Sentence(words, count)
             }
+            None if script.stamps => Self::Stamped(script.words.min(limit)),
             // A request that asks for more than the script's words gets the script's.
             None => Self::Numbered(script.words.min(limit)),
         }
@@ -87,7 +91,7 @@ impl<'a> Pieces<'a> {
 
     pub(super) fn count(&self) -> usize {
         match self {
-            Self::Numbered(count) | Self::Sentence(_, count) => *count,
+            Self::Numbered(count) | Self::Stamped(count) | Self::Sentence(_, count) => *count,
         }
     }
 
@@ -95,6 +99,10 @@ impl<'a> Pieces<'a> {
     pub(super) fn at(&self, index: usize) -> String {
         match self {
             Self::Numbered(_) => word(index + 1),
+            Self::Stamped(_) => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                format!("{} ", now.as_nanos())
+            }
             Self::Sentence(words, _) => words[index % words.len()].to_owned(),
         }
     }

@@ -11,6 +11,9 @@ pub struct Script {
     pub words: usize,
     /// What it says instead of numbered words; `words` does not matter then.
     pub sentence: Option<String>,
+    /// Whether each word is the time at which it was written, in nanoseconds since 1970,
+    /// instead of a number: for measuring delays on one machine.
+    pub stamps: bool,
     /// Time before the first word (reading the prompt).
     pub before: Duration,
     /// Time between two words.
@@ -39,6 +42,7 @@ impl Default for Script {
             models: vec![Offer::named("sim")],
             words: 8,
             sentence: None,
+            stamps: false,
             before: Duration::ZERO,
             between: Duration::ZERO,
             burst: 1,

@@ -31,8 +31,7 @@ pub(crate) struct Options {
     servers: usize,
     env: Vec<(String, String)>,
     args: Vec<String>,
-    binary: Option<PathBuf>,
-    pinned: Option<usize>,
+    under: Vec<String>,
 }
 
 impl Options {
@@ -75,8 +74,16 @@ impl Options {
     }
 
     /// Adds an argument.
+    #[allow(dead_code, reason = "the load program needs it, the tests do not")]
     pub(crate) fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Runs it under another command: `taskset -c 0`.
+    #[allow(dead_code, reason = "the load program pins the daemon, the tests do not")]
+    pub(crate) fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|it| (*it).to_owned()).collect();
         self
     }
 
@@ -211,12 +218,12 @@ impl Daemon {
 
 fn spawn(directory: &Path, options: &Options) -> Child {
     let log = fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
-    let binary = options.binary.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_lovabled").into());
-    let mut command = match options.pinned {
-        None => clean(&binary, directory),
-        Some(core) => {
-            let mut command = clean(Path::new("taskset"), directory);
-            command.args(["-c", &core.to_string()]).arg(&binary);
+    let binary = Path::new(env!("CARGO_BIN_EXE_lovabled"));
+    let mut command = match options.under.split_first() {
+        None => clean(binary, directory),
+        Some((program, args)) => {
+            let mut command = clean(Path::new(program), directory);
+            command.args(args).arg(binary);
             command
         }
     };
