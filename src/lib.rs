@@ -1,9 +1,11 @@
 //! One local daemon that finds the model servers on this machine and answers
 //! for all of them, with failover. `ARCHITECTURE.md` is the map of the rooms.
 
+pub mod api;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod daemon;
 pub mod dialect;
 pub mod failover;
 pub mod fault;

@@ -1,20 +1,23 @@
 //! The control API: what is known, as the contract shapes it, and the few things a person may say about servers.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
 use super::{Door, Knock, body, json};
 use crate::{
+    config::parse_duration,
     fault::Failure,
     registry::{Admission, Server, Standing},
     relay::Body,
-    server::{Endpoint, Zone},
-    stats::{Group, Query},
+    housekeeping::wall_ms,
+    server::{Endpoint, Problem, ServerId, Zone},
+    stats::{By, Hour, Key, Query, Row, Spread, hour},
     wire::{
-        AddServer, Added, Health, LiveFigures, ModelCounts, ModelList, Percentiles, RequestCounts, RequestList,
-        RequestView, ServerCounts, ServerList, ServerView, StatsList, StatsRow, Status, StoreView, models as model_views,
+        self, AddServer, Added, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles, Quality, RequestCounts,
+        RequestList, RequestView, ServerCounts, ServerList, ServerView, StatsList, StatsRow, Status, StoreView,
+        from_rfc3339, models as model_views, rfc3339,
     },
 };
 
@@ -34,7 +37,7 @@ fn status_of(door: &Door) -> Status {
     let ready = is_ready(door);
     let store = house.store().status();
     let mut reasons = door.it.notes.clone();
-    reasons.extend(store.trouble.clone());
+    reasons.extend(store.reasons);
     for server in &snapshot.servers {
         if let Some(reason) = reason(server) {
             reasons.push(reason);
@@ -63,19 +66,19 @@ fn status_of(door: &Door) -> Status {
         requests: RequestCounts {
             in_flight: door.it.relay.running() as u64,
             queued: 0,
-            total: totals.total(),
-            delivered: totals.delivered,
-            resumed: totals.resumed,
-            cut_short: totals.cut_short,
-            refused: totals.refused,
-            exhausted: totals.exhausted,
-            out_of_time: totals.out_of_time,
-            caller_gone: totals.caller_gone,
+            total: totals.endings.all(),
+            delivered: totals.endings.delivered,
+            resumed: totals.endings.resumed,
+            cut_short: totals.endings.cut_short,
+            refused: totals.endings.refused,
+            exhausted: totals.endings.exhausted,
+            out_of_time: totals.endings.out_of_time,
+            caller_gone: totals.endings.caller_gone,
             attempts_failed_over: totals.attempts_failed_over,
         },
         store: StoreView {
+            bytes: store.path.is_some().then_some(store.bytes),
             path: store.path.map(|it| it.display().to_string()),
-            bytes: store.bytes,
             ok: store.ok,
             dropped: store.dropped,
         },
@@ -95,7 +98,12 @@ fn reason(server: &Server) -> Option<String> {
             Some(last) => format!("{id} is down: it {}", last.fault),
             None => format!("{id} is down"),
         }),
-        (_, Some(problem)) => Some(format!("{id} {}", problem.words())),
+        (_, Some(problem)) => Some(match problem {
+            Problem::NeedsKey => format!("{id} wants a key; see `key_env` and `key_file` in [[servers]]"),
+            Problem::Loading => format!("{id} is loading its model"),
+            Problem::WrongHost => format!("{id} refuses the host name that it is called by"),
+            Problem::Unhealthy => format!("{id} answers, but says that it cannot serve"),
+        }),
         (Standing::Up | Standing::Suspect | Standing::Trial, None) => None,
     }
 }
@@ -118,18 +126,28 @@ pub(super) async fn servers(knock: Knock) -> Response<Body> {
 }
 
 pub(super) fn server_views(door: &Door) -> Vec<ServerView> {
-    door.it.house.snapshot().servers.iter().map(|it| server_view(door, it)).collect()
+    let lately = lately(door);
+    door.it.house.snapshot().servers.iter().map(|it| view(door, it, lately.get(&it.id))).collect()
 }
 
 pub(super) fn server_view(door: &Door, server: &Server) -> ServerView {
-    let figures = door.it.house.with_stats(|it| it.live(&server.id));
+    view(door, server, lately(door).get(&server.id))
+}
+
+fn lately(door: &Door) -> BTreeMap<ServerId, Row> {
+    let now = hour(wall_ms());
+    door.it.house.with_stats(|it| it.lately(now))
+}
+
+fn view(door: &Door, server: &Server, lately: Option<&Row>) -> ServerView {
+    let percentiles = |spread: Option<Spread>| Percentiles { p50: spread.map(|it| it.p50), p95: spread.map(|it| it.p95) };
     let live = LiveFigures {
         in_flight: door.it.house.traffic().look().of(&server.id),
         queued: 0,
-        latency_ms: Percentiles { p50: figures.total_ms.p50, p95: figures.total_ms.p95 },
-        first_token_ms: Percentiles { p50: figures.first_token_ms.p50, p95: figures.first_token_ms.p95 },
-        tokens_per_second: figures.tokens_per_second.p50,
-        success_rate: figures.success_rate,
+        latency_ms: percentiles(lately.and_then(|it| it.total_ms)),
+        first_token_ms: percentiles(lately.and_then(|it| it.first_token_ms)),
+        tokens_per_second: lately.and_then(|it| it.tokens_per_second).map(|it| it.p50),
+        success_rate: lately.and_then(|it| it.success_rate),
     };
     ServerView::of(server, &live)
 }
@@ -211,6 +229,82 @@ pub(super) async fn model(knock: Knock) -> Response<Body> {
             let nearest = crate::route::nearest(name, models.iter().map(|it| it.name.as_str()));
             knock.refuse(&Failure::UnknownModel { model: name.to_owned(), nearest })
         }
+    }
+}
+
+pub(super) async fn stats(knock: Knock) -> Response<Body> {
+    let query = match query(&knock) {
+        Ok(query) => query,
+        Err(failure) => return knock.refuse(&failure),
+    };
+    let rows = knock.door.it.house.report(&query).iter().map(|it| row(it, query.by)).collect();
+    json(StatusCode::OK, &StatsList { rows })
+}
+
+fn query(knock: &Knock) -> Result<Query, Failure> {
+    let by = match knock.parameter("by") {
+        None => None,
+        Some(name) => Some(By::parse(&name).ok_or_else(|| {
+            Failure::BadRequest(format!("`by` takes server, model, kind, zone, dialect, hour or day, not `{name}`"))
+        })?),
+    };
+    let time = |name: &str| -> Result<Option<Hour>, Failure> {
+        let Some(text) = knock.parameter(name) else { return Ok(None) };
+        let ms = moment(&text).ok_or_else(|| {
+            Failure::BadRequest(format!("`{name}` takes a time like 2026-03-01T12:00:00Z or a span like 24h, not `{text}`"))
+        })?;
+        Ok(Some(hour(ms)))
+    };
+    // Figures are kept by the hour: the hour in which a span begins or ends is in it.
+    Ok(Query {
+        by,
+        since: time("since")?,
+        until: time("until")?.map(|it| it.saturating_add(1)),
+        server: knock.parameter("server"),
+        model: knock.parameter("model"),
+    })
+}
+
+/// A time as the API writes it, or so long ago.
+fn moment(text: &str) -> Option<u64> {
+    let ago = |it: Duration| wall_ms().saturating_sub(u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+    from_rfc3339(text).or_else(|| parse_duration(text).map(ago))
+}
+
+fn row(row: &Row, by: Option<By>) -> StatsRow {
+    let spread = |it: Option<Spread>| wire::Spread {
+        mean: it.map(|it| it.mean),
+        p50: it.map(|it| it.p50),
+        p95: it.map(|it| it.p95),
+        p99: it.map(|it| it.p99),
+    };
+    let key = match &row.key {
+        Key::All => None,
+        Key::Name(name) => name.clone(),
+        Key::Zone(zone) => zone.map(|it| it.as_str().to_owned()),
+        Key::Hour(hour) => Some(rfc3339(u64::from(*hour) * 3_600_000)),
+    };
+    let speed = row.tokens_per_second;
+    StatsRow {
+        group: by.and_then(|by| Group::new(by.as_str(), key)),
+        requests: row.endings.all(),
+        delivered: row.endings.delivered,
+        resumed: row.endings.resumed,
+        cut_short: row.endings.cut_short,
+        refused: row.endings.refused,
+        exhausted: row.endings.exhausted,
+        out_of_time: row.endings.out_of_time,
+        caller_gone: row.endings.caller_gone,
+        success_rate: row.success_rate,
+        failed_over: row.failed_over,
+        first_token_ms: spread(row.first_token_ms),
+        total_ms: spread(row.total_ms),
+        tokens_per_second: Percentiles { p50: speed.map(|it| it.p50), p95: speed.map(|it| it.p95) },
+        input_tokens: row.input_tokens,
+        output_tokens: row.output_tokens,
+        usage_absent: row.usage_absent,
+        quality: Quality::default(),
+        cost_usd: None,
     }
 }
 

@@ -35,9 +35,9 @@ pub(crate) use self::connection::serve;
 use self::table::{Found, Guard};
 use crate::{
     fault::Failure,
-    housekeeping::Housekeeping,
+    housekeeping::{Housekeeping, wall_ms},
     relay::{Body, Relay, Shape, full, refusal},
-    service::net::{host_allowed, origin_allowed},
+    service::tcp::{host_allowed, origin_allowed},
     wire::ConfigView,
 };
 
@@ -86,6 +86,7 @@ pub(crate) struct Furnishing {
 pub(crate) struct Door {
     it: Furnishing,
     started: Instant,
+    started_ms: u64,
     instance_header: HeaderValue,
     ids: AtomicU64,
 }
@@ -107,11 +108,16 @@ impl Door {
     pub(crate) fn new(it: Furnishing, started: Instant, seed: u64) -> Arc<Self> {
         let instance_header =
             HeaderValue::from_str(&it.instance).unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
-        Arc::new(Self { it, started, instance_header, ids: AtomicU64::new(seed) })
+        Arc::new(Self { it, started, started_ms: wall_ms(), instance_header, ids: AtomicU64::new(seed) })
     }
 
     pub(crate) fn instance(&self) -> &str {
         &self.it.instance
+    }
+
+    /// When we came to know of models, as far as clients of OpenAI care: whole seconds since 1970.
+    fn started_at_seconds(&self) -> u64 {
+        self.started_ms / 1000
     }
 
     pub(crate) fn new_request_id(&self) -> String {
@@ -186,7 +192,7 @@ impl Door {
                 }
                 // A header that is no text is foreign in any case.
                 let origin = headers.get("origin").map(|it| it.to_str().unwrap_or("?"));
-                if !origin_allowed(origin, text("sec-fetch-site"), &self.it.origins) {
+                if !origin_allowed(origin, text("sec-fetch-site"), host, &self.it.origins) {
                     return Err(Failure::Forbidden(
                         "requests of web pages are refused; see [listen] origins".to_owned(),
                     ));

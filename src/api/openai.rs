@@ -1,6 +1,6 @@
 //! The OpenAI door, and `/lovable/v1/generate`, which is a shorter way to the same.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -15,7 +15,7 @@ use crate::{
     generate::Operation,
     relay::{Body, Errand, Wishes},
     route::{Fallback, nearest},
-    wire,
+    wire::{self, ModelView},
 };
 
 /// What goes on to a server, beyond what HTTP itself needs.
@@ -104,49 +104,56 @@ fn pass(headers: &HeaderMap, request_id: &str, instance: &str) -> HeaderMap {
 }
 
 pub(super) async fn list(knock: Knock) -> Response<Body> {
-    bytes_of_json(StatusCode::OK, dialect::list(&listed(&knock)))
+    let models = models(&knock);
+    let listed: Vec<Listed<'_>> = names(&models).into_iter().map(|(id, model)| listed(&knock, id, model)).collect();
+    bytes_of_json(StatusCode::OK, dialect::list(&listed))
 }
 
 pub(super) async fn one(knock: Knock) -> Response<Body> {
-    let listed = listed(&knock);
-    let found = listed.iter().find(|it| it.id == knock.rest).or_else(|| {
-        let latest = format!("{}:latest", knock.rest);
-        listed.iter().find(|it| it.id == latest)
-    });
+    let models = models(&knock);
+    let names = names(&models);
+    let latest = format!("{}:latest", knock.rest);
+    let found = [&knock.rest, &latest].into_iter().find_map(|wanted| names.get_key_value(wanted.as_str()));
     match found {
-        Some(model) => bytes_of_json(StatusCode::OK, dialect::one(model)),
+        Some((id, model)) => bytes_of_json(StatusCode::OK, dialect::one(&listed(&knock, id, model))),
         None => {
-            let names = listed.iter().map(|it| it.id.as_str());
-            let nearest = nearest(&knock.rest, names);
+            let nearest = nearest(&knock.rest, names.keys().copied());
             knock.refuse(&Failure::UnknownModel { model: knock.rest.clone(), nearest })
         }
     }
 }
 
-/// The models by their own names, then the aliases that lead to them.
-fn listed(knock: &Knock) -> Vec<Listed> {
+fn models(knock: &Knock) -> Vec<ModelView> {
     let door = &knock.door;
-    let models = wire::models(&door.it.house.snapshot(), &door.it.aliases);
-    let of = |id: &str, model: &wire::ModelView| Listed {
-        id: id.to_owned(),
-        owned_by: model.servers.first().map_or_else(|| "lovable".to_owned(), |it| it.kind.to_string()),
-        context_length: model.loaded_context_length.or(model.context_length),
-        capabilities: model.capabilities.clone(),
-        loaded: loaded(model),
-    };
-    let mut listed: Vec<Listed> = models.iter().map(|model| of(model.name.as_str(), model)).collect();
-    for alias in door.it.aliases.keys() {
-        if let Some(model) = models.iter().find(|it| it.aliases.contains(alias))
-            && !listed.iter().any(|it| it.id == *alias)
-        {
-            listed.push(of(alias, model));
+    wire::models(&door.it.house.snapshot(), &door.it.aliases)
+}
+
+/// Every name that can be asked for: the models' own first, and aliases that are no model's name.
+fn names(models: &[ModelView]) -> BTreeMap<&str, &ModelView> {
+    let mut names = BTreeMap::new();
+    for model in models {
+        for alias in &model.aliases {
+            names.insert(alias.as_str(), model);
         }
     }
-    listed
+    names.extend(models.iter().map(|it| (it.name.as_str(), it)));
+    names
+}
+
+fn listed<'a>(knock: &Knock, id: &'a str, model: &'a ModelView) -> Listed<'a> {
+    Listed {
+        id,
+        created: knock.door.started_at_seconds(),
+        owned_by: model.servers.first().map_or("lovable", |it| it.kind.as_str()),
+        context_length: model.loaded_context_length.or(model.context_length),
+        capabilities: &model.capabilities,
+        loaded: loaded(model),
+        servers: model.servers.iter().map(|it| it.id.as_str()).collect(),
+    }
 }
 
 /// Loaded anywhere; unknown where nobody tells.
-fn loaded(model: &wire::ModelView) -> Option<bool> {
+fn loaded(model: &ModelView) -> Option<bool> {
     let told = model.servers.iter().filter_map(|it| it.loaded);
     told.reduce(|a, b| a || b)
 }

@@ -1,24 +1,26 @@
 //! Builds the rooms, each from its own settings and from what was stored.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
 
+use tokio::{sync::watch, task::JoinSet};
+
 use crate::{
     api::{self, Door},
     config::{self, Config, Loaded, ServerEntry},
     housekeeping::{self, Housekeeping, now},
-    registry::{Hint, Registry, ServerSettings},
+    registry::{self, Hint, ServerSettings},
     relay::{self, Relay},
-    server::{Address, Endpoint, Source},
-    service::RunError,
+    scan,
+    server::Source,
+    service::launch::RunError,
     simulate::{self, Simulated},
     store::{Store, StoreError},
-    upstream::{self, Key, Upstream},
+    upstream::{self, Upstream},
     wire::{ConfigView, Setting, SettingSource},
 };
 
@@ -42,12 +44,14 @@ pub(super) async fn furnish(
     let config = &loaded.config;
     let started = Instant::now();
     let (store, stored) = open_store(state_dir)?;
-    let (registry, stats) = housekeeping::restore(&stored, now());
+    let (registry, stats) = housekeeping::restore(&stored, registry::Settings::default(), now());
     let house = Housekeeping::new(housekeeping::Furnishing {
         registry,
         stats,
         store,
-        keys: keys(config),
+        keys: config.keys(),
+        kinds_off: config.disabled_kinds.clone(),
+        trusts: trusts(config),
         tracking: config.stats.tracking,
     });
     let ca = config.servers.iter().filter_map(|it| Some((it.endpoint.clone(), it.ca.clone()?))).collect();
@@ -91,6 +95,26 @@ pub(super) async fn furnish(
     Ok(House { house, upstream, door, demo })
 }
 
+/// Starts to look for servers.
+pub(super) fn look_for_servers(
+    loaded: &Loaded,
+    house: &Arc<Housekeeping>,
+    upstream: Arc<Upstream>,
+    listen: Option<SocketAddr>,
+    stopping: watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) {
+    let discovery = &loaded.config.discovery;
+    let settings = scan::Settings {
+        ports: discovery.ports.clone(),
+        skip_ports: discovery.skip_ports.clone(),
+        socket_table: discovery.socket_table,
+        own: listen.into_iter().collect(),
+        ..scan::Settings::default()
+    };
+    tasks.spawn(scan::run(settings, upstream, house.clone(), stopping));
+}
+
 fn open_store(dir: &Path) -> Result<(Store, crate::store::Loaded), RunError> {
     Store::open(dir).map_err(|error| match error {
         StoreError::Held { .. } => RunError::AlreadyRunning(error.to_string()),
@@ -98,33 +122,10 @@ fn open_store(dir: &Path) -> Result<(Store, crate::store::Loaded), RunError> {
     })
 }
 
-/// The key of every address that has one, under each of the names of this machine.
-fn keys(config: &Config) -> BTreeMap<Endpoint, Key> {
-    let named = config.servers.iter().filter_map(|it| Some((&it.endpoint, it.key.as_ref()?)));
-    let usual = config.usual_keys.iter().map(|(endpoint, key)| (endpoint, key));
-    let mut keys = BTreeMap::new();
-    // A key in `[[servers]]` comes last and so stands.
-    for (endpoint, secret) in usual.chain(named) {
-        let Some(key) = Key::new(secret.expose()) else { continue };
-        for endpoint in names_of(endpoint) {
-            keys.insert(endpoint, key.clone());
-        }
-    }
-    keys
-}
-
-/// An address, and on this machine its other spellings.
-fn names_of(endpoint: &Endpoint) -> Vec<Endpoint> {
-    let mut names = vec![endpoint.clone()];
-    if let Address::Tcp { host, .. } = endpoint.address()
-        && ["localhost", "127.0.0.1", "::1"].contains(&host.as_str())
-    {
-        let others = ["localhost", "127.0.0.1", "[::1]"];
-        let written = endpoint.to_string();
-        let shown = if host == "::1" { "[::1]" } else { host };
-        names.extend(others.iter().filter_map(|it| Endpoint::parse(&written.replacen(shown, it, 1)).ok()));
-    }
-    names
+/// Whom `[discovery] trust` names.
+fn trusts(config: &Config) -> housekeeping::Trusts {
+    let trust = config.discovery.trust.clone();
+    Box::new(move |endpoint| trust.iter().any(|it| it.covers(endpoint)))
 }
 
 fn hint(house: &Housekeeping, entry: &ServerEntry) {

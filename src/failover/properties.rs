@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::*;
+use super::{machine::LEAST_REST, *};
+use crate::fault::{Blame, Cause, Stage};
 
 #[derive(Clone, Debug)]
 enum Act {

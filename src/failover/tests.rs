@@ -1,6 +1,7 @@
 //! The main journeys, told step by step.
 
 use super::*;
+use crate::fault::{Cause, Stage};
 
 /// A machine with a clock of its own that writes down its steps in short.
 struct Journey {

@@ -6,7 +6,9 @@
 //! pure rooms' own; this room only keeps them under a lock for a few lines.
 
 mod feed;
+mod keep;
 mod traffic;
+mod watching;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,15 +22,18 @@ use tokio::{
     time::Instant,
 };
 
+use self::keep::Figures;
 pub use self::{
     feed::{Event, Follow},
+    keep::restore,
     traffic::{InFlight, Traffic},
 };
 use crate::{
     fault::Fault,
     generate::Outcome,
     registry::{Change, Hint, Now, Registry, Server, Snapshot},
-    server::{Endpoint, KindId, ServerId, Sighting, Source},
+    scan::Watch,
+    server::{Endpoint, KindId, ServerId, Source},
     stats::{Query, Stats},
     store::Store,
     upstream::Key,
@@ -36,8 +41,6 @@ use crate::{
 
 /// How many finished requests can be looked up.
 const RECENT: usize = 1_000;
-/// How long figures may wait before they go to the store: one write for many requests.
-const FIGURES_EVERY: Duration = Duration::from_millis(500);
 /// Changes that a slow follower of the feed may lag behind before it is given the whole state again.
 const FEED_LAG: usize = 256;
 
@@ -45,23 +48,18 @@ const FEED_LAG: usize = 256;
 pub struct Housekeeping {
     registry: Mutex<Registry>,
     snapshot: ArcSwap<Snapshot>,
-    stats: Mutex<Figures>,
+    figures: Mutex<Figures>,
     recent: Mutex<VecDeque<Arc<Outcome>>>,
     traffic: Traffic,
     keys: BTreeMap<Endpoint, Key>,
     kinds_off: BTreeSet<KindId>,
+    trusts: Trusts,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
     tracking: bool,
     due: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
-}
-
-#[derive(Default)]
-struct Figures {
-    stats: Stats,
-    touched: BTreeSet<Vec<u8>>,
 }
 
 /// What housekeeping is told at the start.
@@ -76,9 +74,14 @@ pub struct Furnishing {
     pub keys: BTreeMap<Endpoint, Key>,
     /// Kinds that the person switched off.
     pub kinds_off: BTreeSet<KindId>,
+    /// Whom the person trusts, whoever found it.
+    pub trusts: Trusts,
     /// Whether outcomes may be stored.
     pub tracking: bool,
 }
+
+/// Says whether the person trusts an address.
+pub type Trusts = Box<dyn Fn(&Endpoint) -> bool + Send + Sync>;
 
 impl Housekeeping {
     /// Takes over what was stored.
@@ -86,11 +89,12 @@ impl Housekeeping {
         Arc::new(Self {
             snapshot: ArcSwap::new(it.registry.snapshot()),
             registry: Mutex::new(it.registry),
-            stats: Mutex::new(Figures { stats: it.stats, touched: BTreeSet::new() }),
+            figures: Mutex::new(Figures::new(it.stats)),
             recent: Mutex::new(VecDeque::new()),
             traffic: Traffic::default(),
             keys: it.keys,
             kinds_off: it.kinds_off,
+            trusts: it.trusts,
             feed: broadcast::channel(FEED_LAG).0,
             store: it.store,
             tracking: it.tracking,
@@ -122,12 +126,12 @@ impl Housekeeping {
 
     /// Looks at the statistics.
     pub fn with_stats<T>(&self, look: impl FnOnce(&Stats) -> T) -> T {
-        look(&lock(&self.stats).stats)
+        look(&lock(&self.figures).stats)
     }
 
     /// Rows of the statistics.
     pub fn report(&self, query: &Query) -> Vec<crate::stats::Row> {
-        lock(&self.stats).stats.report(query)
+        lock(&self.figures).stats.report(query)
     }
 
     /// Finished requests, newest first.
@@ -202,8 +206,7 @@ impl Housekeeping {
 
     /// Makes an address known. It is trusted only if it is this machine's.
     pub fn add(&self, endpoint: Endpoint) {
-        let hint = Hint { trusted: endpoint.is_local(), endpoint, source: Source::Added, settings: None };
-        self.change(|registry, now| registry.on_hint(hint, now));
+        Watch::hint(self, Hint { trusted: endpoint.is_local(), endpoint, source: Source::Added, settings: None });
     }
 
     /// Waits until something at this address is recognised as a server.
@@ -241,11 +244,10 @@ impl Housekeeping {
     /// Writes down that a request is over.
     pub fn finished(&self, outcome: Outcome) {
         {
-            let mut figures = lock(&self.stats);
+            let mut figures = lock(&self.figures);
             let touched = figures.stats.add(&outcome);
             if self.tracking {
                 figures.touched.extend(touched);
-                drop(figures);
                 self.unsaved.notify_one();
             }
         }
@@ -259,17 +261,7 @@ impl Housekeeping {
         }
         recent.push_back(outcome);
     }
-
-    /// Carries figures to the store, whenever there are any, until dropped.
-    pub async fn keep_figures(self: Arc<Self>) {
-        loop {
-            self.unsaved.notified().await;
-            tokio::time::sleep(FIGURES_EVERY).await;
-            self.save_figures();
-        }
-    }
 }
-
 
 /// Something that changes of a registry can be found in.
 pub trait Changes {
@@ -301,5 +293,7 @@ pub fn now() -> Now {
 
 /// Milliseconds since 1970.
 pub fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
 }

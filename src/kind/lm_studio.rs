@@ -41,7 +41,8 @@ impl Kind for LmStudio {
             listing.mentions("organization_owner")
                 || (matches!(listing, Listing::Models(_)) && it.header("x-powered-by") == Some("Express"))
         });
-        if !is_unexpected(root) && !wants_key(root) && !by_list {
+        let sure = is_unexpected(root) || wants_key(root);
+        if !sure && !by_list {
             return Verdict::No;
         }
         let mut sighting = Sighting::of(self.id());
@@ -50,7 +51,7 @@ impl Kind for LmStudio {
             sighting.problem = Some(Problem::NeedsKey);
             return Verdict::Proof(Box::new(sighting));
         }
-        if matches!(v1.json(), Json::Torn) {
+        if sure && matches!(v1.json(), Json::Torn) {
             return Verdict::NotYet;
         }
         if let Some(entries) = list(v1, "models", "key") {
@@ -63,7 +64,7 @@ impl Kind for LmStudio {
                 sighting.models = entries.iter().filter_map(model_v0).collect();
                 Verdict::Proof(Box::new(sighting))
             }
-            None if matches!(v0.json(), Json::Torn) || v0.status >= 500 => Verdict::NotYet,
+            None if sure && (matches!(v0.json(), Json::Torn) || v0.status >= 500) => Verdict::NotYet,
             None => Verdict::No,
         }
     }

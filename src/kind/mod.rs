@@ -42,6 +42,12 @@ pub static KINDS: &[&dyn Kind] = &[
 /// three lists and a look at 32 models stay below it.
 const MOST_QUESTIONS: usize = 48;
 
+/// The most models, and names of one, that are kept of a server. Large
+/// collections have hundreds; a list that is endless on purpose shall not fill
+/// our memory and every snapshot.
+const MOST_MODELS: usize = 4096;
+const MOST_ALIASES: usize = 32;
+
 /// The kind with this id.
 pub fn by_id(id: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.id() == id)
@@ -64,25 +70,25 @@ pub fn usual_ports() -> Vec<u16> {
 
 /// Decides what the answers so far prove, or which question is next.
 ///
-/// The first kind that has a proof or a question wins; a kind that asks what
-/// was already answered has nothing more to say.
+/// The first kind that says anything but no wins: one that waits knows its own
+/// server, which must not pass for a lesser kind meanwhile. A kind that asks
+/// what was already answered has nothing more to say.
 pub fn recognise(answers: &Answers) -> Verdict {
     let root = Question::get("/");
     if answers.to(&root).is_none() {
         return Verdict::Ask(root);
     }
-    let mut not_yet = false;
     for kind in KINDS {
         match kind.recognise(answers) {
             Verdict::Proof(sighting) => return Verdict::Proof(Box::new(tidy(*sighting, answers))),
             Verdict::Ask(question) if answers.to(&question).is_none() && answers.len() < MOST_QUESTIONS => {
                 return Verdict::Ask(question);
             }
-            Verdict::NotYet => not_yet = true,
+            Verdict::NotYet => return Verdict::NotYet,
             Verdict::Ask(_) | Verdict::No => {}
         }
     }
-    if not_yet { Verdict::NotYet } else { Verdict::No }
+    Verdict::No
 }
 
 /// Copies from an earlier conversation with the same endpoint what a kind would
@@ -120,11 +126,13 @@ fn tidy(mut sighting: Sighting, answers: &Answers) -> Sighting {
     let mut seen = BTreeSet::new();
     sighting.models.sort_by(|a, b| a.name.cmp(&b.name));
     sighting.models.retain(|model| fact::is_name(model.name.as_str()) && seen.insert(model.name.clone()));
+    sighting.models.truncate(MOST_MODELS);
     for model in &mut sighting.models {
         let name = model.name.clone();
         model.aliases.retain(|alias| *alias != name && fact::is_name(alias.as_str()));
         model.aliases.sort();
         model.aliases.dedup();
+        model.aliases.truncate(MOST_ALIASES);
     }
     sighting.engine_ports.sort_unstable();
     sighting.engine_ports.dedup();

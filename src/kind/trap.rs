@@ -73,7 +73,8 @@ fn a_list_that_was_cut_is_not_the_end_of_the_matter() {
     let cut = said(200, &[], r#"{"object":"list","data":[{"id":"a"#);
     assert_eq!(talk(&[("/v1/models", cut.clone())]).0, Verdict::NotYet);
     let root = said(200, &[], "Ollama is running");
-    assert_eq!(talk(&[("/", root), ("/api/tags", cut)]).0, Verdict::NotYet);
+    let other = ("/v1/models", list(&["a"], "library"));
+    assert_eq!(talk(&[("/", root), ("/api/tags", cut), other]).0, Verdict::NotYet, "it is no lesser kind");
 }
 
 #[test]

@@ -233,7 +233,7 @@ impl Registry {
             Some(Problem::NeedsKey | Problem::WrongHost | Problem::Unhealthy) => WHILE_TROUBLED,
         };
         place.end(Ask::At(now.at + again), now.at);
-        if place.hints.is_empty() && place.server.is_none() {
+        if place.is_dismissed() || (place.hints.is_empty() && place.server.is_none()) {
             self.sweep(endpoint);
             return Vec::new();
         }
@@ -358,10 +358,11 @@ impl Registry {
         for endpoint in self.addresses(&id) {
             if let Some(place) = self.places.get_mut(&endpoint) {
                 place.hints.remove(&Source::Added);
-                place.end(Ask::Never, now.at);
+                place.dismiss();
             }
         }
         self.remove(&id, &mut changes);
+        self.reconsider_engines(now);
         Some(self.told(changes))
     }
 

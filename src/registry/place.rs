@@ -45,6 +45,8 @@ pub(super) struct Place {
     pub(super) ask: Ask,
     /// What is being asked may be about the listener before this one.
     again: bool,
+    /// A person does not want to see what is here, until there is something new.
+    dismissed: bool,
     silences: u32,
     asked_at: Option<Instant>,
     /// The last word on trust, for when nobody vouches any more but the server is still known.
@@ -61,6 +63,7 @@ impl Place {
             odd: 0,
             ask: Ask::At(now),
             again: false,
+            dismissed: false,
             silences: 0,
             asked_at: None,
             trusted: false,
@@ -112,10 +115,24 @@ impl Place {
     pub(super) fn wake(&mut self, now: Instant) {
         self.silences = 0;
         self.odd = 0;
+        self.dismissed = false;
         match self.ask {
             Ask::Asking => self.again = true,
             Ask::At(_) | Ask::Never => self.ask = Ask::At(now),
         }
+    }
+
+    /// Not asked again until it is woken; what is being asked counts no more.
+    pub(super) fn dismiss(&mut self) {
+        self.dismissed = true;
+        self.again = false;
+        if self.ask != Ask::Asking {
+            self.ask = Ask::Never;
+        }
+    }
+
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed
     }
 
     /// Asked soon, because something was noticed on the side.
@@ -158,6 +175,10 @@ impl Place {
     }
 
     fn settle(&mut self, next: Ask, now: Instant) {
-        self.ask = if std::mem::take(&mut self.again) { Ask::At(now) } else { next };
+        self.ask = match (std::mem::take(&mut self.again), self.dismissed) {
+            (true, _) => Ask::At(now),
+            (false, true) => Ask::Never,
+            (false, false) => next,
+        };
     }
 }

@@ -1,3 +1,7 @@
+//! The registry's sentences, one by one; `always` has those with "never" and "always".
+
+mod always;
+
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -285,7 +289,9 @@ fn a_refused_request_takes_a_server_out_and_has_it_looked_at() {
 fn a_server_that_lists_models_and_fails_at_requests_needs_an_answer_to_be_up() {
     let mut world = World::new();
     world.find("127.0.0.1:8001", sighting("vllm", &["m"]));
-    (0..3).for_each(|_| drop(world.fault("vllm-8001", BROKEN)));
+    for _ in 0..3 {
+        world.fault("vllm-8001", BROKEN);
+    }
     assert_eq!(world.server("vllm-8001").standing, Standing::Down);
     world.seen("127.0.0.1:8001", sighting("vllm", &["m"]));
     assert_eq!(world.server("vllm-8001").standing, Standing::Down);
@@ -406,7 +412,9 @@ fn one_bad_prompt_does_not_take_every_server_out() {
     world.find("127.0.0.1:1", sighting("vllm", &["m"]));
     world.find("127.0.0.1:2", sighting("vllm", &["m"]));
     for _ in 0..3 {
-        ids.iter().for_each(|id| drop(world.fault(id.as_str(), BROKEN)));
+        for id in &ids {
+            world.fault(id.as_str(), BROKEN);
+        }
         let changes = world.registry.take_back_strikes(&ids, world.now());
         world.take(changes);
     }
@@ -470,7 +478,9 @@ fn a_view_that_keeps_looking_different_becomes_a_server() {
     world.seen("127.0.0.1:11434", sighting("ollama", &["a", "b"]));
     world.seen("[::1]:11434", sighting("ollama", &["a", "b"]));
     assert_eq!(world.shown().len(), 1, "a pulled model is seen at both");
-    (0..3).for_each(|_| drop(world.seen("[::1]:11434", sighting("ollama", &["z"]))));
+    for _ in 0..3 {
+        world.seen("[::1]:11434", sighting("ollama", &["z"]));
+    }
     assert_eq!(world.shown(), ["ollama 127.0.0.1:11434 up open", "ollama-11434 [::1]:11434 up open"]);
     world.seen("[::1]:11434", sighting("ollama", &["a", "b"]));
     assert_eq!(world.shown(), ["ollama 127.0.0.1:11434 up open"]);

@@ -1,0 +1,209 @@
+//! What holds after any events in any order.
+
+use std::collections::HashMap;
+
+use proptest::{prelude::*, sample::select};
+
+use super::*;
+
+const PLACES: [&str; 7] = [
+    "127.0.0.1:11434",
+    "[::1]:11434",
+    "localhost:11434",
+    "127.0.0.1:8000",
+    "192.168.1.2:8000",
+    "unix:/run/a.sock",
+    "unix:/home/a.sock",
+];
+const KINDS: [&str; 4] = ["ollama", "vllm", "llamacpp", "lovable"];
+
+#[derive(Clone, Debug)]
+enum Event {
+    Wait(u64),
+    Hint(&'static str, Source, bool, Option<&'static str>),
+    Gone(&'static str, Source),
+    Due,
+    Seen(&'static str, Sighting),
+    Silent(&'static str, Fault),
+    Foreign(&'static str),
+    Success(usize),
+    Fault(usize, Fault),
+    TakeBack,
+    Drain(usize),
+    Resume(usize),
+    Forget(usize),
+    Probe(usize),
+    ProbeAll,
+    Tidy,
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    select(vec![
+        Source::Port,
+        Source::SocketTable,
+        Source::SocketTable,
+        Source::Config,
+        Source::Environment,
+        Source::Added,
+    ])
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let busy = Fault { stage: Stage::Head, cause: Cause::Busy { retry_after: None }, status: Some(429) };
+    let key = Fault { stage: Stage::Head, cause: Cause::NeedsKey, status: Some(401) };
+    select(vec![REFUSED, SILENT, BROKEN, BROKEN, LOADING, busy, key])
+}
+
+fn any_sighting() -> impl Strategy<Value = Sighting> {
+    let models = select(vec![vec![], vec!["a"], vec!["a"], vec!["a", "b"]]);
+    let ports = select(vec![vec![], vec![], vec![], vec![8000], vec![11434]]);
+    let blob = select(vec![None, None, None, Some("/blobs/sha256-1".to_owned())]);
+    let problem = select(vec![None, None, Some(Problem::Loading), Some(Problem::NeedsKey)]);
+    (select(KINDS.to_vec()), models, ports, blob, problem).prop_map(|(kind, models, ports, blob, problem)| {
+        Sighting { engine_ports: ports, engine_of: blob, problem, ..sighting(kind, &models) }
+    })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let place = || select(PLACES.to_vec());
+    let name = select(vec![None, None, Some("box"), Some("vllm-8000")]);
+    prop_oneof![
+        3 => select(vec![10u64, 500, 1_000, 5_000, 70_000, 40 * 24 * 3_600_000]).prop_map(Event::Wait),
+        5 => (place(), source(), any::<bool>(), name).prop_map(|(a, b, c, d)| Event::Hint(a, b, c, d)),
+        2 => (place(), source()).prop_map(|(a, b)| Event::Gone(a, b)),
+        4 => Just(Event::Due),
+        8 => (place(), any_sighting()).prop_map(|(a, b)| Event::Seen(a, b)),
+        2 => (place(), fault()).prop_map(|(a, b)| Event::Silent(a, b)),
+        1 => place().prop_map(Event::Foreign),
+        1 => (0..4usize).prop_map(Event::Success),
+        3 => (0..4usize, fault()).prop_map(|(a, b)| Event::Fault(a, b)),
+        1 => Just(Event::TakeBack),
+        1 => (0..4usize).prop_map(Event::Drain),
+        1 => (0..4usize).prop_map(Event::Resume),
+        1 => (0..4usize).prop_map(Event::Forget),
+        1 => (0..4usize).prop_map(Event::Probe),
+        1 => Just(Event::ProbeAll),
+        1 => Just(Event::Tidy),
+    ]
+}
+
+/// What an id stands for: views of one loopback port are one thing.
+fn thing(server: &Server) -> (KindId, String) {
+    let local_port = server.endpoint.port().filter(|_| server.endpoint.is_local());
+    let place = local_port.map_or_else(|| server.endpoint.to_string(), |it| it.to_string());
+    (server.kind.clone(), place)
+}
+
+#[derive(Default)]
+struct Seen {
+    asked: BTreeSet<Endpoint>,
+    things: HashMap<ServerId, (KindId, String)>,
+}
+
+fn play(world: &mut World, event: Event, seen: &mut Seen) {
+    let now = world.now();
+    let ids: Vec<ServerId> = world.registry.snapshot().servers.iter().map(|it| it.id.clone()).collect();
+    let pick = |at: usize| ids.get(at).cloned().unwrap_or_else(|| "nobody".into());
+    let before = ids.len();
+    let may_find = matches!(event, Event::Seen(..));
+    let registry = &mut world.registry;
+    let changes = match event {
+        Event::Wait(ms) => {
+            world.ms += ms;
+            Vec::new()
+        }
+        Event::Hint(place, source, trusted, name) => {
+            let settings = name.map(|it| ServerSettings { name: Some(it.into()), ..Default::default() });
+            registry.on_hint(Hint { endpoint: at(place), source, trusted, settings }, now)
+        }
+        Event::Gone(place, source) => registry.on_hint_gone(&at(place), source, now),
+        Event::Due => {
+            let timeout = registry.poll_timeout();
+            let due = registry.due(now);
+            assert_eq!(due.is_empty(), timeout.is_none_or(|it| it > now.at), "the timeout is when it is due");
+            assert!(registry.poll_timeout().is_none_or(|it| it > now.at), "all that is due is handed out");
+            for endpoint in due {
+                assert!(seen.asked.insert(endpoint), "it is being asked");
+            }
+            Vec::new()
+        }
+        Event::Seen(place, sighting) => {
+            seen.asked.remove(&at(place));
+            registry.on_seen(&at(place), sighting, now)
+        }
+        Event::Silent(place, fault) => {
+            seen.asked.remove(&at(place));
+            registry.on_silent(&at(place), fault, now)
+        }
+        Event::Foreign(place) => {
+            seen.asked.remove(&at(place));
+            registry.on_foreign(&at(place), now)
+        }
+        Event::Success(at) => registry.on_success(&pick(at), now),
+        Event::Fault(at, fault) => registry.on_fault(&pick(at), &fault, now, 0.5),
+        Event::TakeBack => registry.take_back_strikes(&ids, now),
+        Event::Drain(at) => registry.drain(pick(at).as_str(), now).unwrap_or_default(),
+        Event::Resume(at) => registry.resume(pick(at).as_str(), now).unwrap_or_default(),
+        Event::Forget(at) => registry.forget(pick(at).as_str(), now).unwrap_or_default(),
+        Event::Probe(at) => registry.probe(pick(at).as_str(), now).unwrap_or_default(),
+        Event::ProbeAll => {
+            registry.probe_all(now);
+            Vec::new()
+        }
+        Event::Tidy => registry.tidy(now),
+    };
+    world.take(changes);
+    let servers = &world.registry.snapshot().servers;
+    assert!(servers.len() <= before || may_find, "only a sighting makes a server");
+    check(servers, seen);
+}
+
+fn check(servers: &[Arc<Server>], seen: &mut Seen) {
+    assert!(servers.is_sorted_by(|a, b| a.id < b.id));
+    let mut endpoints = BTreeSet::new();
+    for server in servers {
+        assert_ne!(server.kind, "lovable");
+        for endpoint in std::iter::once(&server.endpoint).chain(&server.also_at) {
+            assert!(endpoints.insert(endpoint), "two servers at {endpoint}");
+        }
+        let thing = thing(server);
+        let first = seen.things.entry(server.id.clone()).or_insert_with(|| thing.clone());
+        assert_eq!(*first, thing, "{} was something else", server.id);
+        let person =
+            server.found_by.contains(&Source::Config) || server.found_by.contains(&Source::Environment);
+        let allowed = server.endpoint.is_local() || person;
+        assert!(server.admission != Admission::Open || allowed, "{} is open", server.id);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Replay, ids, addresses, what is due and who may be used: all after each of many events.
+    #[test]
+    fn every_sentence_with_never_and_always_holds(events in prop::collection::vec(event(), 1..80)) {
+        let mut world = World::new();
+        let mut seen = Seen::default();
+        for event in events {
+            play(&mut world, event, &mut seen);
+        }
+        // Once more from the store: the same servers, and the ids go on to be theirs.
+        let mut after = restart(&world);
+        let shown = |world: &World| {
+            let servers = world.registry.snapshot().servers.clone();
+            let show = |it: Arc<Server>| (it.id.clone(), it.endpoint.clone(), it.also_at.clone(), it.models.clone());
+            servers.into_iter().map(show).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(shown(&world), shown(&after));
+        let stored = |world: &World| world.registry.replicate().iter().map(|it| match it {
+            Change::Server { server } => server.id.clone(),
+            Change::Forgotten { id, .. } => id.clone(),
+        }).collect::<BTreeSet<_>>();
+        prop_assert_eq!(stored(&world), stored(&after));
+        seen.asked.clear();
+        let resumed = [Event::Due, Event::Seen(PLACES[0], sighting("vllm", &["a"])), Event::Seen(PLACES[3], sighting("ollama", &[]))];
+        for event in resumed {
+            play(&mut after, event, &mut seen);
+        }
+    }
+}
