@@ -15,7 +15,7 @@ use crate::{
     housekeeping::{self, Housekeeping, now},
     registry::{self, Hint, ServerSettings},
     relay::{self, Relay},
-    scan,
+    scan::{self, Watch},
     server::Source,
     service::launch::RunError,
     simulate::{self, Simulated},
@@ -155,16 +155,17 @@ fn view(loaded: &Loaded) -> ConfigView {
     let settings = loaded.settings.iter().map(|it| Setting {
         key: it.key.clone(),
         value: it.value.clone(),
-        source: match it.from {
+        from: match it.from {
             config::Origin::Flag => SettingSource::Flag,
             config::Origin::Environment => SettingSource::Environment,
             config::Origin::File => SettingSource::File,
             config::Origin::Default => SettingSource::Default,
         },
-        by: it.at.clone(),
+        at: it.at.clone(),
     });
     ConfigView {
-        path: loaded.file.as_ref().map(|it| it.display().to_string()),
+        file: loaded.file.as_ref().map(|it| it.display().to_string()),
+        warnings: loaded.warnings.clone(),
         settings: settings.collect(),
     }
 }
