@@ -9,15 +9,15 @@ use super::{Door, Knock, body, json};
 use crate::{
     config::parse_duration,
     fault::Failure,
+    housekeeping::wall_ms,
     registry::{Admission, Server, Standing},
     relay::Body,
-    housekeeping::wall_ms,
     server::{Endpoint, Problem, Zone},
     stats::{By, Hour, Key, Query, Row, Spread, hour},
     wire::{
-        self, AddServer, Added, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles, Quality, RequestCounts,
-        RequestList, RequestView, ServerCounts, ServerList, ServerView, StatsList, StatsRow, Status, StoreView,
-        from_rfc3339, models as model_views, rfc3339,
+        self, AddServer, Added, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles, Quality,
+        RequestCounts, RequestList, RequestView, ServerCounts, ServerList, ServerView, StatsList, StatsRow,
+        Status, StoreView, from_rfc3339, models as model_views, rfc3339,
     },
 };
 
@@ -213,7 +213,10 @@ pub(super) async fn models(knock: Knock) -> Response<Body> {
 pub(super) async fn model(knock: Knock) -> Response<Body> {
     let models = model_views(&knock.door.it.house.snapshot(), &knock.door.it.aliases);
     let name = knock.rest.as_str();
-    let found = models.iter().find(|it| it.name == name).or_else(|| models.iter().find(|it| it.aliases.iter().any(|a| a == name)));
+    let found = models
+        .iter()
+        .find(|it| it.name == name)
+        .or_else(|| models.iter().find(|it| it.aliases.iter().any(|a| a == name)));
     match found {
         Some(model) => json(StatusCode::OK, model),
         None => {
@@ -236,13 +239,17 @@ fn query(knock: &Knock) -> Result<Query, Failure> {
     let by = match knock.parameter("by") {
         None => None,
         Some(name) => Some(By::parse(&name).ok_or_else(|| {
-            Failure::BadRequest(format!("`by` takes server, model, kind, zone, dialect, hour or day, not `{name}`"))
+            Failure::BadRequest(format!(
+                "`by` takes server, model, kind, zone, dialect, hour or day, not `{name}`"
+            ))
         })?),
     };
     let time = |name: &str| -> Result<Option<Hour>, Failure> {
         let Some(text) = knock.parameter(name) else { return Ok(None) };
         let ms = moment(&text).ok_or_else(|| {
-            Failure::BadRequest(format!("`{name}` takes a time like 2026-03-01T12:00:00Z or a span like 24h, not `{text}`"))
+            Failure::BadRequest(format!(
+                "`{name}` takes a time like 2026-03-01T12:00:00Z or a span like 24h, not `{text}`"
+            ))
         })?;
         Ok(Some(hour(ms)))
     };
@@ -301,7 +308,10 @@ pub(super) async fn requests(knock: Knock) -> Response<Body> {
         Some(Err(_)) => return knock.refuse(&Failure::BadRequest("`limit` takes a whole number".to_owned())),
     };
     let recent = knock.door.it.house.recent(limit);
-    json(StatusCode::OK, &RequestList { requests: recent.iter().map(|it| RequestView::from(&**it)).collect() })
+    json(
+        StatusCode::OK,
+        &RequestList { requests: recent.iter().map(|it| RequestView::from(&**it)).collect() },
+    )
 }
 
 pub(super) async fn request(knock: Knock) -> Response<Body> {

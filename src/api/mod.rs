@@ -180,13 +180,16 @@ impl Door {
         let may_change = match peer {
             Peer::Socket { may_change } => may_change,
             Peer::Stranger => {
-                return Err(Failure::Forbidden("your user may not use this daemon, whose socket is private".to_owned()));
+                return Err(Failure::Forbidden(
+                    "your user may not use this daemon, whose socket is private".to_owned(),
+                ));
             }
             Peer::Tcp => {
                 let host = text("host").or(parts.uri.authority().map(|it| it.as_str())).unwrap_or_default();
                 if !host_allowed(host, &self.it.hosts) {
                     return Err(Failure::Forbidden(
-                        "this Host is not one of mine; use 127.0.0.1, localhost or a name in [listen] hosts".to_owned(),
+                        "this Host is not one of mine; use 127.0.0.1, localhost or a name in [listen] hosts"
+                            .to_owned(),
                     ));
                 }
                 // A header that is no text is foreign in any case.
@@ -201,8 +204,13 @@ impl Door {
         };
         if guard == Guard::Changes && !may_change {
             return Err(Failure::Forbidden(match peer {
-                Peer::Tcp | Peer::Stranger => "this changes something, which is only possible over the socket; see [listen] control".to_owned(),
-                Peer::Socket { .. } => "this changes something, which needs root or the daemon's own user".to_owned(),
+                Peer::Tcp | Peer::Stranger => {
+                    "this changes something, which is only possible over the socket; see [listen] control"
+                        .to_owned()
+                }
+                Peer::Socket { .. } => {
+                    "this changes something, which needs root or the daemon's own user".to_owned()
+                }
             }));
         }
         Ok(())
@@ -212,7 +220,9 @@ impl Door {
 impl Knock {
     /// A parameter of the query, decoded.
     fn parameter(&self, name: &str) -> Option<String> {
-        form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        form_urlencoded::parse(self.query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
     }
 
     fn refuse(&self, failure: &Failure) -> Response<Body> {

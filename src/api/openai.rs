@@ -22,15 +22,15 @@ use crate::{
 const PASSED_ON: [&str; 4] = ["accept", "anthropic-version", "anthropic-beta", "traceparent"];
 
 pub(super) async fn chat(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Chat, |body| Ok(body)).await
+    relay(knock, Operation::Chat, Ok).await
 }
 
 pub(super) async fn complete(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Complete, |body| Ok(body)).await
+    relay(knock, Operation::Complete, Ok).await
 }
 
 pub(super) async fn embed(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Embed, |body| Ok(body)).await
+    relay(knock, Operation::Embed, Ok).await
 }
 
 pub(super) async fn generate(knock: Knock) -> Response<Body> {
@@ -105,7 +105,8 @@ fn pass(headers: &HeaderMap, request_id: &str, instance: &str) -> HeaderMap {
 
 pub(super) async fn list(knock: Knock) -> Response<Body> {
     let models = models(&knock);
-    let listed: Vec<Listed<'_>> = names(&models).into_iter().map(|(id, model)| listed(&knock, id, model)).collect();
+    let listed: Vec<Listed<'_>> =
+        names(&models).into_iter().map(|(id, model)| listed(&knock, id, model)).collect();
     bytes_of_json(StatusCode::OK, dialect::list(&listed))
 }
 
@@ -172,7 +173,8 @@ mod tests {
         assert_eq!(error.message(), "the header `x-lovable-timeout-ms` takes milliseconds, not `soon`");
         let error = wishes(&headers(&[("x-lovable-fallback", "always")])).unwrap_err();
         assert!(error.message().contains("none, same, local or cloud"), "{}", error.message());
-        let good = wishes(&headers(&[("x-lovable-timeout-ms", "1500"), ("x-lovable-fallback", "none")])).unwrap();
+        let good =
+            wishes(&headers(&[("x-lovable-timeout-ms", "1500"), ("x-lovable-fallback", "none")])).unwrap();
         assert_eq!((good.timeout, good.fallback), (Some(Duration::from_millis(1500)), Some(Fallback::None)));
     }
 

@@ -32,7 +32,9 @@ fn operation(route: &Route) -> Value {
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
         .into_iter()
         .collect();
-    parameters.extend(route.query.iter().map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}})));
+    parameters.extend(
+        route.query.iter().map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}})),
+    );
     let mut operation = json!({
         "summary": route.summary,
         "operationId": operation_id(route),
@@ -43,7 +45,8 @@ fn operation(route: &Route) -> Value {
         },
     });
     if route.method == "POST" && !route.path.contains('{') && !route.path.ends_with("/probe") {
-        operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": {"type": "object"}}}});
+        operation["requestBody"] =
+            json!({"required": true, "content": {"application/json": {"schema": {"type": "object"}}}});
     }
     if route.guard == Guard::Changes {
         operation["x-changes"] = json!(true);
@@ -53,7 +56,10 @@ fn operation(route: &Route) -> Value {
 
 fn operation_id(route: &Route) -> String {
     let words = route.path.split(['/', '{', '}', '.']).filter(|it| !it.is_empty());
-    std::iter::once(route.method.to_ascii_lowercase()).chain(words.map(str::to_owned)).collect::<Vec<_>>().join("_")
+    std::iter::once(route.method.to_ascii_lowercase())
+        .chain(words.map(str::to_owned))
+        .collect::<Vec<_>>()
+        .join("_")
 }
 
 #[cfg(test)]

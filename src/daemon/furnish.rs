@@ -137,7 +137,12 @@ fn hint(house: &Housekeeping, entry: &ServerEntry) {
         zone: entry.zone,
         enabled: entry.enabled,
     };
-    house.hint(Hint { endpoint: entry.endpoint.clone(), source: entry.source, trusted: true, settings: Some(settings) });
+    house.hint(Hint {
+        endpoint: entry.endpoint.clone(),
+        source: entry.source,
+        trusted: true,
+        settings: Some(settings),
+    });
 }
 
 async fn start_demo(house: &Housekeeping) -> Result<Vec<Simulated>, RunError> {

@@ -94,7 +94,9 @@ async fn until_told_to_stop(signals: &mut Signals, log: &Log) {
         match signals.next().await {
             Signal::Stop => return,
             Signal::ReopenLog => log.reopen(),
-            Signal::Reload => tracing::warn!("the configuration is read at the start only; restart to change it"),
+            Signal::Reload => {
+                tracing::warn!("the configuration is read at the start only; restart to change it")
+            }
         }
     }
 }

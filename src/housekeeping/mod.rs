@@ -206,7 +206,10 @@ impl Housekeeping {
 
     /// Makes an address known. It is trusted only if it is this machine's.
     pub fn add(&self, endpoint: Endpoint) {
-        Watch::hint(self, Hint { trusted: endpoint.is_local(), endpoint, source: Source::Added, settings: None });
+        Watch::hint(
+            self,
+            Hint { trusted: endpoint.is_local(), endpoint, source: Source::Added, settings: None },
+        );
     }
 
     /// Waits until something at this address is recognised as a server.
