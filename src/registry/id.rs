@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
- kind,
- server::{Address, Endpoint, ServerId, Zone},
+    kind,
+    server::{Address, Endpoint, ServerId, Zone},
 };
 
 /// Longest id made of a name that a person gave; ids stand in tables.

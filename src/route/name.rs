@@ -23,7 +23,7 @@ const LONGEST_CHAIN: usize = 8;
 const NEAREST: usize = 3;
 
 /// How alike names must be to be offered, 0 to 1. Below, guesses look foolish.
-const ALIKE: f64 = 0.75;
+const ALIKE: f64 = 0.8;
 
 /// How near a server's name for a model is to what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,8 +187,8 @@ fn nearest(snapshot: &Snapshot, asked: &str, aliases: &BTreeMap<String, String>)
 fn likeness(asked: &str, name: &str) -> f64 {
     // Who leaves out a vendor or a size still meant this one.
     let part = |whole: &str, part: &str| part.len() >= 3 && whole.contains(part);
-    if part(name, asked) || part(asked, name) || (!asked.is_empty() && name.starts_with(asked)) {
-        return 0.9;
-    }
-    strsim::jaro_winkler(asked, name)
+    let is_part = part(name, asked) || part(asked, name) || (!asked.is_empty() && name.starts_with(asked));
+    let (short, long) = (asked.len().min(name.len()) as f64, asked.len().max(name.len()) as f64);
+    let by_part = if is_part { 0.9 + 0.1 * short / long } else { 0.0 };
+    strsim::jaro_winkler(asked, name).max(by_part)
 }
