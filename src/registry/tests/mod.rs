@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::{
     fault::{Cause, Stage},
-    server::Model,
+    server::{Model, Zone},
 };
 
 const REFUSED: Fault = Fault { stage: Stage::Connect, cause: Cause::Refused, status: None };
