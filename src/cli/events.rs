@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     generate::Ending,
-    server::ServerId,
+    server::{ModelName, ServerId},
     wire::{EventView, RequestView, ServerView},
 };
 
@@ -107,11 +107,6 @@ fn difference(before: &ServerView, server: &ServerView, look: Look) -> Option<St
     if before.version != server.version {
         parts.push(format!("is now version {}", say::or_dash(server.version.as_ref())));
     }
-    let names = |verb: &str, these: &[_], those: &[_]| {
-        let more: Vec<_> =
-            these.iter().filter(|it| !those.contains(it)).map(|it: &crate::server::ModelName| say::clean(it.as_str())).collect();
-        (!more.is_empty()).then(|| format!("{verb} {}", more.join(", ")))
-    };
     parts.extend(names("has", &server.models, &before.models));
     parts.extend(names("lost", &before.models, &server.models));
     let (warm, was_warm) =
@@ -119,6 +114,13 @@ fn difference(before: &ServerView, server: &ServerView, look: Look) -> Option<St
     parts.extend(names("loaded", warm, was_warm));
     parts.extend(names("unloaded", was_warm, warm));
     (!parts.is_empty()).then(|| format!("{} {}", name(&server.id), parts.join("; ")))
+}
+
+/// The names that one list has and the other has not, after a verb.
+fn names(verb: &str, these: &[ModelName], those: &[ModelName]) -> Option<String> {
+    let more = these.iter().filter(|it| !those.contains(it));
+    let more: Vec<_> = more.map(|it| say::clean(it.as_str())).collect();
+    (!more.is_empty()).then(|| format!("{verb} {}", more.join(", ")))
 }
 
 fn told(request: &RequestView, look: Look) -> String {
@@ -131,7 +133,8 @@ fn told(request: &RequestView, look: Look) -> String {
         Ending::OutOfTime => (Ink::Bad, "out of time"),
         Ending::CallerGone => (Ink::Dim, "left by the caller"),
     };
-    let mut line = format!("request {} for {}: ", say::clean(&request.request_id), say::clean(&request.asked));
+    let mut line =
+        format!("request {} for {}: ", say::clean(&request.request_id), say::clean(&request.asked));
     line.push_str(&look.paint(ink, how));
     if let Some(last) = request.attempts.last() {
         line.push_str(&format!(" by {}", name(&last.server)));
@@ -192,7 +195,8 @@ mod tests {
         lines.extend(known.lines(EventView::Server { at: at(), server: Box::new(changed) }, look));
         // Seen again unchanged: no line.
         lines.extend(known.lines(EventView::Server { at: at(), server: Box::new(again) }, look));
-        lines.extend(known.lines(EventView::Request { at: at(), request: Box::new(sample::request()) }, look));
+        lines
+            .extend(known.lines(EventView::Request { at: at(), request: Box::new(sample::request()) }, look));
         lines.extend(known.lines(EventView::Forgotten { at: at(), id: "vllm-8001".into() }, look));
         insta::assert_snapshot!("events", lines.join("\n"));
     }

@@ -52,7 +52,11 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
         temperature: args.temperature,
     };
     let mut answer = context.client.generate(&body).await?;
-    let reason = if context.json { print_json(&mut answer, context).await? } else { print(&mut answer, context).await? };
+    let reason = if context.json {
+        print_json(&mut answer, context).await?
+    } else {
+        print(&mut answer, context).await?
+    };
     note(&answer, context)?;
     if reason.as_deref() == Some("length") && body.max_tokens.is_none() {
         context.talk.line("lovablectl: the answer stops at the model's limit of tokens")?;
@@ -67,7 +71,9 @@ async fn question(words: Vec<String>, files: &[PathBuf]) -> Result<String, Troub
     let reads = words.iter().any(|it| it == "-") || (words.is_empty() && files.is_empty() && piped);
     let mut prompt = words.into_iter().filter(|it| it != "-").collect::<Vec<_>>().join(" ");
     if reads {
-        let said = tokio::task::spawn_blocking(stdin).await.map_err(|error| Trouble::Failed(error.to_string()))??;
+        let said = tokio::task::spawn_blocking(stdin)
+            .await
+            .map_err(|error| Trouble::Failed(error.to_string()))??;
         if !prompt.is_empty() {
             prompt.push_str("\n\n");
         }
@@ -81,7 +87,9 @@ async fn question(words: Vec<String>, files: &[PathBuf]) -> Result<String, Troub
         attach(&mut prompt, &path.display().to_string(), &text);
     }
     if prompt.trim().is_empty() {
-        return Err(Trouble::Usage("there is nothing to ask: give a PROMPT, a --file, or pipe text in".to_owned()));
+        return Err(Trouble::Usage(
+            "there is nothing to ask: give a PROMPT, a --file, or pipe text in".to_owned(),
+        ));
     }
     Ok(prompt)
 }

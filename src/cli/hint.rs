@@ -16,7 +16,9 @@ pub(super) fn after(trouble: &Trouble, looked: &[PathBuf]) -> Option<String> {
             io::ErrorKind::InvalidInput => Some("the path is too long or no path of a socket\n".to_owned()),
             _ => Some(not_running(looked)),
         },
-        ClientError::Silent { .. } => Some("it takes connections but says nothing; its log may say why\n".to_owned()),
+        ClientError::Silent { .. } => {
+            Some("it takes connections but says nothing; its log may say why\n".to_owned())
+        }
         ClientError::Api { code, .. } if code == "no_server" => Some(no_server()),
         ClientError::HungUp { .. }
         | ClientError::Api { .. }
@@ -43,9 +45,13 @@ fn not_running(looked: &[PathBuf]) -> String {
 
 /// What was looked for, and how to start one.
 pub(super) fn no_server() -> String {
-    "\
-Looked for Ollama, vLLM, LM Studio, llama.cpp, and anything else that lists models as
-OpenAI does, on their usual ports and on every other port that is listened on here.
+    let kinds: Vec<_> = crate::kind::KINDS.iter().map(|it| it.name()).filter(|it| *it != "lovable").collect();
+    let ports: Vec<_> = crate::kind::usual_ports().iter().map(ToString::to_string).collect();
+    format!(
+        "\
+Looked for: {}
+  on their usual ports ({})
+  and on every other port of this machine that is listened on
 Start one:
   ollama serve                  Ollama
   llama-server -m MODEL.gguf    llama.cpp
@@ -54,6 +60,8 @@ Start one:
 or name one that is elsewhere:
   lovablectl servers add URL
 To try lovable without any: lovabled --demo
-"
-    .to_owned()
+",
+        kinds.join(", "),
+        ports.join(", "),
+    )
 }

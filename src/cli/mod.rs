@@ -86,7 +86,14 @@ struct Global {
     #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
     /// When to use colour
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto", help_heading = "Everywhere")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Everywhere"
+    )]
     color: Color,
     /// Give up after this long, such as 500ms, 5s or 2m
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = "Everywhere")]
@@ -244,20 +251,12 @@ fn explain(trouble: &Trouble, context: &mut Context) {
 
 /// A duration with its unit, as it is written everywhere.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "write it with its unit: 500ms, 5s, 2m, 24h or 7d".to_owned();
-    let at = text.find(|it: char| it.is_ascii_alphabetic()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(at);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" => number,
-        "m" | "min" => number * 60.0,
-        "h" => number * 3600.0,
-        "d" => number * 86_400.0,
-        _ => return Err(wrong()),
-    };
-    // Tokio adds it to a clock; a century is more than anybody waits and less than what overflows.
-    Duration::try_from_secs_f64(seconds).map(|it| it.min(Duration::from_secs(3_153_600_000))).map_err(|_| wrong())
+    // It is added to a clock; a century is more than anybody waits and less than what overflows.
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    let duration = crate::config::parse_duration(text);
+    duration
+        .filter(|it| *it <= CENTURY)
+        .ok_or_else(|| "write it with its unit: 500ms, 5s, 2m, 24h or 7d".to_owned())
 }
 
 /// Milliseconds since 1970.

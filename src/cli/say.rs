@@ -99,7 +99,8 @@ pub(super) fn clean_lines(text: &str) -> String {
 /// Control characters move the cursor or worse; direction marks make a line
 /// read other than it is.
 fn is_harmless(it: char) -> bool {
-    !it.is_control() && !matches!(it, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    !it.is_control()
+        && !matches!(it, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// How many cells of a terminal the text takes.
@@ -168,8 +169,13 @@ mod tests {
 
     #[test]
     fn sizes_have_the_unit_that_keeps_them_short() {
-        for (given, said) in [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (4_661_224_676, "4.7 GB"), (19_851_349_669, "20 GB")]
-        {
+        for (given, said) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (4_661_224_676, "4.7 GB"),
+            (19_851_349_669, "20 GB"),
+        ] {
             assert_eq!(bytes(given), said);
         }
     }

@@ -92,10 +92,19 @@ async fn add(url: &str, context: &mut Context) -> Result<(), Trouble> {
     let reply = context.client.add_server(url).await?;
     context.show(&reply, |added, _| match &added.server {
         Some(server) => {
-            format!("{} is {} at {}; it is {}\n", server.id, server.kind, say::clean(&added.url), server.state())
+            format!(
+                "{} is {} at {}; it is {}\n",
+                server.id,
+                server.kind,
+                say::clean(&added.url),
+                server.state()
+            )
         }
         None => {
-            format!("{} is noted; nothing is recognised there yet, it will be asked again\n", say::clean(&added.url))
+            format!(
+                "{} is noted; nothing is recognised there yet, it will be asked again\n",
+                say::clean(&added.url)
+            )
         }
     })
 }

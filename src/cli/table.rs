@@ -71,7 +71,8 @@ pub(super) fn table(columns: &[Column], rows: &[Vec<Cell>], look: Look) -> Strin
     let titles: Vec<Cell> = columns.iter().map(|it| Cell::inked(it.title, Ink::Dim)).collect();
     for row in std::iter::once(&titles).chain(rows) {
         let cells = columns.iter().zip(row).zip(&widths);
-        let mut shown = cells.filter_map(|((column, cell), width)| Some((column, cell, (*width)?))).peekable();
+        let mut shown =
+            cells.filter_map(|((column, cell), width)| Some((column, cell, (*width)?))).peekable();
         while let Some((column, cell, width)) = shown.next() {
             let content = say::cut(&cell.text, width);
             let padding = width - say::width(&content);
@@ -99,7 +100,9 @@ fn fit(columns: &[Column], rows: &[Vec<Cell>], room: Option<usize>) -> Vec<Optio
     let mut widths: Vec<Option<usize>> = (0..columns.len()).map(|it| Some(natural(it))).collect();
     let Some(room) = room else { return widths };
     let needed = |widths: &[Option<usize>], shrunk: bool| {
-        let shown = widths.iter().zip(columns).filter_map(|(width, column)| Some((*width)?.min(if shrunk { column.least } else { usize::MAX })));
+        let shown = widths.iter().zip(columns).filter_map(|(width, column)| {
+            Some((*width)?.min(if shrunk { column.least } else { usize::MAX }))
+        });
         shown.fold(0, |sum, it| sum + it + GAP).saturating_sub(GAP)
     };
     while needed(&widths, true) > room {
@@ -109,7 +112,8 @@ fn fit(columns: &[Column], rows: &[Vec<Cell>], room: Option<usize>) -> Vec<Optio
     }
     while needed(&widths, false) > room {
         // The widest gives first, so that all that shrink end about equal.
-        let shrinking = (0..columns.len()).filter(|it| widths[*it].is_some_and(|width| width > columns[*it].least));
+        let shrinking =
+            (0..columns.len()).filter(|it| widths[*it].is_some_and(|width| width > columns[*it].least));
         let Some(widest) = shrinking.max_by_key(|it| widths[*it]) else { break };
         widths[widest] = widths[widest].map(|it| it - 1);
     }

@@ -22,7 +22,7 @@ use self::{
     reader::{Override, Reader, Section},
     values::Value,
 };
-use crate::{failover::Patience, server::KindId};
+use crate::{failover::Patience, route::Fallback, server::KindId};
 
 pub use self::{
     paths::{
@@ -442,27 +442,6 @@ fn log(reader: &mut Reader<'_>, mut section: Section<'_>, log: &mut Log) {
     let is_filter = reader.overrides.contains_key("log.level");
     if !is_filter && !LEVELS.contains(&log.level.as_str()) {
         reader.problem(span, format!("`log.level` must be one of {}", LEVELS.join(", ")));
-    }
-}
-
-/// How far a stand-in may be from what was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fallback {
-    /// One server and no other.
-    None,
-    /// The same model on any allowed server.
-    Same,
-    /// Any capable local model.
-    Local,
-}
-
-impl std::fmt::Display for Fallback {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Same => "same",
-            Self::Local => "local",
-        })
     }
 }
 

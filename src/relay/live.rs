@@ -146,11 +146,14 @@ impl Live {
                     Err(fault) => return self.over(fault.cause, fault.stage, None),
                 },
                 State::Refusing(reply, body) => match reply.chunk().await {
-                    Ok(Some(chunk)) if body.len() + chunk.len() <= REFUSAL_CAP => body.extend_from_slice(&chunk),
+                    Ok(Some(chunk)) if body.len() + chunk.len() <= REFUSAL_CAP => {
+                        body.extend_from_slice(&chunk)
+                    }
                     // An error while reading a refusal: what came is what it said.
                     Ok(_) | Err(_) => {
                         let body = std::mem::take(body).freeze();
-                        let words = Words { status: reply.status(), content_type: header(reply, CONTENT_TYPE), body };
+                        let words =
+                            Words { status: reply.status(), content_type: header(reply, CONTENT_TYPE), body };
                         let retry_after = header(reply, RETRY_AFTER).and_then(|it| it.trim().parse().ok());
                         return self.refused(words, retry_after);
                     }

@@ -27,8 +27,13 @@ use tokio::time::Instant;
 
 use self::{conduit::Conduit, work::work};
 use crate::{
-    dialect::openai::Request, failover::{Budget, Patience}, fault::Failure, generate::Operation, housekeeping::Housekeeping,
-    route::Fallback, upstream::Upstream,
+    dialect::openai::Request,
+    failover::{Budget, Patience},
+    fault::Failure,
+    generate::Operation,
+    housekeeping::Housekeeping,
+    route::Fallback,
+    upstream::Upstream,
 };
 
 pub use self::answer::{Shape, refusal};
@@ -98,7 +103,12 @@ pub struct Relay {
 
 impl Relay {
     /// A relay that asks servers through `upstream` and reports to `house`. `seed` feeds jitter and tie-breaks.
-    pub fn new(house: Arc<Housekeeping>, upstream: Arc<Upstream>, settings: Settings, seed: u64) -> Arc<Self> {
+    pub fn new(
+        house: Arc<Housekeeping>,
+        upstream: Arc<Upstream>,
+        settings: Settings,
+        seed: u64,
+    ) -> Arc<Self> {
         Arc::new(Self {
             house,
             upstream,
@@ -131,7 +141,8 @@ impl Relay {
         };
         let mut response = Response::new(body);
         // Statuses come from a table of ours or from a server's own head, and are valid either way.
-        *response.status_mut() = hyper::StatusCode::from_u16(head.status).unwrap_or(hyper::StatusCode::BAD_GATEWAY);
+        *response.status_mut() =
+            hyper::StatusCode::from_u16(head.status).unwrap_or(hyper::StatusCode::BAD_GATEWAY);
         *response.headers_mut() = head.headers;
         response
     }

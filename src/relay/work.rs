@@ -566,9 +566,9 @@ impl Work {
             Ending::OutOfTime => Failure::OutOfTime { waited: self.record.started.elapsed(), tried },
             Ending::CutShort => Failure::Exhausted(tried),
             Ending::Exhausted => match (self.machine.free_at(), self.nobody.take()) {
-                (Some(at), _) => {
-                    Failure::Busy { retry_after: at.saturating_duration_since(self.now()).max(Duration::from_secs(1)) }
-                }
+                (Some(at), _) => Failure::Busy {
+                    retry_after: at.saturating_duration_since(self.now()).max(Duration::from_secs(1)),
+                },
                 (None, Some(nobody)) if tried.is_empty() => nobody,
                 (None, _) => Failure::Exhausted(tried),
             },

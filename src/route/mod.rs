@@ -12,6 +12,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Instant};
 
+pub use self::name::nearest_of as nearest;
 use self::{
     name::{Meant, Sameness},
     rank::{Rank, Reason},

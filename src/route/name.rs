@@ -168,7 +168,12 @@ fn nearest(snapshot: &Snapshot, asked: &str, aliases: &BTreeMap<String, String>)
     let usable = snapshot.servers.iter().filter(|it| it.admission == Admission::Open);
     let models = usable.flat_map(|it| &it.models);
     let names = models.flat_map(|it| std::iter::once(&it.name).chain(&it.aliases)).map(|it| it.as_str());
-    let names: BTreeSet<&str> = names.chain(aliases.keys().map(String::as_str)).collect();
+    nearest_of(asked, names.chain(aliases.keys().map(String::as_str)))
+}
+
+/// The names that were probably meant by `asked`, likeliest first.
+pub fn nearest_of<'a>(asked: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let names: BTreeSet<&str> = names.collect();
     // A pin that pins nothing is compared without its kind or server as well.
     let asked = asked.to_lowercase();
     let of_kind = asked.split_once('/').map(|(_, name)| name);
