@@ -317,7 +317,7 @@ fn names_are_found_in_the_contracts_order() {
         ("big/model", "ollama Big/Model"),
         ("LLAMA3", "ollama llama3:latest"),
         ("vllm/llama3", "unknown llama3:latest x@ollama"),
-        ("llama3@vllm-8001", "unknown llama3:latest"),
+        ("llama3@vllm-8001", "unknown llama3:latest x@ollama"),
         ("a", "unknown "),
         ("zzzzzz", "unknown "),
     ] {
