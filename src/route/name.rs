@@ -168,7 +168,9 @@ fn nearest(snapshot: &Snapshot, asked: &str, aliases: &BTreeMap<String, String>)
     let usable = snapshot.servers.iter().filter(|it| it.admission == Admission::Open);
     let models = usable.flat_map(|it| &it.models);
     let names = models.flat_map(|it| std::iter::once(&it.name).chain(&it.aliases)).map(|it| it.as_str());
-    nearest_of(asked, names.chain(aliases.keys().map(String::as_str)))
+    // An alias that leads nowhere helps nobody.
+    let lead_somewhere = aliases.keys().filter(|it| resolve(snapshot, follow(aliases, it)).is_ok());
+    nearest_of(asked, names.chain(lead_somewhere.map(String::as_str)))
 }
 
 /// The names that were probably meant by `asked`, likeliest first.
