@@ -350,8 +350,7 @@ fn the_example_changes_nothing_as_it_stands() {
     let example = loaded(EXAMPLE);
     assert!(example.warnings.is_empty(), "{:?}", example.warnings);
     let env = |_: &str| None;
-    let around =
-        Surroundings { system: System::Linux, uid: 1000, home: Some("/nowhere".into()), env: &env };
+    let around = Surroundings { system: System::Linux, uid: 1000, home: Some("/nowhere".into()), env: &env };
     let default = load(&Flags::default(), &around, None).unwrap();
     assert_eq!(format!("{:?}", example.config), format!("{:?}", default.config));
 }
