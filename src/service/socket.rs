@@ -310,13 +310,6 @@ fn is_in_tmp(path: &Path) -> bool {
     path.parent() == Some(Path::new("/tmp"))
 }
 
-/// Whether a client may trust what it finds in `/tmp/lovable-UID`: anybody could
-/// have made a directory of that name, and would then read every prompt.
-pub fn is_private(directory: &Path) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    fs::symlink_metadata(directory).is_ok_and(|it| it.is_dir() && it.uid() == own && it.mode() & 0o077 == 0)
-}
-
 /// Holds everybody else who binds in this directory, for a moment. Whoever sits
 /// on the lock (anybody can, in `/tmp`) delays us and cannot stop us: it only
 /// guards against two starts at the same moment.
