@@ -69,7 +69,7 @@ commands! {
 
 /// Talk to lovabled, which answers for all model servers of this machine
 #[derive(Debug, Parser)]
-#[command(name = "lovablectl", version, disable_help_subcommand = true, infer_subcommands = false)]
+#[command(name = "lovablectl", version)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -90,7 +90,8 @@ struct Global {
         long,
         global = true,
         value_enum,
-        value_name = "WHEN",
+        value_name = "auto|always|never",
+        hide_possible_values = true,
         default_value = "auto",
         help_heading = "Everywhere"
     )]
