@@ -93,6 +93,17 @@ pub enum Zone {
     Cloud,
 }
 
+impl Zone {
+    /// Its word in headers and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Lan => "lan",
+            Self::Cloud => "cloud",
+        }
+    }
+}
+
 /// How we came to know of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

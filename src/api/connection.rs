@@ -32,7 +32,8 @@ pub(crate) async fn serve(
 ) {
     let service = service_fn(|request: Request<Incoming>| {
         let door = door.clone();
-        async move { Ok::<_, std::convert::Infallible>(door.answer(request, peer).await) }
+        // Boxed, because hyper's parts can be had back only from a connection that can be moved.
+        Box::pin(async move { Ok::<_, std::convert::Infallible>(door.answer(request, peer).await) })
     });
     let io = Talkative { io, door: door.clone(), own_words: None, half_read: false };
     let mut connection = http1::Builder::new()

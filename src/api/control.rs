@@ -1,6 +1,6 @@
 //! The control API: what is known, as the contract shapes it, and the few things a person may say about servers.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use hyper::{Response, StatusCode};
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::{
     registry::{Admission, Server, Standing},
     relay::Body,
     housekeeping::wall_ms,
-    server::{Endpoint, ServerId, Zone},
+    server::{Endpoint, Problem, Zone},
     stats::{By, Hour, Key, Query, Row, Spread, hour},
     wire::{
         self, AddServer, Added, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles, Quality, RequestCounts,
@@ -98,7 +98,12 @@ fn reason(server: &Server) -> Option<String> {
             Some(last) => format!("{id} is down: it {}", last.fault),
             None => format!("{id} is down"),
         }),
-        (_, Some(problem)) => Some(format!("{id} {}", problem.words())),
+        (_, Some(problem)) => Some(match problem {
+            Problem::NeedsKey => format!("{id} wants a key; see `key_env` and `key_file` in [[servers]]"),
+            Problem::Loading => format!("{id} is loading its model"),
+            Problem::WrongHost => format!("{id} refuses the host name that it is called by"),
+            Problem::Unhealthy => format!("{id} answers, but says that it cannot serve"),
+        }),
         (Standing::Up | Standing::Suspect | Standing::Trial, None) => None,
     }
 }
@@ -121,28 +126,19 @@ pub(super) async fn servers(knock: Knock) -> Response<Body> {
 }
 
 pub(super) fn server_views(door: &Door) -> Vec<ServerView> {
-    let lately = lately(door);
-    door.it.house.snapshot().servers.iter().map(|it| view(door, it, lately.get(&it.id))).collect()
+    door.it.house.snapshot().servers.iter().map(|it| server_view(door, it)).collect()
 }
 
 pub(super) fn server_view(door: &Door, server: &Server) -> ServerView {
-    view(door, server, lately(door).get(&server.id))
-}
-
-fn lately(door: &Door) -> BTreeMap<ServerId, Row> {
-    let now = hour(wall_ms());
-    door.it.house.with_stats(|it| it.lately(now))
-}
-
-fn view(door: &Door, server: &Server, lately: Option<&Row>) -> ServerView {
-    let percentiles = |spread: Option<Spread>| Percentiles { p50: spread.map(|it| it.p50), p95: spread.map(|it| it.p95) };
+    let figures = door.it.house.with_stats(|it| it.live(&server.id, hour(wall_ms())));
+    let percentiles = |it: Spread| Percentiles { p50: it.p50, p95: it.p95 };
     let live = LiveFigures {
         in_flight: door.it.house.traffic().look().of(&server.id),
         queued: 0,
-        latency_ms: percentiles(lately.and_then(|it| it.total_ms)),
-        first_token_ms: percentiles(lately.and_then(|it| it.first_token_ms)),
-        tokens_per_second: lately.and_then(|it| it.tokens_per_second).map(|it| it.p50),
-        success_rate: lately.and_then(|it| it.success_rate),
+        latency_ms: percentiles(figures.total_ms),
+        first_token_ms: percentiles(figures.first_token_ms),
+        tokens_per_second: figures.tokens_per_second.p50,
+        success_rate: figures.success_rate,
     };
     ServerView::of(server, &live)
 }
@@ -267,12 +263,7 @@ fn moment(text: &str) -> Option<u64> {
 }
 
 fn row(row: &Row, by: Option<By>) -> StatsRow {
-    let spread = |it: Option<Spread>| wire::Spread {
-        mean: it.map(|it| it.mean),
-        p50: it.map(|it| it.p50),
-        p95: it.map(|it| it.p95),
-        p99: it.map(|it| it.p99),
-    };
+    let spread = |it: Spread| wire::Spread { mean: it.mean, p50: it.p50, p95: it.p95, p99: it.p99 };
     let key = match &row.key {
         Key::All => None,
         Key::Name(name) => name.clone(),
@@ -294,7 +285,7 @@ fn row(row: &Row, by: Option<By>) -> StatsRow {
         failed_over: row.failed_over,
         first_token_ms: spread(row.first_token_ms),
         total_ms: spread(row.total_ms),
-        tokens_per_second: Percentiles { p50: speed.map(|it| it.p50), p95: speed.map(|it| it.p95) },
+        tokens_per_second: Percentiles { p50: speed.p50, p95: speed.p95 },
         input_tokens: row.input_tokens,
         output_tokens: row.output_tokens,
         usage_absent: row.usage_absent,

@@ -46,7 +46,7 @@ async fn next(door: &Arc<Door>, follow: &mut Follow) -> Bytes {
         Event::Change(Change::Server { server }) => {
             EventView::Server { at, server: Box::new(control::server_view(door, server)) }
         }
-        Event::Change(Change::Forgotten { id }) => EventView::Forgotten { at, id: id.clone() },
+        Event::Change(Change::Forgotten { id, .. }) => EventView::Forgotten { at, id: id.clone() },
         Event::Request(outcome) => {
             EventView::Request { at, request: Box::new(RequestView::from(&**outcome)) }
         }

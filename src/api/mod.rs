@@ -25,7 +25,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Request, Response, StatusCode,
     body::Incoming,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
@@ -94,7 +94,6 @@ pub(crate) struct Door {
 /// One request on its way to a route.
 struct Knock {
     door: Arc<Door>,
-    method: Method,
     headers: HeaderMap,
     query: String,
     /// What stood in the place of `{...}` in the path, decoded.
@@ -157,7 +156,7 @@ impl Door {
         };
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let knock =
-            Knock { door: self.clone(), method: parts.method, headers: parts.headers, query, rest, body, request_id, shape };
+            Knock { door: self.clone(), headers: parts.headers, query, rest, body, request_id, shape };
         (route.handler)(knock).await
     }
 
@@ -192,7 +191,7 @@ impl Door {
                 }
                 // A header that is no text is foreign in any case.
                 let origin = headers.get("origin").map(|it| it.to_str().unwrap_or("?"));
-                if !origin_allowed(origin, text("sec-fetch-site"), &self.it.origins) {
+                if !origin_allowed(origin, text("sec-fetch-site"), host, &self.it.origins) {
                     return Err(Failure::Forbidden(
                         "requests of web pages are refused; see [listen] origins".to_owned(),
                     ));
@@ -211,10 +210,6 @@ impl Door {
 }
 
 impl Knock {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|it| it.to_str().ok())
-    }
-
     /// A parameter of the query, decoded.
     fn parameter(&self, name: &str) -> Option<String> {
         form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())

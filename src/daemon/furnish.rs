@@ -8,12 +8,15 @@ use std::{
     time::Instant,
 };
 
+use tokio::{sync::watch, task::JoinSet};
+
 use crate::{
     api::{self, Door},
     config::{self, Config, Loaded, ServerEntry},
     housekeeping::{self, Housekeeping, now},
     registry::{self, Hint, ServerSettings},
     relay::{self, Relay},
+    scan::{self, Watch},
     server::{Address, Endpoint, Source},
     service::launch::RunError,
     simulate::{self, Simulated},
@@ -48,6 +51,8 @@ pub(super) async fn furnish(
         stats,
         store,
         keys: keys(config),
+        kinds_off: config.disabled_kinds.clone(),
+        trusts: trusts(config),
         tracking: config.stats.tracking,
     });
     let ca = config.servers.iter().filter_map(|it| Some((it.endpoint.clone(), it.ca.clone()?))).collect();
@@ -91,11 +96,37 @@ pub(super) async fn furnish(
     Ok(House { house, upstream, door, demo })
 }
 
+/// Starts to look for servers.
+pub(super) fn look_for_servers(
+    loaded: &Loaded,
+    house: &Arc<Housekeeping>,
+    upstream: Arc<Upstream>,
+    listen: Option<SocketAddr>,
+    stopping: watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) {
+    let discovery = &loaded.config.discovery;
+    let settings = scan::Settings {
+        ports: discovery.ports.clone(),
+        skip_ports: discovery.skip_ports.clone(),
+        socket_table: discovery.socket_table,
+        own: listen.into_iter().collect(),
+        ..scan::Settings::default()
+    };
+    tasks.spawn(scan::run(settings, upstream, house.clone(), stopping));
+}
+
 fn open_store(dir: &Path) -> Result<(Store, crate::store::Loaded), RunError> {
     Store::open(dir).map_err(|error| match error {
         StoreError::Held { .. } => RunError::AlreadyRunning(error.to_string()),
         StoreError::Future { .. } => RunError::Failed(error.to_string()),
     })
+}
+
+/// Whom `[discovery] trust` names.
+fn trusts(config: &Config) -> housekeeping::Trusts {
+    let trust = config.discovery.trust.clone();
+    Box::new(move |endpoint| trust.iter().any(|it| it.covers(endpoint)))
 }
 
 /// The key of every address that has one, under each of the names of this machine.
@@ -104,8 +135,7 @@ fn keys(config: &Config) -> BTreeMap<Endpoint, Key> {
     let usual = config.usual_keys.iter().map(|(endpoint, key)| (endpoint, key));
     let mut keys = BTreeMap::new();
     // A key in `[[servers]]` comes last and so stands.
-    for (endpoint, secret) in usual.chain(named) {
-        let Some(key) = Key::new(secret.expose()) else { continue };
+    for (endpoint, key) in usual.chain(named) {
         for endpoint in names_of(endpoint) {
             keys.insert(endpoint, key.clone());
         }
@@ -154,16 +184,17 @@ fn view(loaded: &Loaded) -> ConfigView {
     let settings = loaded.settings.iter().map(|it| Setting {
         key: it.key.clone(),
         value: it.value.clone(),
-        source: match it.from {
+        from: match it.from {
             config::Origin::Flag => SettingSource::Flag,
             config::Origin::Environment => SettingSource::Environment,
             config::Origin::File => SettingSource::File,
             config::Origin::Default => SettingSource::Default,
         },
-        by: it.at.clone(),
+        at: it.at.clone(),
     });
     ConfigView {
-        path: loaded.file.as_ref().map(|it| it.display().to_string()),
+        file: loaded.file.as_ref().map(|it| it.display().to_string()),
+        warnings: loaded.warnings.clone(),
         settings: settings.collect(),
     }
 }

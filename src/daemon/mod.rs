@@ -8,9 +8,10 @@
 mod accept;
 mod furnish;
 
-use std::{process, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use tokio::{
+    net::{TcpListener, UnixListener},
     runtime,
     sync::{mpsc, watch},
     task::JoinSet,
@@ -52,21 +53,23 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     let scope = loaded.paths.scope;
     let listen = tcp.as_ref().and_then(|it| it.local_addr().ok());
     let socket_path = socket.file.path().to_owned();
-    let House { house, door, scan, demo: _simulated } =
-        furnish::furnish(loaded, &state_dir, socket_path, listen, demo).await?;
+    let House { house, upstream, door, demo: _simulated } =
+        furnish::furnish(&loaded, &state_dir, socket_path, listen, demo).await?;
 
     let (stop, stopping) = watch::channel(false);
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
     let doorway = Doorway { door, scope, stopping: stopping.clone(), alive };
     let mut tasks = JoinSet::new();
-    let failed = |error: std::io::Error| RunError::Failed(format!("cannot serve: {error}"));
-    tasks.spawn(accept::socket(doorway.clone(), socket.listener).map_err_into(failed)?);
+    let failed = |error: io::Error| RunError::Failed(format!("cannot serve: {error}"));
+    let listener = UnixListener::from_std(socket.listener).map_err(failed)?;
+    tasks.spawn(accept::socket(doorway.clone(), listener));
     if let Some(tcp) = tcp {
-        tasks.spawn(accept::tcp(doorway.clone(), tcp).map_err_into(failed)?);
+        let listener = TcpListener::from_std(tcp).map_err(failed)?;
+        tasks.spawn(accept::tcp(doorway.clone(), listener));
     }
     drop(doorway);
     tasks.spawn(house.clone().keep_figures());
-    scan.spawn(&mut tasks);
+    furnish::look_for_servers(&loaded, &house, upstream, listen, stopping.clone(), &mut tasks);
     readiness.ready();
 
     until_told_to_stop(&mut signals, &log).await;
@@ -84,4 +87,23 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     socket.file.remove();
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn until_told_to_stop(signals: &mut Signals, log: &Log) {
+    loop {
+        match signals.next().await {
+            Signal::Stop => return,
+            Signal::ReopenLog => log.reopen(),
+            Signal::Reload => tracing::warn!("the configuration is read at the start only; restart to change it"),
+        }
+    }
+}
+
+/// A stream takes two files, and desktops give a process a thousand.
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
 }

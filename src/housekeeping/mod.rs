@@ -8,9 +8,10 @@
 mod feed;
 mod keep;
 mod traffic;
+mod watching;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -31,7 +32,8 @@ use crate::{
     fault::Fault,
     generate::Outcome,
     registry::{Change, Hint, Now, Registry, Server, Snapshot},
-    server::{Endpoint, ServerId, Source},
+    scan::Watch,
+    server::{Endpoint, KindId, ServerId, Source},
     stats::{Query, Stats},
     store::Store,
     upstream::Key,
@@ -50,6 +52,8 @@ pub struct Housekeeping {
     recent: Mutex<VecDeque<Arc<Outcome>>>,
     traffic: Traffic,
     keys: BTreeMap<Endpoint, Key>,
+    kinds_off: BTreeSet<KindId>,
+    trusts: Trusts,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
     tracking: bool,
@@ -68,9 +72,16 @@ pub struct Furnishing {
     pub store: Store,
     /// Keys of servers.
     pub keys: BTreeMap<Endpoint, Key>,
+    /// Kinds that the person switched off.
+    pub kinds_off: BTreeSet<KindId>,
+    /// Whom the person trusts, whoever found it.
+    pub trusts: Trusts,
     /// Whether outcomes may be stored.
     pub tracking: bool,
 }
+
+/// Says whether the person trusts an address.
+pub type Trusts = Box<dyn Fn(&Endpoint) -> bool + Send + Sync>;
 
 impl Housekeeping {
     /// Takes over what was stored.
@@ -82,6 +93,8 @@ impl Housekeeping {
             recent: Mutex::new(VecDeque::new()),
             traffic: Traffic::default(),
             keys: it.keys,
+            kinds_off: it.kinds_off,
+            trusts: it.trusts,
             feed: broadcast::channel(FEED_LAG).0,
             store: it.store,
             tracking: it.tracking,
@@ -193,8 +206,7 @@ impl Housekeeping {
 
     /// Makes an address known. It is trusted only if it is this machine's.
     pub fn add(&self, endpoint: Endpoint) {
-        let hint = Hint { trusted: endpoint.is_local(), endpoint, source: Source::Added, settings: None };
-        self.change(|registry, now| registry.on_hint(hint, now));
+        Watch::hint(self, Hint { trusted: endpoint.is_local(), endpoint, source: Source::Added, settings: None });
     }
 
     /// Waits until something at this address is recognised as a server.

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::server::{Address, Endpoint, ServerId, Zone};
+use crate::{
+ kind,
+ server::{Address, Endpoint, ServerId, Zone},
+};
 
 /// Longest id made of a name that a person gave; ids stand in tables.
 const LONGEST: usize = 40;
@@ -15,7 +18,7 @@ pub(super) fn make(
     name: Option<&str>,
     taken: impl Fn(&str) -> bool,
 ) -> ServerId {
-    let usual = usual_port(kind);
+    let usual = kind::by_id(kind).and_then(|it| it.usual_ports().first().copied());
     let place = match endpoint.address() {
         Address::Tcp { port, .. } => format!("{kind}-{port}"),
         Address::Unix(path) => {
@@ -37,16 +40,6 @@ pub(super) fn make(
         .find(|it| !taken(it))
         .map(ServerId::from)
         .unwrap_or_else(|| kind.into())
-}
-
-fn usual_port(kind: &str) -> Option<u16> {
-    match kind {
-        "ollama" => Some(11434),
-        "vllm" => Some(8000),
-        "llamacpp" => Some(8080),
-        "lmstudio" => Some(1234),
-        _ => None,
-    }
 }
 
 /// Small letters, digits and single hyphens.

@@ -9,7 +9,7 @@ use hyper::{
 };
 
 use super::{Body, conduit::AnswerHead, full};
-use crate::{dialect, fault::Failure, generate::Substitution, route::Choice, server::Zone};
+use crate::{dialect, fault::Failure, generate::Substitution, route::Choice};
 
 /// Whose shape an error has before the answer begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +82,7 @@ pub(super) fn answering(
         insert(&mut headers, SERVER, server.id.as_str());
         insert(&mut headers, KIND, server.kind.as_str());
         insert(&mut headers, MODEL, choice.model.as_str());
-        let zone = match server.zone {
-            Zone::Machine => "machine",
-            Zone::Lan => "lan",
-            Zone::Cloud => "cloud",
-        };
-        headers.insert(ZONE, HeaderValue::from_static(zone));
+        headers.insert(ZONE, HeaderValue::from_static(server.zone.as_str()));
         let substituted = match choice.substituted {
             Substitution::No => "no",
             Substitution::Equivalent => "equivalent",

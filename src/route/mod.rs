@@ -12,6 +12,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Instant};
 
+pub use self::name::nearest_of as nearest;
 use self::{
     name::{Meant, Sameness},
     rank::{Rank, Reason},
@@ -185,7 +186,9 @@ fn judge<'a>(
     // A model that can do it, before one that cannot; then the better rank.
     let models = meant.models_of(server).map(|(model, sameness)| judge_model(model, sameness));
     let (judged, cannot) = models.min_by_key(|(judged, cannot)| (cannot.is_some(), judged.rank))?;
-    Some((judged, unfit.or(cannot)))
+    // What will pass must not hide what will not: waiting or trying would be in vain.
+    let passing = unfit.is_some_and(|it| it.is_passing());
+    Some((judged, if passing { cannot.or(unfit) } else { unfit.or(cannot) }))
 }
 
 enum LastResort {

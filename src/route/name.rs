@@ -168,16 +168,32 @@ fn nearest(snapshot: &Snapshot, asked: &str, aliases: &BTreeMap<String, String>)
     let usable = snapshot.servers.iter().filter(|it| it.admission == Admission::Open);
     let models = usable.flat_map(|it| &it.models);
     let names = models.flat_map(|it| std::iter::once(&it.name).chain(&it.aliases)).map(|it| it.as_str());
-    let names: BTreeSet<&str> = names.chain(aliases.keys().map(String::as_str)).collect();
+    nearest_of(asked, names.chain(aliases.keys().map(String::as_str)))
+}
+
+/// The names that were probably meant by `asked`, likeliest first.
+pub fn nearest_of<'a>(asked: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let names: BTreeSet<&str> = names.collect();
+    // A pin that pins nothing is compared without its kind or server as well.
     let asked = asked.to_lowercase();
+    let of_kind = asked.split_once('/').map(|(_, name)| name);
+    let at_server = asked.rsplit_once('@').map(|(name, _)| name);
+    let ways: Vec<&str> = [Some(asked.as_str()), of_kind, at_server].into_iter().flatten().collect();
     let likeness = |name: &str| {
         let name = name.to_lowercase();
-        // Who leaves out a vendor or a size still meant this one.
-        let part = asked.len() >= 3 && (name.contains(&asked) || asked.contains(&name));
-        strsim::jaro_winkler(&asked, &name).max(if part { 0.9 } else { 0.0 })
+        ways.iter().map(|it| likeness(it, &name)).fold(0.0, f64::max)
     };
     let mut ranked: Vec<(f64, &str)> = names.iter().map(|name| (likeness(name), *name)).collect();
     ranked.retain(|(likeness, _)| *likeness >= ALIKE);
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     ranked.into_iter().take(NEAREST).map(|(_, name)| name.to_owned()).collect()
+}
+
+fn likeness(asked: &str, name: &str) -> f64 {
+    // Who leaves out a vendor or a size still meant this one.
+    let part = |whole: &str, part: &str| part.len() >= 3 && whole.contains(part);
+    if part(name, asked) || part(asked, name) || (!asked.is_empty() && name.starts_with(asked)) {
+        return 0.9;
+    }
+    strsim::jaro_winkler(asked, name)
 }

@@ -132,12 +132,15 @@ fn is_doubtful(model: &Model, operation: Operation) -> bool {
     embedder != (operation == Operation::Embed)
 }
 
-/// Equal servers come in another order for each request, the same for equal salts (FNV-1a).
+/// Equal servers come in another order for each request, and in the same one
+/// for equal salts: FNV-1a of the id, then the last step of SplitMix64, without
+/// which ids that differ in one digit would be ordered alike too often.
 fn mix(salt: u64, id: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let hash = salt.to_le_bytes().into_iter().chain(id.bytes()).fold(0xcbf2_9ce4_8422_2325, step);
-    // The low bits of FNV are its best, the comparison begins with the high ones.
-    hash.swap_bytes()
+    let hash = salt ^ id.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
 }
 
 /// Why a server is not asked.
@@ -164,6 +167,11 @@ impl Reason {
     /// Whether it may be asked all the same when nothing else is left.
     pub(super) fn is_rest(self) -> bool {
         matches!(self, Self::Resting | Self::OnTrial)
+    }
+
+    /// Whether it is over by itself after a while.
+    pub(super) fn is_passing(self) -> bool {
+        self.is_rest() || matches!(self, Self::Busy(_))
     }
 }
 

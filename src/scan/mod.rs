@@ -1,1 +1,230 @@
-//! Being built.
+//! Finds servers on this machine: watches who listens, asks what is due,
+//! reports what was said.
+//!
+//! Two loops that never talk to each other. One compares the table of listening
+//! sockets with what it was half a second ago and hints at what is new or gone;
+//! the other asks the endpoints that the registry calls due. What an answer
+//! means is the kinds' knowledge, what follows from it the registry's; both are
+//! behind `Watch`.
+//!
+//! Asking does no harm. Ports and programs that would take it badly are left
+//! alone (`skip`), until a server is recognised there are only GETs, and every
+//! conversation has its limits in time and bytes (`probe`).
+//!
+//! The table exists on Linux. Elsewhere, or where it is switched off, the usual
+//! ports are hinted at once and for all, and the registry has them asked every
+//! few seconds. Then nobody can tell whose a listener is, so it counts as
+//! another user's.
+
+mod owner;
+mod place;
+mod probe;
+mod process;
+pub mod skip;
+mod table;
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::MissedTickBehavior;
+
+pub use crate::scan::owner::Owners;
+use crate::{
+    fault::Fault,
+    kind,
+    registry::Hint,
+    scan::{
+        place::{Difference, Places},
+        table::Table,
+    },
+    server::{Endpoint, Sighting, Source},
+    upstream::{Key, Upstream},
+};
+
+/// How often the table is read. A new server should be usable within a second:
+/// half of it is for noticing, the other half for the conversation.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What scanning needs from whoever keeps the registry.
+pub trait Watch: Send + Sync + 'static {
+    /// Somebody listens there.
+    fn hint(&self, hint: Hint);
+    /// Nobody listens there any more.
+    fn hint_gone(&self, endpoint: &Endpoint, source: Source);
+    /// The endpoints to ask now; each is reported on exactly once.
+    fn due(&self) -> Vec<Endpoint>;
+    /// When the next endpoint becomes due.
+    fn poll_timeout(&self) -> Option<Instant>;
+    /// Resolves when something may have become due earlier than `poll_timeout`
+    /// last said. What changed since the last call must not be missed.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+    /// The key that is set for exactly this endpoint.
+    fn key(&self, endpoint: &Endpoint) -> Option<Key>;
+    /// It was recognised.
+    fn seen(&self, endpoint: &Endpoint, sighting: Sighting);
+    /// It did not answer, or cannot be told yet.
+    fn silent(&self, endpoint: &Endpoint, fault: Fault);
+    /// It is conclusively something else.
+    fn foreign(&self, endpoint: &Endpoint);
+}
+
+/// Where to look, and where not.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Ports that are asked besides the usual ones, also where a built-in
+    /// reason says not to.
+    pub ports: Vec<u16>,
+    /// Ports that are never asked.
+    pub skip_ports: Vec<u16>,
+    /// Whether the table of listening sockets is watched.
+    pub socket_table: bool,
+    /// Addresses where this daemon itself listens.
+    pub own: Vec<SocketAddr>,
+    /// Whose listeners are trusted.
+    pub owners: Owners,
+    /// Where the kernel shows processes and sockets.
+    pub proc_root: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ports: Vec::new(),
+            skip_ports: Vec::new(),
+            socket_table: true,
+            own: Vec::new(),
+            owners: Owners::read(rustix::process::getuid().as_raw(), Path::new("/etc")),
+            proc_root: "/proc".into(),
+        }
+    }
+}
+
+impl Settings {
+    fn may_ask(&self, port: u16) -> bool {
+        !self.skip_ports.contains(&port) && (self.ports.contains(&port) || skip::may_ask_port(port))
+    }
+}
+
+/// Looks for servers until `stop` says `true` or its sender is gone.
+pub async fn run<W: Watch>(
+    settings: Settings,
+    upstream: Arc<Upstream>,
+    watch: Arc<W>,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) {
+    let looking = Scan::new(settings, watch.clone()).run();
+    let asking = probe::run(upstream, watch);
+    tokio::select! {
+        () = looking => {}
+        () = asking => {}
+        _ = stop.wait_for(|it| *it) => {}
+    }
+}
+
+/// The loop that watches who listens.
+struct Scan<W> {
+    settings: Settings,
+    watch: Arc<W>,
+    /// Likeliest first, which is the order of asking.
+    usual_ports: Vec<u16>,
+    places: Places,
+}
+
+impl<W: Watch> Scan<W> {
+    fn new(settings: Settings, watch: Arc<W>) -> Self {
+        let mut usual_ports = kind::usual_ports();
+        usual_ports.extend(settings.ports.iter().filter(|it| !kind::usual_ports().contains(it)));
+        usual_ports.retain(|it| settings.may_ask(*it));
+        Self { settings, watch, usual_ports, places: Places::new() }
+    }
+
+    async fn run(mut self) {
+        let open =
+            |settings: &Settings| settings.socket_table.then(|| Table::open(&settings.proc_root)).flatten();
+        let mut table = open(&self.settings);
+        if table.is_none() {
+            self.guess();
+            return std::future::pending().await;
+        }
+        let mut every = tokio::time::interval(LOOK_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut listeners = Vec::new();
+        loop {
+            every.tick().await;
+            // A read that failed may have left half an answer behind: the next
+            // one begins anew, and until then nothing has changed.
+            let read = table.as_mut().map(|it| it.read(&mut listeners));
+            match read {
+                Some(Ok(())) => self.compare(&listeners).await,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "cannot read the table of listening sockets");
+                    table = None;
+                }
+                None => table = open(&self.settings),
+            }
+        }
+    }
+
+    /// Without a table the usual ports are all there is to go by.
+    fn guess(&self) {
+        for port in &self.usual_ports {
+            let endpoint = Endpoint::tcp(IpAddr::from(Ipv4Addr::LOCALHOST), *port);
+            self.hint(endpoint, Source::Port, self.settings.owners.trust(None));
+        }
+    }
+
+    async fn compare(&mut self, listeners: &[table::Listener]) {
+        let now = place::places(listeners, &self.settings.own, |port| self.settings.may_ask(port));
+        let Difference { gone, mut new } = place::difference(&self.places, &now);
+        self.places = now;
+        for endpoint in &gone {
+            for source in [Source::SocketTable, Source::Port] {
+                self.watch.hint_gone(endpoint, source);
+            }
+        }
+        if new.is_empty() {
+            return;
+        }
+        let others = self.other_programs(&new).await;
+        new.retain(|it| !others.contains(it));
+        let rank = |port: u16| self.usual_ports.iter().position(|it| *it == port);
+        new.sort_by_key(|it| {
+            let rank = self.places.get(it).and_then(|it| rank(it.port));
+            (rank.is_none(), rank)
+        });
+        for endpoint in new {
+            let Some(place) = self.places.get(&endpoint) else { continue };
+            let trusted = self.settings.owners.trust(Some(place.uid));
+            self.hint(endpoint.clone(), Source::SocketTable, trusted);
+            if rank(place.port).is_some() {
+                self.hint(endpoint, Source::Port, trusted);
+            }
+        }
+    }
+
+    /// Those of these endpoints behind which a program is known to be something else.
+    async fn other_programs(&self, endpoints: &[Endpoint]) -> BTreeSet<Endpoint> {
+        let places = || endpoints.iter().filter_map(|it| Some((it, self.places.get(it)?)));
+        let inodes: BTreeSet<u64> = places().flat_map(|(_, it)| it.inodes.iter().copied()).collect();
+        let root = self.settings.proc_root.clone();
+        let programs = tokio::task::spawn_blocking(move || process::programs(&root, &inodes));
+        // It does not panic; if it did, it would have found nothing.
+        let programs = programs.await.unwrap_or_default();
+        let is_other = |inode: &u64| programs.get(inode).is_some_and(|it| skip::is_other_program(it));
+        let others = places().filter(|(_, place)| place.inodes.iter().any(is_other));
+        others.map(|(endpoint, _)| endpoint.clone()).collect()
+    }
+
+    fn hint(&self, endpoint: Endpoint, source: Source, trusted: bool) {
+        self.watch.hint(Hint { endpoint, source, trusted, settings: None });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -189,11 +189,11 @@ pub struct Row {
     /// Requests that took more than one attempt; attempts that another one followed.
     pub failed_over: u64,
     /// Time to the first content.
-    pub first_token_ms: Option<Spread>,
+    pub first_token_ms: Spread,
     /// Time of whole answers.
-    pub total_ms: Option<Spread>,
+    pub total_ms: Spread,
     /// Tokens per second after the first.
-    pub tokens_per_second: Option<Spread>,
+    pub tokens_per_second: Spread,
     /// Tokens of prompts.
     pub input_tokens: Option<u64>,
     /// Tokens of answers.
@@ -202,17 +202,17 @@ pub struct Row {
     pub usage_absent: u64,
 }
 
-/// How values are spread.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How values are spread; all `None` when there are no values.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spread {
     /// Their mean.
-    pub mean: f64,
+    pub mean: Option<f64>,
     /// Half of them are at most that.
-    pub p50: f64,
+    pub p50: Option<f64>,
     /// 95 % of them are at most that.
-    pub p95: f64,
+    pub p95: Option<f64>,
     /// 99 % of them are at most that.
-    pub p99: f64,
+    pub p99: Option<f64>,
 }
 
 impl Row {
@@ -233,13 +233,14 @@ impl Row {
 }
 
 impl Spread {
-    fn of(histogram: &Histogram, unit: f64) -> Option<Self> {
-        Some(Self {
-            mean: histogram.mean()? / unit,
-            p50: histogram.quantile(0.5)? / unit,
-            p95: histogram.quantile(0.95)? / unit,
-            p99: histogram.quantile(0.99)? / unit,
-        })
+    fn of(histogram: &Histogram, unit: f64) -> Self {
+        let quantile = |share| histogram.quantile(share).map(|it| it / unit);
+        Self {
+            mean: histogram.mean().map(|it| it / unit),
+            p50: quantile(0.5),
+            p95: quantile(0.95),
+            p99: quantile(0.99),
+        }
     }
 }
 
@@ -305,22 +306,16 @@ impl Stats {
         rows.into_iter().map(|(key, sums)| Row::new(key, &sums)).collect()
     }
 
-    /// How servers have done in this hour and the one before, by their ids.
-    pub fn lately(&self, now: Hour) -> BTreeMap<ServerId, Row> {
-        let mut servers = BTreeMap::<ServerId, Sums>::new();
-        for (bucket, sums) in self.buckets.iter().rev() {
-            if bucket.hour < now.saturating_sub(1) {
-                break;
-            }
-            if let (Counts::Attempts, Some(server)) = (bucket.counts, &bucket.server) {
-                servers.entry(server.clone()).or_default().merge(sums);
+    /// How a server has done in this hour and the one before.
+    pub fn live(&self, server: &ServerId, now: Hour) -> Row {
+        let mut sums = Sums::default();
+        let recent = self.buckets.iter().rev().take_while(|(it, _)| it.hour >= now.saturating_sub(1));
+        for (bucket, it) in recent {
+            if bucket.counts == Counts::Attempts && bucket.server.as_ref() == Some(server) {
+                sums.merge(it);
             }
         }
-        let row = |(server, sums): (ServerId, Sums)| {
-            let key = Key::Name(Some(server.to_string()));
-            (server, Row::new(key, &sums))
-        };
-        servers.into_iter().map(row).collect()
+        Row::new(Key::Name(Some(server.to_string())), &sums)
     }
 
     /// What has happened since the daemon started.

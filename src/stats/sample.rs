@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Bucket, Counts, hour};
 use crate::{
     fault::{Blame, Cause, Fault, Stage},
-    generate::{Ending, Outcome, Usage},
+    generate::{Attempt, Ending, Outcome, Usage},
 };
 
 /// One request or attempt, as it is summed.
@@ -16,6 +16,8 @@ pub(super) struct Sample {
     pub(super) first_token: Option<Duration>,
     pub(super) total: Duration,
     pub(super) usage: Usage,
+    /// Tokens per second after the first, in hundredths.
+    pub(super) speed: Option<u64>,
 }
 
 /// The request and its attempts, each with its group.
@@ -38,6 +40,8 @@ pub(super) fn samples(outcome: &Outcome) -> Vec<(Bucket, Sample)> {
         first_token: outcome.first_token,
         total: outcome.total,
         usage: outcome.usage,
+        // Not by the caller's clock: a plain answer reaches it in one piece.
+        speed: outcome.answered().and_then(speed),
     };
     let mut samples = vec![(request, sample)];
     for (index, attempt) in outcome.attempts.iter().enumerate() {
@@ -68,6 +72,7 @@ pub(super) fn samples(outcome: &Outcome) -> Vec<(Bucket, Sample)> {
                 first_token: attempt.first_token,
                 total: attempt.total,
                 usage: attempt.usage,
+                speed: speed(attempt),
             },
         ));
     }
@@ -86,4 +91,14 @@ fn ending_of(fault: &Fault) -> Ending {
         }
         Blame::Server => Ending::Exhausted,
     }
+}
+
+/// An answer that came in one piece has no speed: a plain reply, or one that
+/// was cached. Real servers need longer than that for two tokens.
+const IN_ONE_PIECE: Duration = Duration::from_millis(5);
+
+fn speed(attempt: &Attempt) -> Option<u64> {
+    let tokens = attempt.usage.output_tokens?.checked_sub(1).filter(|it| *it > 0)?;
+    let took = attempt.total.checked_sub(attempt.first_token?).filter(|it| *it >= IN_ONE_PIECE)?;
+    Some((tokens as f64 * 100.0 / took.as_secs_f64()).round() as u64)
 }

@@ -100,7 +100,7 @@ impl Sums {
             let absent = sample.usage.input_tokens.is_none() && sample.usage.output_tokens.is_none();
             self.usage_absent += u64::from(absent);
             self.total.add(micros(sample.total));
-            if let Some(speed) = speed(sample) {
+            if let Some(speed) = sample.speed {
                 self.speed.add(speed);
             }
         }
@@ -182,16 +182,6 @@ impl Sums {
 }
 
 const VERSION: u8 = 1;
-
-/// An answer that came in one piece has no speed: a plain reply, or one that
-/// was cached. Real servers need longer than that for two tokens.
-const IN_ONE_PIECE: Duration = Duration::from_millis(5);
-
-fn speed(sample: &Sample) -> Option<u64> {
-    let tokens = sample.usage.output_tokens?.checked_sub(1).filter(|it| *it > 0)?;
-    let took = sample.total.checked_sub(sample.first_token?).filter(|it| *it >= IN_ONE_PIECE)?;
-    Some((tokens as f64 * 100.0 / took.as_secs_f64()).round() as u64)
-}
 
 fn plus(left: Option<u64>, right: Option<u64>) -> Option<u64> {
     match (left, right) {

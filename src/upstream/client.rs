@@ -48,8 +48,8 @@ pub(super) enum Trust<'a> {
     Nobody,
     /// Whom the system believes.
     System,
-    /// Only the authorities in this file.
-    Only(&'a Path),
+    /// Whom the system believes, and the authorities in this file.
+    Also(&'a Path),
 }
 
 impl Clients {
@@ -74,9 +74,9 @@ impl Clients {
                 None => builder,
             };
             match &tls {
-                Tls::Preconfigured(config) => builder.tls_backend_preconfigured(config.clone()),
+                Tls::Preconfigured(config) => builder.tls_backend_preconfigured(ClientConfig::clone(config)),
                 Tls::System => builder,
-                Tls::Only(authorities) => builder.tls_certs_only(authorities.iter().cloned()),
+                Tls::Also(authorities) => builder.tls_certs_merge(authorities.iter().cloned()),
             }
         };
         Ok(Self {
@@ -88,9 +88,9 @@ impl Clients {
 }
 
 enum Tls {
-    Preconfigured(ClientConfig),
+    Preconfigured(Box<ClientConfig>),
     System,
-    Only(Vec<Certificate>),
+    Also(Vec<Certificate>),
 }
 
 fn tls(trust: Trust<'_>) -> Result<Tls, Fault> {
@@ -106,13 +106,13 @@ fn tls(trust: Trust<'_>) -> Result<Tls, Fault> {
             let mut config =
                 ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
             config.resumption = Resumption::disabled();
-            Ok(Tls::Preconfigured(config))
+            Ok(Tls::Preconfigured(Box::new(config)))
         }
         Trust::System => Ok(Tls::System),
-        Trust::Only(file) => {
+        Trust::Also(file) => {
             let unusable = |_| Fault::new(Stage::Connect, Cause::Tls);
             let pem = std::fs::read(file).map_err(|_| Fault::new(Stage::Connect, Cause::Tls))?;
-            Certificate::from_pem_bundle(&pem).map(Tls::Only).map_err(unusable)
+            Certificate::from_pem_bundle(&pem).map(Tls::Also).map_err(unusable)
         }
     }
 }

@@ -53,7 +53,8 @@ const MOST_LANES: usize = 256;
 /// What the configuration says about connections.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Certificate authorities (PEM files) that alone vouch for an endpoint.
+    /// Files (PEM) of certificate authorities that vouch for an endpoint, beside
+    /// the system's.
     pub ca: BTreeMap<Endpoint, PathBuf>,
 }
 
@@ -245,7 +246,7 @@ impl Upstream {
         }
         let clients = match (endpoint.address(), self.settings.ca.get(endpoint)) {
             (Address::Tcp { tls: false, .. }, _) => self.plain.clone(),
-            (Address::Tcp { tls: true, .. }, Some(ca)) => Arc::new(Clients::new(Trust::Only(ca), None)?),
+            (Address::Tcp { tls: true, .. }, Some(ca)) => Arc::new(Clients::new(Trust::Also(ca), None)?),
             (Address::Tcp { tls: true, .. }, None) => match self.tls_of_another(&lanes) {
                 Some(clients) => clients,
                 None => Arc::new(Clients::new(Trust::System, None)?),

@@ -113,7 +113,9 @@ impl Answer {
             }
             let value: Value = serde_json::from_str(data).map_err(|error| format!("{error} in {data:?}"))?;
             if value.get("error").is_some_and(|error| !error.is_null()) {
-                value["error"]["message"].as_str().ok_or_else(|| format!("an error without a message: {data}"))?;
+                value["error"]["message"]
+                    .as_str()
+                    .ok_or_else(|| format!("an error without a message: {data}"))?;
                 failed = true;
                 continue;
             }
@@ -241,4 +243,63 @@ where
     // It ends when the sender is dropped and the body read or dropped.
     tokio::spawn(connection);
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, clean: bool, expected: Verdict) {
+        let mut headers = HeaderMap::new();
+        let kind = if body.starts_with('{') { "application/json" } else { "text/event-stream" };
+        headers.insert("content-type", kind.parse().unwrap());
+        let answer = Answer { status: 200, headers, body: Bytes::from(body.to_owned()), clean };
+        assert_eq!(answer.verdict(), expected, "{body:?}");
+    }
+
+    fn wrong(body: &str, clean: bool) {
+        let answer = |body: &str| Answer {
+            status: 200,
+            headers: HeaderMap::from_iter([(
+                hyper::header::CONTENT_TYPE,
+                hyper::header::HeaderValue::from_static("text/event-stream"),
+            )]),
+            body: Bytes::from(body.to_owned()),
+            clean,
+        };
+        assert!(matches!(answer(body).verdict(), Verdict::Wrong(_)), "{body:?}");
+    }
+
+    #[test]
+    fn only_a_finish_reason_then_done_then_a_clean_end_is_a_whole_stream() {
+        let word = |n: usize| {
+            format!("data: {}\n\n", json!({"choices": [{"delta": {"content": simulate::word(n)}}]}))
+        };
+        let finish = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+        let error = "data: {\"error\":{\"message\":\"x\"}}\n\n";
+        let done = "data: [DONE]\n\n";
+        let two = word(1) + &word(2);
+        check(&format!(": still here\n\n{two}{finish}{done}"), true, Verdict::Whole(2));
+        check(&format!("{two}{error}"), true, Verdict::BrokenOff(2));
+        check(&format!("{two}{error}"), false, Verdict::BrokenOff(2));
+        wrong(&format!("{two}{finish}{done}"), false);
+        wrong(&format!("{two}{finish}"), true);
+        wrong(&format!("{two}{done}"), true);
+        wrong(&two, true);
+        wrong(&two, false);
+        wrong(&format!("{two}{error}{done}"), true);
+        wrong(&format!("{}{finish}{done}", word(2)), true);
+        wrong(&format!("{two}{finish}{done}data: "), true);
+        wrong(&format!("{two}{finish}{done}{}", word(3)), true);
+    }
+
+    #[test]
+    fn a_plain_answer_needs_its_words_a_finish_reason_and_its_end() {
+        let body = |text: &str| {
+            json!({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).to_string()
+        };
+        check(&body("w1 w2 w3"), true, Verdict::Whole(3));
+        check(&body("w1 w3"), true, Verdict::Wrong("`w3` where `w2` belongs".into()));
+        check(&body("w1"), false, Verdict::Wrong(format!("torn after {} bytes", body("w1").len())));
+    }
 }

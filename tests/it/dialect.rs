@@ -55,13 +55,19 @@ fn read(path: &Path) -> Option<Recording> {
     }
     let (_, request) = split(&request)?;
     let answer = fs::read(path).unwrap();
-    let is_cut = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("[cut here by the recorder");
-    if is_cut(&answer) || is_cut(request) {
+    let is_cut = |bytes: &[u8]| memchr::memmem::find(bytes, CUT).is_some();
+    if is_cut(request) {
         return None;
     }
     let (head, body) = split(&answer)?;
     let head = String::from_utf8(head.to_ascii_lowercase()).unwrap();
-    let (body, clean) = if head.contains("transfer-encoding: chunked") {
+    let is_stream = head.contains("content-type: text/event-stream");
+    let (body, clean) = if is_cut(body) {
+        if !is_stream {
+            return None;
+        }
+        (mend(body), body.ends_with(b"0\r\n\r\n"))
+    } else if head.contains("transfer-encoding: chunked") {
         dechunk(body)
     } else {
         let length = head.split("content-length: ").nth(1).and_then(|it| it.split("\r\n").next());
@@ -73,7 +79,7 @@ fn read(path: &Path) -> Option<Recording> {
         operation,
         request: Bytes::copy_from_slice(request),
         status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-        is_stream: head.contains("content-type: text/event-stream"),
+        is_stream,
         body: body.into(),
         clean,
     })
@@ -82,6 +88,22 @@ fn read(path: &Path) -> Option<Recording> {
 fn split(message: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = message.windows(4).position(|it| it == b"\r\n\r\n")?;
     Some((&message[..end + 2], &message[end + 4..]))
+}
+
+const CUT: &[u8] = b"[cut here by the recorder";
+
+/// The whole events of a body whose middle was left out.
+fn mend(body: &[u8]) -> Vec<u8> {
+    let lines: Vec<&[u8]> = body.split(|it| *it == b'\n').collect();
+    let cut = lines.iter().position(|it| it.starts_with(CUT)).unwrap();
+    let mut out = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        if line.starts_with(b"data: ") && number.abs_diff(cut) > 1 {
+            out.extend_from_slice(line.trim_ascii_end());
+            out.extend_from_slice(b"\n\n");
+        }
+    }
+    out
 }
 
 fn dechunk(mut body: &[u8]) -> (Vec<u8>, bool) {

@@ -1,4 +1,15 @@
-//! One crate for all tests that need more than one file of the library, so that
-//! it links once.
+//! The binaries as people use them: on a temporary socket, against simulated
+//! and real model servers.
 
-mod dialect;
+#![expect(clippy::unwrap_used, reason = "a failed test should stop at the value")]
+
+mod bad_input;
+mod caller;
+mod clients;
+mod crash;
+mod daemon;
+mod fault_table;
+mod load;
+mod privacy;
+mod proof;
+mod real;

@@ -390,3 +390,177 @@ impl Writer {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn fold(operation: Operation, chunks: &[Value]) -> Value {
+        let mut fold = Fold::new(operation);
+        for chunk in chunks {
+            fold.add(chunk.to_string().as_bytes());
+        }
+        fold.add(b"[DONE]");
+        serde_json::from_slice(&fold.finish().unwrap()).unwrap()
+    }
+
+    fn delta(delta: Value) -> Value {
+        json!({"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": null}]})
+    }
+
+    #[test]
+    fn texts_are_appended_under_the_names_they_came_with() {
+        let answer = fold(
+            Operation::Chat,
+            &[
+                delta(json!({"role": "assistant", "content": null})),
+                delta(json!({"reasoning_content": "hm"})),
+                delta(json!({"role": "assistant", "reasoning_content": "m", "content": "Hé"})),
+                delta(json!({"content": "llo"})),
+                json!({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": null}]}),
+                json!({"id": "c", "model": "m", "choices": [], "usage": {"prompt_tokens": 1}, "timings": {"x": 0.1}}),
+            ],
+        );
+        let expected = json!({
+            "id": "c", "object": "chat.completion", "model": "m",
+            "choices": [{"index": 0, "finish_reason": "stop", "stop_reason": null,
+                "message": {"role": "assistant", "content": "Héllo", "reasoning_content": "hmm"}}],
+            "usage": {"prompt_tokens": 1}, "timings": {"x": 0.1},
+        });
+        assert_eq!(answer, expected);
+    }
+
+    #[test]
+    fn tool_calls_are_put_together_by_their_index() {
+        let call = |call: Value| delta(json!({"tool_calls": [call]}));
+        let answer = fold(
+            Operation::Chat,
+            &[
+                call(
+                    json!({"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}),
+                ),
+                call(
+                    json!({"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{\"y\""}}),
+                ),
+                call(json!({"index": 0, "function": {"arguments": "{\"x\":"}})),
+                call(json!({"index": 0, "id": "", "function": {"name": null, "arguments": "1}"}})),
+                call(json!({"index": 1, "function": {"arguments": ":2}"}})),
+            ],
+        );
+        let message = &answer["choices"][0]["message"];
+        assert_eq!(message["content"], Value::Null);
+        assert_eq!(
+            message["tool_calls"],
+            json!([
+                {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"x\":1}"}},
+                {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{\"y\":2}"}},
+            ])
+        );
+    }
+
+    #[test]
+    fn calls_without_an_index_are_told_apart_by_their_ids() {
+        let answer = fold(
+            Operation::Chat,
+            &[delta(json!({"tool_calls": [
+                {"id": "a", "function": {"name": "f", "arguments": "1"}},
+                {"function": {"arguments": "2"}},
+                {"id": "b", "function": {"name": "g", "arguments": {"z": 3}}},
+            ]}))],
+        );
+        let calls = &answer["choices"][0]["message"]["tool_calls"];
+        assert_eq!(calls[0]["function"]["arguments"], "12");
+        assert_eq!(calls[1]["function"]["arguments"], "{\"z\":3}");
+    }
+
+    #[test]
+    fn log_probabilities_are_laid_end_to_end() {
+        let with = |token: &str| json!({"choices": [{"index": 0, "delta": {"content": token}, "logprobs": {"content": [{"token": token, "logprob": -0.123_456_789_012_345_67}]}}]});
+        let answer = fold(Operation::Chat, &[with("a"), with("b")]);
+        let logprobs = answer["choices"][0]["logprobs"]["content"].as_array().unwrap();
+        assert_eq!(logprobs.len(), 2);
+        assert_eq!(logprobs[1], with("b")["choices"][0]["logprobs"]["content"][0]);
+    }
+
+    #[test]
+    fn what_cannot_be_put_together_is_refused() {
+        assert_eq!(Fold::new(Operation::Chat).finish(), Err(Cause::Empty));
+        for chunk in [
+            "x",
+            "{\"choices\":5}",
+            "{\"choices\":[{\"delta\":{\"tool_calls\":5}}]}",
+            "{\"choices\":[{\"delta\":{\"content\":\"\\ud83d\"}}]}",
+        ] {
+            let mut fold = Fold::new(Operation::Chat);
+            fold.add(chunk.as_bytes());
+            assert_eq!(fold.finish(), Err(Cause::Unreadable), "{chunk}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_counted() {
+        let mut fold = Fold::new(Operation::Chat);
+        assert!(fold.is_empty());
+        let mut last = 0;
+        for _ in 0..10 {
+            fold.add(delta(json!({"content": "0123456789", "x": [1]})).to_string().as_bytes());
+            assert!(fold.len() >= last + 10);
+            last = fold.len();
+        }
+        assert!(last < 1000);
+    }
+
+    /// A text in pieces.
+    fn pieces() -> impl Strategy<Value = Vec<String>> {
+        prop::collection::vec("[a-z \"\\\\é🙂\n]{1,5}", 1..6)
+    }
+
+    proptest! {
+        #[test]
+        fn folding_the_chunks_of_an_answer_gives_that_answer(
+            choices in prop::collection::vec((pieces(), prop::option::of(pieces()), prop::collection::vec(pieces(), 0..3)), 1..4),
+            usage in any::<u32>(),
+        ) {
+            let mut chunks = Vec::new();
+            let mut whole = Vec::new();
+            for (index, (content, reasoning, calls)) in choices.iter().enumerate() {
+                let mut chunk = |delta: Value, reason: Value| {
+                    chunks.push(json!({"id": "i", "created": 5, "model": "m", "object": "chat.completion.chunk",
+                        "choices": [{"index": index, "delta": delta, "finish_reason": reason}]}));
+                };
+                chunk(json!({"role": "assistant", "content": ""}), Value::Null);
+                let mut message = json!({"role": "assistant", "content": content.concat()});
+                for piece in reasoning.iter().flatten() {
+                    chunk(json!({"reasoning": piece}), Value::Null);
+                }
+                if let Some(reasoning) = reasoning {
+                    message["reasoning"] = reasoning.concat().into();
+                }
+                for piece in content {
+                    chunk(json!({"content": piece}), Value::Null);
+                }
+                for (number, arguments) in calls.iter().enumerate() {
+                    chunk(json!({"tool_calls": [{"index": number, "id": format!("c{number}"), "type": "function",
+                        "function": {"name": "f", "arguments": ""}}]}), Value::Null);
+                    for piece in arguments {
+                        chunk(json!({"tool_calls": [{"index": number, "function": {"arguments": piece}}]}), Value::Null);
+                    }
+                    if number == 0 {
+                        message["tool_calls"] = json!([]);
+                    }
+                    message["tool_calls"].as_array_mut().unwrap().push(json!({"id": format!("c{number}"),
+                        "type": "function", "function": {"name": "f", "arguments": arguments.concat()}}));
+                }
+                chunk(json!({}), "stop".into());
+                whole.push(json!({"index": index, "message": message, "finish_reason": "stop"}));
+            }
+            chunks.push(json!({"id": "i", "choices": [], "usage": {"total_tokens": usage}}));
+            let expected = json!({"id": "i", "created": 5, "model": "m", "object": "chat.completion",
+                "choices": whole, "usage": {"total_tokens": usage}});
+            prop_assert_eq!(fold(Operation::Chat, &chunks), expected);
+        }
+    }
+}

@@ -57,3 +57,48 @@ pub fn generate(body: &Bytes) -> Result<Bytes, Failure> {
     let model = given(model).unwrap_or_else(|| quote("auto"));
     Ok(format!("{{\"model\":{model},\"messages\":{messages}{rest}}}").into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expected: &str) {
+        let shown = match generate(&Bytes::copy_from_slice(body.as_bytes())) {
+            Ok(body) => String::from_utf8(body.to_vec()).unwrap(),
+            Err(failure) => format!("error: {}", failure.message()),
+        };
+        assert_eq!(shown, expected, "for {body}");
+    }
+
+    #[test]
+    fn the_short_form_becomes_a_chat() {
+        check(
+            r#"{"prompt":"hi \"you\"","temperature":0.50,"x":{"y":[1]}}"#,
+            r#"{"model":"auto","messages":[{"role":"user","content":"hi \"you\""}],"temperature":0.50,"x":{"y":[1]}}"#,
+        );
+        check(
+            r#"{"prompt":"hi","system":"be brief","model":"m","stream":true}"#,
+            r#"{"model":"m","messages":[{"role":"system","content":"be brief"},{"role":"user","content":"hi"}],"stream":true}"#,
+        );
+        check(
+            r#"{"messages":[{"role":"user","content":"hi"}],"system":"s","model":null}"#,
+            r#"{"model":"auto","messages":[{"role":"system","content":"s"},{"role":"user","content":"hi"}]}"#,
+        );
+        check(
+            r#"{"messages":[ ],"system":"s"}"#,
+            r#"{"model":"auto","messages":[{"role":"system","content":"s"}]}"#,
+        );
+    }
+
+    #[test]
+    fn what_is_unclear_is_refused() {
+        check("{}", "error: `prompt` is missing (or `messages`)");
+        check(r#"{"prompt":null}"#, "error: `prompt` is missing (or `messages`)");
+        check(r#"{"prompt":"a","messages":[]}"#, "error: give `prompt` or `messages`, not both");
+        check(r#"{"prompt":["a"]}"#, "error: `prompt` must be a text");
+        check(r#"{"prompt":"a","system":5}"#, "error: `system` must be a text");
+        check(r#"{"messages":"a"}"#, "error: `messages` must be a list");
+        check(r#"{"prompt":"a","prompt":"b"}"#, "error: `prompt` is given twice");
+        check("", "error: the body is empty; it must be a JSON object");
+    }
+}

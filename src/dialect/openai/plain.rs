@@ -85,3 +85,39 @@ fn vectors(data: &RawValue) -> Result<(), Cause> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(operation: Operation, body: &str, expected: Result<Option<Reason>, Cause>) {
+        let judged = judge_plain(operation, body.as_bytes()).map(|it| it.reason);
+        assert_eq!(judged, expected, "for {body}");
+    }
+
+    #[test]
+    fn an_answer_is_whole_or_a_fault() {
+        use Operation::{Chat, Complete, Embed};
+        let message = |content: &str, reason: &str| {
+            format!("{{\"choices\":[{{\"message\":{{\"content\":{content}}},\"finish_reason\":{reason}}}]}}")
+        };
+        check(Chat, &message("\"a\"", "\"stop\""), Ok(Some(Reason::Stop)));
+        check(Chat, &message("\"\"", "\"length\""), Ok(Some(Reason::Length)));
+        check(Chat, &message("null", "\"tool_calls\""), Ok(Some(Reason::ToolCalls)));
+        check(Chat, &message("\"a\"", "null"), Err(Cause::EarlyEnd));
+        check(Chat, &message("\"a\"", "\"abort\""), Err(Cause::ErrorEvent));
+        check(Chat, "{\"choices\":[]}", Err(Cause::Empty));
+        check(Chat, "{\"choices\":[{\"finish_reason\":\"stop\"}]}", Err(Cause::Unreadable));
+        check(Chat, "", Err(Cause::Empty));
+        check(Chat, "<html>", Err(Cause::Unreadable));
+        check(Chat, "{}", Err(Cause::Unreadable));
+        check(Chat, "{\"error\":\"Unexpected endpoint or method. (POST /x)\"}", Err(Cause::ErrorEvent));
+        check(Complete, "{\"choices\":[{\"text\":\"\",\"finish_reason\":\"stop\"}]}", Ok(Some(Reason::Stop)));
+        check(Embed, "{\"data\":[{\"embedding\":[0.1]}]}", Ok(None));
+        check(Embed, "{\"data\":[{\"embedding\":\"AAAA\"}]}", Ok(None));
+        check(Embed, "{\"data\":[{\"embedding\":[]}]}", Err(Cause::Empty));
+        check(Embed, "{\"data\":[{\"embedding\":null}]}", Err(Cause::Unreadable));
+        check(Embed, "{\"data\":[]}", Err(Cause::Empty));
+        check(Embed, "{\"data\":{}}", Err(Cause::Unreadable));
+    }
+}

@@ -204,3 +204,146 @@ impl Reader {
         self.model.as_deref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta(delta: &str) -> String {
+        format!("{{\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]}}")
+    }
+
+    const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+    const DONE: &str = "[DONE]";
+
+    fn check(data: &str, expected: Verdict) {
+        assert_eq!(Reader::new(Operation::Chat).judge(data.as_bytes()).verdict, expected, "for {data}");
+    }
+
+    fn end(events: &[&str], clean: bool) -> Result<(), Cause> {
+        let mut reader = Reader::new(Operation::Chat);
+        for event in events {
+            reader.judge(event.as_bytes());
+        }
+        reader.end(clean)
+    }
+
+    #[test]
+    fn content_is_whatever_a_caller_would_miss() {
+        check(&delta(r#"{"content":"a"}"#), Verdict::Content);
+        check(&delta(r#"{"content":" "}"#), Verdict::Content);
+        check(&delta(r#"{"reasoning":"a"}"#), Verdict::Content);
+        check(&delta(r#"{"content":"","reasoning_content":"a"}"#), Verdict::Content);
+        check(&delta(r#"{"refusal":"a"}"#), Verdict::Content);
+        check(&delta(r#"{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}"#), Verdict::Content);
+        check(&delta(r#"{"function_call":{"name":"f"}}"#), Verdict::Content);
+    }
+
+    #[test]
+    fn roles_and_empty_deltas_are_quiet() {
+        check(&delta(r#"{"role":"assistant","content":null}"#), Verdict::Quiet);
+        check(&delta(r#"{"role":"assistant","content":"","tool_calls":[]}"#), Verdict::Quiet);
+        check(&delta("{}"), Verdict::Quiet);
+        check(&delta("null"), Verdict::Quiet);
+        check(r#"{"choices":[]}"#, Verdict::Quiet);
+    }
+
+    #[test]
+    fn an_error_is_seen_in_all_its_shapes() {
+        check(r#"{"error":{"message":"x","code":500}}"#, Verdict::Error);
+        check(r#"{"error":"Unexpected endpoint or method."}"#, Verdict::Error);
+        check(r#"{"object":"error","message":"x"}"#, Verdict::Error);
+        check(
+            r#"{"error":{"code":502},"choices":[{"delta":{"content":""},"finish_reason":"error"}]}"#,
+            Verdict::Error,
+        );
+        check(r#"{"choices":[{"delta":{"content":""},"finish_reason":"error"}]}"#, Verdict::Error);
+        check(r#"{"choices":[{"delta":{},"finish_reason":"abort"}]}"#, Verdict::Error);
+        check(&delta(r#"{"content":"a"}"#).replacen('{', "{\"error\":null,", 1), Verdict::Content);
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_unreadable() {
+        for data in [
+            "",
+            "x",
+            "[]",
+            "5",
+            "\"a\"",
+            "{}",
+            "{\"detail\":\"x\"}",
+            "{\"choices\":5}",
+            "{\"choices\":[5]}",
+            "{\"choi",
+            "{\"choices\":[{\"index\":128}]}",
+        ] {
+            check(data, Verdict::Unreadable);
+        }
+        assert_eq!(
+            Reader::new(Operation::Chat).judge(b"{\"choices\":[],\"x\":\"\xff\"}").verdict,
+            Verdict::Unreadable
+        );
+    }
+
+    #[test]
+    fn the_last_word_and_the_finish_may_come_together() {
+        let both = delta(r#"{"content":"a"}"#).replace("null", "\"length\"");
+        let judged = Reader::new(Operation::Chat).judge(both.as_bytes());
+        assert_eq!(judged, Judged { verdict: Verdict::Content, finished: true });
+    }
+
+    #[test]
+    fn whole_is_a_finish_reason_and_then_an_end() {
+        let word = delta(r#"{"content":"a"}"#);
+        assert_eq!(end(&[&word, STOP, DONE], true), Ok(()));
+        assert_eq!(end(&[&word, STOP, DONE], false), Ok(()));
+        assert_eq!(end(&[&word, STOP], true), Ok(()), "transformers serve");
+        assert_eq!(end(&[STOP, DONE], true), Ok(()), "a model may say nothing");
+        assert_eq!(end(&[&word, STOP], false), Err(Cause::EarlyEnd));
+        assert_eq!(end(&[&word, DONE], true), Err(Cause::EarlyEnd));
+        assert_eq!(end(&[&word], true), Err(Cause::EarlyEnd));
+        assert_eq!(end(&[], true), Err(Cause::Empty));
+        assert_eq!(end(&[DONE], true), Err(Cause::Empty));
+        assert_eq!(end(&[], false), Err(Cause::EarlyEnd));
+        assert_eq!(end(&[&word, r#"{"error":"x"}"#, DONE], true), Err(Cause::ErrorEvent), "vLLM");
+        assert_eq!(end(&[&word, STOP, "x", DONE], true), Err(Cause::Unreadable));
+        let blank = r#"{"model":"","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
+        assert_eq!(end(&[&word, blank], true), Err(Cause::EarlyEnd), "Ollama");
+    }
+
+    #[test]
+    fn every_choice_that_began_must_end() {
+        let choice = |index: u32, reason: &str| {
+            format!(
+                "{{\"choices\":[{{\"index\":{index},\"delta\":{{\"content\":\"a\"}},\"finish_reason\":{reason}}}]}}"
+            )
+        };
+        let (open, first, second) = (choice(1, "null"), choice(0, "\"stop\""), choice(1, "\"stop\""));
+        assert_eq!(end(&[&open, &first, DONE], true), Err(Cause::EarlyEnd));
+        assert_eq!(end(&[&open, &first, &second, DONE], true), Ok(()));
+    }
+
+    #[test]
+    fn counts_are_those_of_the_last_chunk_that_has_some() {
+        let usage = |input: u32, output: u32| {
+            format!("\"usage\":{{\"prompt_tokens\":{input},\"completion_tokens\":{output}}}")
+        };
+        let mut reader = Reader::new(Operation::Chat);
+        assert_eq!(reader.usage(), Usage::default());
+        let zero = delta(r#"{"content":"a"}"#).replacen('{', &format!("{{{},", usage(0, 0)), 1);
+        assert_eq!(reader.judge(zero.as_bytes()).verdict, Verdict::Content, "Ollama's completions");
+        assert_eq!(reader.usage(), Usage::default());
+        assert_eq!(reader.judge(STOP.as_bytes()).verdict, Verdict::Finish);
+        assert!(reader.has_finished() && !reader.is_done());
+        let after = format!("{{\"choices\":[],{}}}", usage(27, 8));
+        assert_eq!(reader.judge(after.as_bytes()).verdict, Verdict::Usage);
+        assert_eq!(reader.usage(), Usage { input_tokens: Some(27), output_tokens: Some(8) });
+        let litellm = format!("{{\"choices\":[{{\"index\":0,\"delta\":{{}}}}],{}}}", usage(27, 9));
+        assert_eq!(reader.judge(litellm.as_bytes()).verdict, Verdict::Usage);
+        assert_eq!(reader.judge(DONE.as_bytes()).verdict, Verdict::Done);
+        assert_eq!(
+            (reader.end(true), reader.model(), reader.reason()),
+            (Ok(()), Some("m"), Some(Reason::Stop))
+        );
+    }
+}

@@ -462,3 +462,214 @@ impl Request {
         edits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+
+    fn look(operation: Operation, body: &str) -> Result<Request, String> {
+        peek(operation, &Bytes::copy_from_slice(body.as_bytes())).map_err(|it| it.message())
+    }
+
+    fn refused(operation: Operation, body: &str, expected: &str) {
+        assert_eq!(look(operation, body).unwrap_err(), expected, "for {body}");
+    }
+
+    fn chat(more: &str) -> String {
+        format!("{{\"model\":\"a\",\"messages\":[]{more}}}")
+    }
+
+    fn to(model: &str) -> Readdress<'_> {
+        Readdress { model, stream: false, ask_usage: false, max_tokens: false }
+    }
+
+    fn sent(body: &str, to: &Readdress<'_>) -> String {
+        let bytes = Bytes::copy_from_slice(body.as_bytes());
+        let request = peek(Operation::Chat, &bytes).unwrap();
+        String::from_utf8(request.readdress(&bytes, to).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused_with_its_place() {
+        use Operation::{Chat, Complete, Embed};
+        refused(Chat, "{\"messages\":[]}", "`model` is missing; `auto` lets lovable choose");
+        for model in ["null", "5", "[\"a\"]"] {
+            let body = format!("{{\"model\":{model},\"messages\":[]}}");
+            refused(Chat, &body, "`model` must be a text; `auto` lets lovable choose");
+        }
+        refused(Chat, "{\"model\":\" \",\"messages\":[]}", "`model` is empty; `auto` lets lovable choose");
+        refused(Chat, "{\"model\":\"a\\n\",\"messages\":[]}", "`model` has control characters in it");
+        let long = format!("{{\"model\":\"{}\",\"messages\":[]}}", "a".repeat(513));
+        refused(Chat, &long, "`model` is longer than 512 bytes");
+        refused(Chat, &chat(",\"model\":\"b\""), "`model` is given twice");
+        refused(Chat, &chat(",\"mod\\u0065l\":\"b\""), "`model` is given twice");
+        refused(Chat, &chat(",\"stream\":1"), "`stream` must be true or false");
+        refused(Chat, &chat(",\"stream_options\":true"), "`stream_options` must be an object");
+        let text = "`stream_options.include_usage` must be true or false";
+        refused(Chat, &chat(",\"stream_options\":{\"include_usage\":\"yes\"}"), text);
+        refused(Chat, &chat(",\"max_tokens\":\"abc\""), "`max_tokens` must be a whole number");
+        refused(Chat, &chat(",\"max_tokens\":1.5"), "`max_tokens` must be a whole number");
+        refused(Chat, &chat(",\"n\":{}"), "`n` must be a whole number");
+        refused(Chat, &chat(",\"tools\":{}"), "`tools` must be a list");
+        refused(Chat, "{\"model\":\"a\"}", "`messages` is missing");
+        refused(Chat, "{\"model\":\"a\",\"messages\":null}", "`messages` is missing");
+        refused(Chat, "{\"model\":\"a\",\"messages\":\"hi\"}", "`messages` must be a list");
+        refused(Chat, "{\"model\":\"a\",\"messages\":[\"hi\"]}", "`messages[0]` must be an object");
+        refused(Chat, "{\"model\":\"a\",\"messages\":[[\"user\",1]]}", "`messages[0]` must be an object");
+        refused(
+            Chat,
+            "{\"model\":\"a\",\"messages\":[{\"content\":\"x\"}]}",
+            "`messages[0].role` is missing",
+        );
+        let body = "{\"model\":\"a\",\"messages\":[{\"role\":\"user\"},{\"role\":7}]}";
+        refused(Chat, body, "`messages[1].role` must be a text");
+        refused(Complete, "{\"model\":\"a\"}", "`prompt` is missing");
+        refused(Complete, "{\"model\":\"a\",\"prompt\":5}", "`prompt` must be a text or a list");
+        refused(Embed, "{\"model\":\"a\",\"input\":null}", "`input` is missing");
+    }
+
+    #[test]
+    fn the_head_has_what_routing_needs() {
+        let request = look(
+            Operation::Chat,
+            r#"{"model":"a\/b","stream":true,"stream_options":{"include_usage":true},"max_tokens":5,
+                "max_completion_tokens":7,"n":2,"tools":[{}],"logprobs":true,
+                "messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:"}}]}]}"#,
+        )
+        .unwrap();
+        let needs = Needs { tools: true, vision: true, fim: false };
+        let head = Head {
+            operation: Operation::Chat,
+            model: "a/b".to_owned(),
+            stream: true,
+            max_tokens: Some(7),
+            needs,
+        };
+        assert_eq!(request.head, head);
+        assert!(request.asks_usage && request.logprobs && request.choices == 2);
+
+        let request = look(Operation::Complete, r#"{"model":"a","prompt":"x","suffix":"y"}"#).unwrap();
+        assert!(request.head.needs.fim);
+        let request =
+            look(Operation::Chat, &chat(",\"max_tokens\":-1,\"stream\":null,\"tools\":[ ]")).unwrap();
+        assert_eq!((request.head.max_tokens, request.head.stream), (None, false));
+        assert_eq!(request.head.needs, Needs::default());
+        assert_eq!(look(Operation::Chat, &chat(",\"max_tokens\":1e3")).unwrap().head.max_tokens, Some(1000));
+    }
+
+    #[test]
+    fn an_image_is_a_part_and_not_a_word() {
+        let sees = |content: &str| {
+            let body =
+                format!("{{\"model\":\"a\",\"messages\":[{{\"role\":\"user\",\"content\":{content}}}]}}");
+            look(Operation::Chat, &body).unwrap().head.needs.vision
+        };
+        assert!(sees(r#"[{"type":"text","text":"x"},{"type":"input_image"}]"#));
+        assert!(!sees(r#"[{"type":"text","text":"image_url"}]"#));
+        assert!(!sees(r#""what is \"image_url\"?""#));
+        assert!(!sees(r#""image_url""#));
+    }
+
+    #[test]
+    fn only_what_must_change_is_changed() {
+        let body = "{ \"model\" : \"a\", \"x\": 1.50, \"messages\":[] }";
+        let same = Bytes::copy_from_slice(body.as_bytes());
+        let request = peek(Operation::Chat, &same).unwrap();
+        assert_eq!(request.readdress(&same, &to("a")).as_ptr(), same.as_ptr());
+
+        assert_eq!(sent(body, &to("b\"c")), "{ \"model\" : \"b\\\"c\", \"x\": 1.50, \"messages\":[] }");
+        let streamed = Readdress { stream: true, ask_usage: true, ..to("a") };
+        let expected = "{\"stream\":true,\"stream_options\":{\"include_usage\":true}, \"model\"";
+        assert!(sent(body, &streamed).starts_with(expected));
+        let check = |more: &str, to: Readdress<'_>, expected: &str| {
+            assert_eq!(sent(&chat(more), &to), chat(expected), "for {more}");
+        };
+        check(",\"stream\":true", to("a"), ",\"stream\":false");
+        check(",\"stream\":false", to("a"), ",\"stream\":false");
+        let on = |options: &str| format!(",\"stream\":true,\"stream_options\":{options}");
+        check(&on("{}"), streamed, &on("{\"include_usage\":true}"));
+        check(&on("null"), streamed, &on("{\"include_usage\":true}"));
+        check(&on("{\"include_usage\":false}"), streamed, &on("{\"include_usage\":true}"));
+        check(&on("{\"x\":1}"), streamed, &on("{\"include_usage\":true,\"x\":1}"));
+        check(&on("{\"include_usage\":true}"), streamed, &on("{\"include_usage\":true}"));
+    }
+
+    #[test]
+    fn a_limit_is_called_as_the_server_wants_it() {
+        let rename = Readdress { max_tokens: true, ..to("a") };
+        let check = |more: &str, expected: &str| assert_eq!(sent(&chat(more), &rename), chat(expected));
+        check(",\"max_completion_tokens\": 5", ",\"max_tokens\": 5");
+        check(
+            ",\"max_completion_tokens\":5,\"max_tokens\":6",
+            ",\"max_completion_tokens\":5,\"max_tokens\":6",
+        );
+        check(
+            ",\"max_tokens\":null,\"max_completion_tokens\":5",
+            ",\"max_tokens\":5,\"max_completion_tokens\":5",
+        );
+        check(",\"max_completion_tokens\":null", ",\"max_completion_tokens\":null");
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            // Numbers that serde_json itself reads back to the last bit.
+            any::<i32>().prop_map(|it| Value::from(f64::from(it) / 8.0)),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(any::<String>(), inner, 0..4)
+                    .prop_map(|it| Value::Object(it.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn unknown_fields_survive_unchanged(
+            unknown in prop::collection::hash_map("[a-z\"\\\\é]{1,6}_", value(), 0..6),
+            model in "[^\u{0}-\u{1f}\u{7f}-\u{9f}]{0,8}x",
+            stream in prop::option::of(any::<bool>()),
+            wants_stream in any::<bool>(),
+            options in prop::option::of(prop::option::of(any::<bool>())),
+        ) {
+            let mut body: Map<String, Value> = unknown.into_iter().collect();
+            body.insert("model".to_owned(), "a".into());
+            body.insert("messages".to_owned(), json!([{"role": "user", "content": "hi", "x": 1}]));
+            if let Some(stream) = stream {
+                body.insert("stream".to_owned(), stream.into());
+            }
+            if let Some(options) = options {
+                body.insert("stream_options".to_owned(), json!({"x": 1, "include_usage": options}));
+            }
+            let text = Value::Object(body.clone()).to_string();
+            let to = Readdress { model: &model, stream: wants_stream, ask_usage: true, max_tokens: true };
+            let out: Map<String, Value> = serde_json::from_str(&sent(&text, &to)).unwrap();
+
+            body.insert("model".to_owned(), model.clone().into());
+            if wants_stream || stream.is_some() {
+                body.insert("stream".to_owned(), wants_stream.into());
+            }
+            if wants_stream {
+                let mut all = json!({"include_usage": true});
+                if options.is_some() {
+                    all["x"] = 1.into();
+                }
+                body.insert("stream_options".to_owned(), all);
+            }
+            prop_assert_eq!(out, body);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = peek(Operation::Chat, &bytes.into());
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Every fault of the script, with one faulty and one good server.
+
+use std::time::Duration;
+
+use lovable::simulate::{Fault, Plan, Script, Shape, Simulated, Strikes};
+
+use crate::{
+    caller::{Answer, chat},
+    daemon::Options,
+    load::{Load, Tally},
+    proof::{Table, times},
+};
+
+const WORDS: usize = 8;
+
+/// Short patiences, so that a stall costs little; the rules are the same.
+const PATIENCE: &str = "[patience]\nfirst_token = \"300ms\"\nload = \"300ms\"\ngap = \"300ms\"\n";
+
+struct Row {
+    streamed: Tally,
+    plain: Tally,
+    struck: u64,
+    served_by_good: u64,
+    received_by_good: u64,
+}
+
+async fn run(fault: Fault, after: usize, requests: usize) -> Row {
+    let script = || Script { words: WORDS, after, slow: Duration::from_millis(20), ..Script::default() };
+    let faulty = Simulated::start(Shape::Vllm, script()).await.unwrap();
+    let good = Simulated::start(Shape::OpenAi, script()).await.unwrap();
+    // The faulty one is asked first, as long as it is thought to be well.
+    let mut daemon = Options::alone()
+        .config(PATIENCE)
+        .simulated(&faulty, "faulty", 0)
+        .simulated(&good, "good", 10)
+        .start()
+        .await;
+    faulty.change(|script| script.plan = Plan::Always(fault));
+    let load = |stream| Load {
+        caller: daemon.caller(),
+        body: chat("sim", stream, "Count for me."),
+        requests,
+        at_once: 8,
+        words: Some(WORDS),
+        judge: Answer::verdict,
+    };
+    let (streamed, plain) = (load(true).run().await, load(false).run().await);
+    let row = Row {
+        streamed,
+        plain,
+        struck: faulty.counts().received,
+        served_by_good: good.counts().served,
+        received_by_good: good.counts().received,
+    };
+    assert!(daemon.stop().await.success(), "{fault}: {}", daemon.log());
+    row
+}
+
+/// Faults that another server can make good.
+fn recoverable() -> impl Iterator<Item = Fault> {
+    Fault::ALL.iter().copied().filter(|it| *it != Fault::EndlessWords && !it.blames_the_request())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_caller_sees_a_fault_that_comes_before_the_first_content() {
+    let requests = times(25, 1000);
+    let mut table = Table::new(
+        "Faults before the first content",
+        &["fault", "streamed ok", "plain ok", "failures", "hit the faulty one", "sent to the good one"],
+    );
+    let mut bad = Vec::new();
+    for fault in recoverable() {
+        let row = run(fault, 0, requests).await;
+        let failures = row.streamed.failures() + row.plain.failures() + row.streamed.broken_off;
+        table.row(&[
+            &fault,
+            &row.streamed.whole,
+            &row.plain.whole,
+            &failures,
+            &row.struck,
+            &row.received_by_good,
+        ]);
+        // SlowBytes is a right answer; a server that is only slow may also be waited for.
+        let all = 2 * requests as u64;
+        let once = row.received_by_good == row.served_by_good
+            && (row.received_by_good == all || (fault == Fault::SlowBytes && row.received_by_good <= all));
+        if failures > 0 || !once {
+            bad.push(format!("{fault}: {:?} {:?}", row.streamed, row.plain));
+        }
+        if row.struck == 0 && fault != Fault::Refuse {
+            bad.push(format!("{fault}: the faulty server was never asked"));
+        }
+    }
+    table.show();
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_cut_after_its_first_content_ends_in_an_error_and_a_plain_answer_is_made_good() {
+    let requests = times(25, 1000);
+    let mut table = Table::new(
+        "Faults after three words",
+        &["fault", "streamed ok", "ended in an error", "plain ok", "failures"],
+    );
+    let mut bad = Vec::new();
+    for fault in recoverable().filter(|it| it.strikes() == Strikes::Body) {
+        let row = run(fault, 3, requests).await;
+        let failures = row.streamed.failures() + row.plain.failures() + row.plain.broken_off;
+        table.row(&[&fault, &row.streamed.whole, &row.streamed.broken_off, &row.plain.whole, &failures]);
+        if failures > 0 || row.plain.whole != requests {
+            bad.push(format!("{fault}: {:?} {:?}", row.streamed, row.plain));
+        }
+        if row.streamed.broken_off == 0 {
+            bad.push(format!("{fault}: no stream was cut"));
+        }
+    }
+    table.show();
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+#[tokio::test]
+async fn a_refusal_that_blames_the_request_is_passed_on_and_asked_of_nobody_else() {
+    for (fault, status) in [(Fault::BadRequest, 400), (Fault::Unprocessable, 422)] {
+        let strict = Simulated::start(Shape::Vllm, Script { plan: Plan::Always(fault), ..Script::default() })
+            .await
+            .unwrap();
+        let other = Simulated::start(Shape::Vllm, Script::default()).await.unwrap();
+        let daemon =
+            Options::alone().simulated(&strict, "strict", 0).simulated(&other, "other", 10).start().await;
+        for stream in [true, false] {
+            let answer = daemon.caller().chat("sim", stream).await.unwrap();
+            assert_eq!(answer.status, status, "{}", answer.text());
+            assert!(answer.text().contains("Count for me."), "the server's own words: {}", answer.text());
+        }
+        assert_eq!((strict.counts().received, other.counts().received), (2, 0));
+    }
+}
