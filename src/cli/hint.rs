@@ -22,7 +22,6 @@ pub(super) fn after(trouble: &Trouble, looked: &[PathBuf]) -> Option<String> {
         ClientError::Silent { .. } => {
             Some("it takes connections but says nothing; its log may say why\n".to_owned())
         }
-        ClientError::Api { code, .. } if code == "no_server" => Some(no_server()),
         ClientError::HungUp { .. }
         | ClientError::Api { .. }
         | ClientError::BrokenOff { .. }
@@ -48,8 +47,8 @@ fn not_running(looked: &[PathBuf]) -> String {
 
 /// What was looked for, and how to start one.
 pub(super) fn no_server() -> String {
-    let kinds = KINDS.iter().filter(|it| it.id() != "lovable");
-    let kinds: Vec<_> = kinds
+    let own = KINDS.iter().filter(|it| !matches!(it.id(), "lovable" | "openai-compatible"));
+    let own: Vec<_> = own
         .map(|it| match it.usual_ports().first() {
             Some(port) => format!("{} ({port})", it.name()),
             None => it.name().to_owned(),
@@ -57,7 +56,7 @@ pub(super) fn no_server() -> String {
         .collect();
     format!(
         "\
-Looked for {}
+Looked for {} and anything OpenAI-compatible,
 at {} usual ports and at every other port of this machine that something listens on.
 Start one:
   ollama serve                  Ollama
@@ -68,7 +67,7 @@ or name one that is elsewhere:
   lovablectl servers add URL
 To try lovable without any: lovabled --demo
 ",
-        kinds.join(", "),
+        own.join(", "),
         usual_ports().len(),
     )
 }
