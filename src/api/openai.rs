@@ -22,15 +22,15 @@ use crate::{
 const PASSED_ON: [&str; 4] = ["accept", "anthropic-version", "anthropic-beta", "traceparent"];
 
 pub(super) async fn chat(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Chat, |body| Ok(body)).await
+    relay(knock, Operation::Chat, Ok).await
 }
 
 pub(super) async fn complete(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Complete, |body| Ok(body)).await
+    relay(knock, Operation::Complete, Ok).await
 }
 
 pub(super) async fn embed(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Embed, |body| Ok(body)).await
+    relay(knock, Operation::Embed, Ok).await
 }
 
 pub(super) async fn generate(knock: Knock) -> Response<Body> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::{
     Context, Exit, Trouble,
     out::{Ink, Look},
-    say,
+    say, servers,
 };
 use crate::{
     generate::Ending,
@@ -78,9 +78,9 @@ impl Known {
     fn one(&mut self, server: ServerView, look: Look) -> Option<String> {
         let line = match self.servers.get(&server.id) {
             None => Some(format!(
-                "{} is {}: {} at {}, {}",
+                "{} {}: {} at {}, {}",
                 name(&server.id),
-                state(&server, look),
+                servers::is(&server, look),
                 say::clean(server.kind.as_str()),
                 say::clean(&server.url),
                 say::plural(server.models.len() as u64, "model"),
@@ -95,7 +95,7 @@ impl Known {
 fn difference(before: &ServerView, server: &ServerView, look: Look) -> Option<String> {
     let mut parts = Vec::new();
     if before.state() != server.state() {
-        let mut part = format!("is {}, was {}", state(server, look), before.state());
+        let mut part = format!("{}, was {}", servers::is(server, look), before.state());
         if let Some(fault) = server.last_fault.as_ref().filter(|_| server.state() != "up") {
             part.push_str(&format!(" ({})", say::clean(&fault.message)));
         }
@@ -151,16 +151,6 @@ fn told(request: &RequestView, look: Look) -> String {
 
 fn name(id: &ServerId) -> String {
     say::clean(id.as_str())
-}
-
-fn state(server: &ServerView, look: Look) -> String {
-    let state = server.state();
-    let ink = match state {
-        "up" => Ink::Good,
-        "down" | "needs a key" | "wrong host" | "unhealthy" => Ink::Bad,
-        _ => Ink::Warn,
-    };
-    look.paint(ink, state)
 }
 
 /// The time of day of a moment, in UTC as the API has it.

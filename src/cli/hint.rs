@@ -3,7 +3,10 @@
 use std::{io, path::PathBuf};
 
 use super::Trouble;
-use crate::client::ClientError;
+use crate::{
+    client::ClientError,
+    kind::{KINDS, usual_ports},
+};
 
 /// What to try after a trouble, if we know.
 pub(super) fn after(trouble: &Trouble, looked: &[PathBuf]) -> Option<String> {
@@ -19,7 +22,6 @@ pub(super) fn after(trouble: &Trouble, looked: &[PathBuf]) -> Option<String> {
         ClientError::Silent { .. } => {
             Some("it takes connections but says nothing; its log may say why\n".to_owned())
         }
-        ClientError::Api { code, .. } if code == "no_server" => Some(no_server()),
         ClientError::HungUp { .. }
         | ClientError::Api { .. }
         | ClientError::BrokenOff { .. }
@@ -45,13 +47,17 @@ fn not_running(looked: &[PathBuf]) -> String {
 
 /// What was looked for, and how to start one.
 pub(super) fn no_server() -> String {
-    let kinds: Vec<_> = crate::kind::KINDS.iter().map(|it| it.name()).filter(|it| *it != "lovable").collect();
-    let ports: Vec<_> = crate::kind::usual_ports().iter().map(ToString::to_string).collect();
+    let own = KINDS.iter().filter(|it| !matches!(it.id(), "lovable" | "openai-compatible"));
+    let own: Vec<_> = own
+        .map(|it| match it.usual_ports().first() {
+            Some(port) => format!("{} ({port})", it.name()),
+            None => it.name().to_owned(),
+        })
+        .collect();
     format!(
         "\
-Looked for: {}
-  on their usual ports ({})
-  and on every other port of this machine that is listened on
+Looked for {} and anything OpenAI-compatible,
+at {} usual ports and at every other port of this machine that something listens on.
 Start one:
   ollama serve                  Ollama
   llama-server -m MODEL.gguf    llama.cpp
@@ -61,7 +67,21 @@ or name one that is elsewhere:
   lovablectl servers add URL
 To try lovable without any: lovabled --demo
 ",
-        kinds.join(", "),
-        ports.join(", "),
+        own.join(", "),
+        usual_ports().len(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_was_looked_for_is_named() {
+        let hint = no_server();
+        for kind in KINDS.iter().filter(|it| it.id() != "lovable") {
+            assert!(hint.contains(kind.name()), "{hint}");
+        }
+        assert!(hint.contains("Ollama (11434)"), "{hint}");
+    }
 }

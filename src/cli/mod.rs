@@ -15,7 +15,7 @@ use std::{
 
 use clap::Parser;
 
-use crate::client::{Client, ClientError, Reply};
+use crate::client::{Client, ClientError, Reply, STATUS_PATIENCE};
 
 mod config;
 mod events;
@@ -69,7 +69,7 @@ commands! {
 
 /// Talk to lovabled, which answers for all model servers of this machine
 #[derive(Debug, Parser)]
-#[command(name = "lovablectl", version, disable_help_subcommand = true, infer_subcommands = false)]
+#[command(name = "lovablectl", version)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -90,7 +90,8 @@ struct Global {
         long,
         global = true,
         value_enum,
-        value_name = "WHEN",
+        value_name = "auto|always|never",
+        hide_possible_values = true,
         default_value = "auto",
         help_heading = "Everywhere"
     )]
@@ -112,6 +113,12 @@ struct Context {
 }
 
 impl Context {
+    /// How many servers are known, where the daemon says so without delay.
+    async fn servers_known(&self) -> Option<usize> {
+        let asked = tokio::time::timeout(STATUS_PATIENCE, self.client.servers()).await;
+        Some(asked.ok()?.ok()?.read().ok()?.servers.len())
+    }
+
     /// Prints a reply as the API said it, or as `page` draws what it means.
     fn show<T: serde::de::DeserializeOwned>(
         &mut self,
@@ -223,14 +230,14 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     match cli.command.run(&mut context).await {
         Ok(exit) => exit,
         Err(trouble) => {
-            explain(&trouble, &mut context);
+            explain(&trouble, &mut context).await;
             trouble.exit()
         }
     }
 }
 
 /// Says what went wrong and what helps. If even that cannot be written, the exit code remains.
-fn explain(trouble: &Trouble, context: &mut Context) {
+async fn explain(trouble: &Trouble, context: &mut Context) {
     if let Trouble::Output(error) = trouble
         && error.kind() == io::ErrorKind::BrokenPipe
     {
@@ -246,6 +253,11 @@ fn explain(trouble: &Trouble, context: &mut Context) {
     let _ = context.talk.line(format!("{name} {}", say::clean_lines(&trouble.to_string())));
     if let Some(hint) = hint::after(trouble, &context.looked) {
         let _ = context.talk.text(&hint);
+    }
+    if trouble.exit() == Exit::Unusable {
+        let none = matches!(context.servers_known().await, Some(0));
+        let seen = "`lovablectl servers` shows the servers that are known, and what hinders them.\n";
+        let _ = context.talk.text(&if none { hint::no_server() } else { seen.to_owned() });
     }
 }
 

@@ -23,7 +23,9 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
     let reply = context.client.models().await?;
     if !context.json && reply.read()?.models.is_empty() {
         context.talk.line("No server offers a model now; `lovablectl servers` shows the servers.")?;
-        context.talk.text(&hint::no_server())?;
+        if context.servers_known().await == Some(0) {
+            context.talk.text(&hint::no_server())?;
+        }
         return Ok(Exit::Fine);
     }
     context.show(&reply, |ModelList { models }, look| list(models, look))?;

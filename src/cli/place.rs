@@ -61,6 +61,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let uid = rustix::process::geteuid().as_raw();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
         assert!(!is_foreign(dir.path(), uid));
         assert!(is_foreign(dir.path(), uid + 1));
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();

@@ -10,7 +10,6 @@ use crate::wire::{ServerList, ServerView};
 
 /// Without a verb, lists them
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -65,7 +64,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
         }
         Verb::Resume { id } => {
             let reply = context.client.resume(&id).await?;
-            context.show(&reply, |it, _| format!("{} is taken back; it is {}\n", it.id, it.state()))?;
+            context.show(&reply, |it, look| format!("{} is taken back; it {}\n", it.id, is(it, look)))?;
         }
         Verb::Probe => {
             let reply = context.client.probe().await?;
@@ -90,14 +89,14 @@ async fn add(url: &str, context: &mut Context) -> Result<(), Trouble> {
         return Err(Trouble::Usage(format!("`{url}`: {error}")));
     }
     let reply = context.client.add_server(url).await?;
-    context.show(&reply, |added, _| match &added.server {
+    context.show(&reply, |added, look| match &added.server {
         Some(server) => {
             format!(
-                "{} is {} at {}; it is {}\n",
+                "{} is {} at {}; it {}\n",
                 server.id,
                 server.kind,
                 say::clean(&added.url),
-                server.state()
+                is(server, look)
             )
         }
         None => {
@@ -110,15 +109,15 @@ async fn add(url: &str, context: &mut Context) -> Result<(), Trouble> {
 }
 
 const FULL: [Column; 9] = [
-    Column::new("ID").shrinks(8),
-    Column::new("KIND").leaves(3).shrinks(6),
+    Column::new("ID").shrinks(14),
+    Column::new("KIND").leaves(4).shrinks(10),
     Column::new("VERSION").leaves(7).shrinks(6),
     Column::new("STATE"),
-    Column::new("MODELS").right().leaves(2),
+    Column::new("MODELS").right().leaves(3),
     Column::new("BUSY").right().leaves(5),
     Column::new("FIRST TOKEN").right().leaves(6),
-    Column::new("SUCCESS").right().leaves(4),
-    Column::new("URL").shrinks(12).leaves(1),
+    Column::new("SUCCESS").right().leaves(2),
+    Column::new("URL").shrinks(24).leaves(1),
 ];
 
 /// All servers, and below what is wrong with those that are not well.
@@ -135,7 +134,7 @@ fn page(servers: &[ServerView], look: Look, now_ms: u64) -> String {
                 busy(it).into(),
                 say::or_dash(it.first_token_ms.p50.map(say::ms)).into(),
                 say::or_dash(it.success_rate.map(say::percent)).into(),
-                address(it).into(),
+                say::clean(&it.url).into(),
             ]
         })
         .collect();
@@ -151,11 +150,11 @@ fn page(servers: &[ServerView], look: Look, now_ms: u64) -> String {
 }
 
 const BRIEF: [Column; 5] = [
-    Column::new("ID").shrinks(8),
-    Column::new("KIND").leaves(2).shrinks(6),
+    Column::new("ID").shrinks(14),
+    Column::new("KIND").leaves(3).shrinks(10),
     Column::new("STATE"),
-    Column::new("MODELS").right().leaves(3),
-    Column::new("URL").shrinks(12).leaves(1),
+    Column::new("MODELS").right().leaves(2),
+    Column::new("URL").shrinks(24).leaves(1),
 ];
 
 /// The servers in the little that belongs on a page about everything.
@@ -168,7 +167,7 @@ pub(super) fn brief(servers: &[ServerView], look: Look) -> String {
                 say::clean(it.kind.as_str()).into(),
                 state(it),
                 say::count(it.models.len() as u64).into(),
-                address(it).into(),
+                say::clean(&it.url).into(),
             ]
         })
         .collect();
@@ -176,13 +175,28 @@ pub(super) fn brief(servers: &[ServerView], look: Look) -> String {
 }
 
 fn state(server: &ServerView) -> Cell {
-    let state = server.state();
-    let ink = match state {
+    let simulated = if server.simulated { " (simulated)" } else { "" };
+    Cell::inked(format!("{}{simulated}", server.state()), ink(server))
+}
+
+/// The ink of a server's state.
+pub(super) fn ink(server: &ServerView) -> Ink {
+    match server.state() {
         "up" => Ink::Good,
         "down" | "needs a key" | "wrong host" | "unhealthy" => Ink::Bad,
         _ => Ink::Warn,
-    };
-    Cell::inked(state, ink)
+    }
+}
+
+/// A server's state as the end of a sentence about it: `is up`, `needs a key`.
+pub(super) fn is(server: &ServerView, look: Look) -> String {
+    let state = look.paint(ink(server), server.state());
+    match server.state() {
+        "needs a key" => state,
+        "wrong host" => format!("is called by the {state}"),
+        "trial" => format!("is on {state}"),
+        _ => format!("is {state}"),
+    }
 }
 
 fn busy(server: &ServerView) -> String {
@@ -190,11 +204,6 @@ fn busy(server: &ServerView) -> String {
         Some(limit) => format!("{}/{limit}", server.in_flight),
         None => server.in_flight.to_string(),
     }
-}
-
-fn address(server: &ServerView) -> String {
-    let simulated = if server.simulated { " (simulated)" } else { "" };
-    format!("{}{simulated}", say::clean(&server.url))
 }
 
 /// What a person should know of a server that does not serve.

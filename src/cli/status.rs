@@ -46,6 +46,9 @@ async fn once(context: &mut Context) -> Result<Exit, Trouble> {
         let servers = list(context).await;
         let page = page(&status, &servers, context.out.look);
         context.out.text(&page)?;
+        if status.servers.total() == 0 {
+            context.talk.text(&format!("\n{}", hint::no_server()))?;
+        }
     }
     Ok(exit(&status))
 }
@@ -132,9 +135,6 @@ pub(super) fn page(status: &Status, servers: &[ServerView], look: Look) -> Strin
     if !servers.is_empty() {
         page.push('\n');
         page.push_str(&servers::brief(servers, look));
-    } else if status.servers.total() == 0 {
-        page.push('\n');
-        page.push_str(&hint::no_server());
     }
     page
 }
@@ -159,7 +159,7 @@ fn requests(status: &Status) -> String {
         (it.exhausted, "failed everywhere"),
         (it.out_of_time, "out of time"),
         (it.caller_gone, "left by the caller"),
-        (it.attempts_failed_over, "faults nobody noticed"),
+        (it.attempts_failed_over, "failed over"),
         (it.in_flight, "in flight"),
         (it.queued, "waiting"),
     ];

@@ -22,14 +22,19 @@ use self::{
     reader::{Override, Reader, Section},
     values::Value,
 };
-use crate::{failover::Patience, route::Fallback, server::KindId};
+use crate::{
+    failover::Patience,
+    route::Fallback,
+    server::{Endpoint, KindId},
+    upstream::Key,
+};
 
 pub use self::{
     paths::{
         Env, PathError, PathFlags, Paths, Place, SYSTEM_RUN, Scope, Surroundings, System, shared_tmp_dir,
     },
     reader::{Origin, Problem, Setting},
-    servers::{Secret, ServerEntry},
+    servers::ServerEntry,
     values::{Loopback, Size, Trust, parse_duration, show_duration},
 };
 
@@ -39,7 +44,7 @@ pub struct Config {
     /// `[[servers]]`, and those that the environment names.
     pub servers: Vec<ServerEntry>,
     /// Keys that the environment has for an address without naming it as a server.
-    pub usual_keys: Vec<(crate::server::Endpoint, Secret)>,
+    pub usual_keys: Vec<(Endpoint, Key)>,
     /// Kinds that the environment switches off.
     pub disabled_kinds: BTreeSet<KindId>,
     /// `[aliases]`: what callers say, and the model that is meant.
@@ -97,12 +102,10 @@ impl Default for FallbackSettings {
 impl Value for Fallback {
     const EXPECTED: &'static str = "\"none\", \"same\" or \"local\"";
     fn from_text(text: &str) -> Result<Self, String> {
-        match text {
-            "none" => Ok(Self::None),
-            "same" => Ok(Self::Same),
-            "local" => Ok(Self::Local),
-            "cloud" => Err(format!("must be {}; cloud servers are not enabled", Self::EXPECTED)),
-            _ => Err(format!("must be {}", Self::EXPECTED)),
+        match text.parse() {
+            Ok(Self::Cloud) => Err(format!("must be {}; cloud servers are not enabled", Self::EXPECTED)),
+            Ok(fallback) => Ok(fallback),
+            Err(_) => Err(format!("must be {}", Self::EXPECTED)),
         }
     }
     fn show(&self) -> Json {

@@ -3,7 +3,9 @@
 //! A key belongs to the endpoint that it was set for and goes nowhere else.
 
 use std::{
-    fmt, fs,
+    collections::BTreeMap,
+    fs,
+    ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -11,31 +13,10 @@ use std::{
 use serde_json::json;
 
 use super::{Config, Origin, Reader, Surroundings, reader::Section, values::Value};
-use crate::server::{Address, Endpoint, KindId, Source, Zone};
-
-/// A key. It is in no log, no `Debug` output and no answer.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// A key that can stand in a header.
-    fn new(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let sendable = !text.is_empty() && text.bytes().all(|it| (0x21..0x7f).contains(&it));
-        sendable.then(|| Self(text.to_owned()))
-    }
-
-    /// The key itself, for the header of a request to its server.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
+use crate::{
+    server::{Address, Endpoint, KindId, Source, Zone},
+    upstream::Key,
+};
 
 /// A server that a person named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +28,7 @@ pub struct ServerEntry {
     /// Its kind, where recognition should not decide.
     pub kind: Option<KindId>,
     /// Its key.
-    pub key: Option<Secret>,
+    pub key: Option<Key>,
     /// Lower is asked first.
     pub priority: i32,
     /// How many requests it gets at once.
@@ -81,39 +62,32 @@ impl ServerEntry {
 }
 
 impl Config {
-    /// The key that was set for this endpoint.
-    pub fn key(&self, endpoint: &Endpoint) -> Option<&Secret> {
-        let named = self.servers.iter().find(|it| same_place(&it.endpoint, endpoint));
-        match named {
-            Some(ServerEntry { key: Some(key), .. }) => Some(key),
-            _ => self.usual_keys.iter().find(|it| same_place(&it.0, endpoint)).map(|it| &it.1),
-        }
+    /// The key of every address that has one. A key goes nowhere else.
+    pub fn keys(&self) -> BTreeMap<Endpoint, Key> {
+        let named = self.servers.iter().filter_map(|it| Some((&it.endpoint, it.key.as_ref()?)));
+        let usual = self.usual_keys.iter().map(|(endpoint, key)| (endpoint, key));
+        // What names the server comes last and so stands.
+        let all = usual.chain(named);
+        all.flat_map(|(endpoint, key)| places(endpoint).into_iter().map(|it| (it, key.clone()))).collect()
     }
 }
 
-/// Whether two addresses name the same place; `localhost` is both loopback addresses.
+/// The addresses that an endpoint names: `localhost` is both loopback addresses.
+fn places(endpoint: &Endpoint) -> Vec<Endpoint> {
+    let mut places = vec![endpoint.clone()];
+    if let Address::Tcp { host, .. } = endpoint.address()
+        && host == "localhost"
+    {
+        let written = endpoint.to_string();
+        let at = |ip: &str| Endpoint::parse(&written.replacen("localhost", ip, 1)).ok();
+        places.extend(["127.0.0.1", "[::1]"].into_iter().filter_map(at));
+    }
+    places
+}
+
+/// Whether two addresses name the same place.
 fn same_place(one: &Endpoint, other: &Endpoint) -> bool {
-    if one == other {
-        return true;
-    }
-    let (
-        Address::Tcp { host: host_a, port: port_a, tls: tls_a },
-        Address::Tcp { host: host_b, port: port_b, tls: tls_b },
-    ) = (one.address(), other.address())
-    else {
-        return false;
-    };
-    let localhost =
-        |a: &str, b: &str| a == "localhost" && (b == "127.0.0.1" || b == "::1" || b == "localhost");
-    port_a == port_b
-        && tls_a == tls_b
-        && (localhost(host_a, host_b) || localhost(host_b, host_a))
-        && path_of(one) == path_of(other)
-}
-
-fn path_of(endpoint: &Endpoint) -> String {
-    let url = endpoint.url("");
-    url.splitn(4, '/').nth(3).unwrap_or_default().to_owned()
+    places(one).contains(other) || places(other).contains(one)
 }
 
 pub(super) fn from_file(
@@ -151,9 +125,7 @@ fn entry(
     let placeholder = Endpoint::tcp([127, 0, 0, 1].into(), 1);
     let mut server = ServerEntry::at(endpoint.clone().unwrap_or(placeholder), Source::Config);
     section.take(reader, "name", &mut server.name);
-    let mut kind: Option<String> = None;
-    section.take(reader, "kind", &mut kind);
-    server.kind = kind.map(KindId::from);
+    section.take(reader, "kind", &mut server.kind);
     section.take(reader, "priority", &mut server.priority);
     section.take(reader, "limit", &mut server.limit);
     section.take(reader, "zone", &mut server.zone);
@@ -187,7 +159,7 @@ fn beside(reader: &Reader<'_>, around: &Surroundings<'_>, text: &str) -> PathBuf
     }
 }
 
-fn key(reader: &mut Reader<'_>, section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Secret> {
+fn key(reader: &mut Reader<'_>, section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Key> {
     let span = section.span.clone();
     let (env_key, file_key) = (section.key("key_env"), section.key("key_file"));
     let variable = section.take_raw("key_env");
@@ -223,7 +195,7 @@ fn key(reader: &mut Reader<'_>, section: &mut Section<'_>, around: &Surroundings
             None
         }
         Some(text) => {
-            let key = Secret::new(&text);
+            let key = Key::new(&text);
             if key.is_none() {
                 let message =
                     format!("`{env_key}`: the variable {name} holds no key that a header can carry");
@@ -236,10 +208,10 @@ fn key(reader: &mut Reader<'_>, section: &mut Section<'_>, around: &Surroundings
 
 fn read_key_file(
     reader: &mut Reader<'_>,
-    span: Option<std::ops::Range<usize>>,
+    span: Option<Range<usize>>,
     label: &str,
     path: &Path,
-) -> Option<Secret> {
+) -> Option<Key> {
     let mut refuse = |why: String| {
         reader.problem(span.clone(), format!("`{label}`: {}: {why}", path.display()));
         None
@@ -262,7 +234,7 @@ fn read_key_file(
         return refuse("is too large for a key".to_owned());
     }
     match fs::read_to_string(path) {
-        Ok(text) => match Secret::new(&text) {
+        Ok(text) => match Key::new(&text) {
             Some(key) => Some(key),
             None => refuse("holds no key that a header can carry".to_owned()),
         },
@@ -324,7 +296,7 @@ pub(super) fn from_environment(reader: &mut Reader<'_>, config: &mut Config, aro
         }
         let secret = of_kind.key.and_then(|name| {
             let text = around.text(name)?;
-            let secret = Secret::new(&text);
+            let secret = Key::new(&text);
             if secret.is_none() {
                 reader.warnings.push(format!("{name} holds no key that a header can carry; ignored"));
             }
@@ -351,7 +323,7 @@ pub(super) fn from_environment(reader: &mut Reader<'_>, config: &mut Config, aro
 }
 
 /// The file may have named the same server, with more to say of it.
-fn add(config: &mut Config, endpoint: Endpoint, secret: Option<Secret>) {
+fn add(config: &mut Config, endpoint: Endpoint, secret: Option<Key>) {
     match config.servers.iter_mut().find(|it| same_place(&it.endpoint, &endpoint)) {
         // The environment goes before the file.
         Some(known) => known.key = secret.or(known.key.take()),

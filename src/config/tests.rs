@@ -3,7 +3,10 @@
 use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use super::*;
-use crate::server::{Endpoint, Zone};
+use crate::{
+    server::{Endpoint, Zone},
+    upstream::Key,
+};
 
 /// A home with a configuration file in it.
 struct Home(tempfile::TempDir);
@@ -180,9 +183,9 @@ fn servers_are_read() {
     let [big, socket] = &loaded.config.servers[..] else { panic!("{:?}", loaded.config.servers) };
     assert_eq!(big.endpoint.to_string(), "http://box:8000");
     assert_eq!((big.priority, big.limit, big.zone), (-1, Some(4), Some(Zone::Lan)));
-    assert_eq!(big.key.as_ref().unwrap().expose(), "sk-1");
+    assert_eq!(big.key, Key::new("sk-1"));
     assert!(!socket.enabled);
-    assert_eq!(socket.key.as_ref().unwrap().expose(), "sk-2");
+    assert_eq!(socket.key, Key::new("sk-2"));
     let everything = format!("{} {:?}", loaded.show(), loaded);
     for secret in ["sk-1", "sk-2", "hunter2"] {
         assert!(!everything.contains(secret), "{everything}");
@@ -193,6 +196,11 @@ fn servers_are_read() {
 fn a_server_that_makes_no_sense_is_refused() {
     check_problem("[[servers]]\nname = \"x\"\n", 1, "`servers[0].url` is missing");
     check_problem("[[servers]]\nurl = \"ftp://x\"\n", 2, "`servers[0].url` must be an address");
+    check_problem(
+        "[[servers]]\nurl = \"http://a\"\nkind = \"olama\"\n",
+        3,
+        "`servers[0].kind` must be one of lovable",
+    );
     check_problem("[[servers]]\nurl = \"http://a\"\nlimit = 0\n", 3, "must be a whole number from 1");
     check_problem("[[servers]]\nurl = \"http://a\"\nkey_env = \"sk-1\"\n", 3, "it is not the key itself");
     check_problem(
@@ -248,8 +256,8 @@ fn the_environment_names_servers() {
     let config = home.load(&variables, Flags::default()).unwrap().config;
     let urls: Vec<_> = config.servers.iter().map(|it| it.endpoint.to_string()).collect();
     assert_eq!(urls, ["http://127.0.0.1:11434", "http://gpu:8000", "unix:/tmp/lm.sock"]);
-    let key = |url: &str| config.key(&Endpoint::parse(url).unwrap()).map(Secret::expose);
-    assert_eq!(key("http://gpu:8000"), Some("sk-v"));
+    let key = |url: &str| config.keys().get(&Endpoint::parse(url).unwrap()).cloned();
+    assert_eq!(key("http://gpu:8000"), Key::new("sk-v"));
     assert_eq!(key("http://gpu:8001"), None);
     assert_eq!(key("https://gpu:8000"), None);
     assert_eq!(key("http://127.0.0.1:8000"), None);
@@ -267,9 +275,9 @@ fn a_base_url_goes_before_the_host_variable() {
 fn a_key_without_an_address_is_for_the_usual_address_only() {
     let config = Home::with("").load(&[("VLLM_API_KEY", "sk-v")], Flags::default()).unwrap().config;
     assert!(config.servers.is_empty());
-    let key = |url: &str| config.key(&Endpoint::parse(url).unwrap()).map(Secret::expose);
-    assert_eq!(key("http://127.0.0.1:8000"), Some("sk-v"));
-    assert_eq!(key("http://[::1]:8000"), Some("sk-v"));
+    let key = |url: &str| config.keys().get(&Endpoint::parse(url).unwrap()).cloned();
+    assert_eq!(key("http://127.0.0.1:8000"), Key::new("sk-v"));
+    assert_eq!(key("http://[::1]:8000"), Key::new("sk-v"));
     assert_eq!(key("http://127.0.0.1:8001"), None);
 }
 
@@ -333,4 +341,53 @@ fn a_wrong_flag_or_variable_is_named() {
     assert!(problem.starts_with("--listen: must be a loopback address"), "{problem}");
     let problem = home.load(&[("LOVABLE_TRACKING", "perhaps")], Flags::default()).unwrap_err();
     assert!(problem.starts_with("LOVABLE_TRACKING: must be true or false"), "{problem}");
+}
+
+const EXAMPLE: &str = include_str!("../../config/lovable.example.toml");
+
+#[test]
+fn the_example_changes_nothing_as_it_stands() {
+    let example = loaded(EXAMPLE);
+    assert!(example.warnings.is_empty(), "{:?}", example.warnings);
+    let env = |_: &str| None;
+    let around = Surroundings { system: System::Linux, uid: 1000, home: Some("/nowhere".into()), env: &env };
+    let default = load(&Flags::default(), &around, None).unwrap();
+    assert_eq!(format!("{:?}", example.config), format!("{:?}", default.config));
+}
+
+#[test]
+fn the_example_shows_every_setting_with_its_default() {
+    // Settings are comments of the form `# key = value`; sentences are not.
+    let uncommented: String = EXAMPLE
+        .lines()
+        .filter_map(|line| {
+            let setting = line.strip_prefix("# ").unwrap_or_default();
+            let is_setting = setting.starts_with("[[")
+                || setting.split_once(" = ").is_some_and(|(key, _)| !key.trim_matches('"').contains(' '));
+            if line.starts_with('[') { Some(line) } else { is_setting.then_some(setting) }
+        })
+        .filter(|line| !line.starts_with("key_env") && !line.starts_with("tls"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let home = Home::with(&uncommented);
+    home.write("vllm.key", "sk-1", 0o600);
+    let example = home.load(&[], Flags::default()).unwrap();
+    let ours = loaded("");
+    for setting in &ours.settings {
+        let shown = example.settings.iter().find(|it| it.key == setting.key).unwrap();
+        let is_path = ["socket", "config", "state_dir"].contains(&setting.key.as_str());
+        if !is_path {
+            assert_eq!(shown.from, Origin::File, "{} is not in the example", setting.key);
+        }
+        // An address is off by default, which TOML cannot write.
+        if !is_path && setting.key != "listen.address" {
+            assert_eq!(shown.value, setting.value, "{}", setting.key);
+        }
+    }
+    let server = &example.config.servers[0];
+    assert_eq!(server.key, Key::new("sk-1"));
+    let of_servers = example.settings.iter().filter(|it| it.key.starts_with("servers[0]"));
+    for setting in of_servers.filter(|it| !it.key.ends_with("key_env") && !it.key.ends_with("tls.ca")) {
+        assert_eq!(setting.from, Origin::File, "{} is not in the example", setting.key);
+    }
 }

@@ -13,7 +13,10 @@ use std::{
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
-use crate::server::{Endpoint, Zone};
+use crate::{
+    kind,
+    server::{Address, Endpoint, KindId, Zone},
+};
 
 /// Something that a setting can be.
 pub(super) trait Value: Sized {
@@ -151,9 +154,9 @@ pub fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     if ms == 0 {
         "0s".to_owned()
-    } else if ms % 60_000 == 0 {
+    } else if ms.is_multiple_of(60_000) {
         format!("{}m", ms / 60_000)
-    } else if ms % 1000 == 0 {
+    } else if ms.is_multiple_of(1000) {
         format!("{}s", ms / 1000)
     } else {
         format!("{ms}ms")
@@ -231,6 +234,22 @@ impl Value for Endpoint {
     }
 }
 
+impl Value for KindId {
+    const EXPECTED: &'static str = "the id of a kind of server";
+    fn from_text(text: &str) -> Result<Self, String> {
+        match kind::by_id(text) {
+            Some(kind) => Ok(kind.id().into()),
+            None => {
+                let known: Vec<_> = kind::KINDS.iter().map(|it| it.id()).collect();
+                Err(format!("must be one of {}", known.join(", ")))
+            }
+        }
+    }
+    fn show(&self) -> Json {
+        json!(self)
+    }
+}
+
 impl Value for Zone {
     const EXPECTED: &'static str = "\"machine\", \"lan\" or \"cloud\"";
     fn from_text(text: &str) -> Result<Self, String> {
@@ -295,7 +314,6 @@ pub enum Trust {
 impl Trust {
     /// Whether this endpoint is meant.
     pub fn covers(&self, endpoint: &Endpoint) -> bool {
-        use crate::server::Address;
         let Address::Tcp { host, port, .. } = endpoint.address() else { return false };
         match self {
             Self::Network { ip, bits } => host.parse::<IpAddr>().is_ok_and(|it| same_network(it, *ip, *bits)),
@@ -329,7 +347,7 @@ impl Value for Trust {
             Ok(endpoint) if !text.contains('/') || with_scheme => endpoint,
             _ => return Err(expected::<Self>()),
         };
-        let crate::server::Address::Tcp { host, port, .. } = endpoint.address() else {
+        let Address::Tcp { host, port, .. } = endpoint.address() else {
             return Err(expected::<Self>());
         };
         // The same text with another default tells whether it named a port.

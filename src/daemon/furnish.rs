@@ -1,7 +1,6 @@
 //! Builds the rooms, each from its own settings and from what was stored.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,11 +16,11 @@ use crate::{
     registry::{self, Hint, ServerSettings},
     relay::{self, Relay},
     scan::{self, Watch},
-    server::{Address, Endpoint, Source},
+    server::Source,
     service::launch::RunError,
     simulate::{self, Simulated},
     store::{Store, StoreError},
-    upstream::{self, Key, Upstream},
+    upstream::{self, Upstream},
     wire::{ConfigView, Setting, SettingSource},
 };
 
@@ -50,7 +49,7 @@ pub(super) async fn furnish(
         registry,
         stats,
         store,
-        keys: keys(config),
+        keys: config.keys(),
         kinds_off: config.disabled_kinds.clone(),
         trusts: trusts(config),
         tracking: config.stats.tracking,
@@ -127,35 +126,6 @@ fn open_store(dir: &Path) -> Result<(Store, crate::store::Loaded), RunError> {
 fn trusts(config: &Config) -> housekeeping::Trusts {
     let trust = config.discovery.trust.clone();
     Box::new(move |endpoint| trust.iter().any(|it| it.covers(endpoint)))
-}
-
-/// The key of every address that has one, under each of the names of this machine.
-fn keys(config: &Config) -> BTreeMap<Endpoint, Key> {
-    let named = config.servers.iter().filter_map(|it| Some((&it.endpoint, it.key.as_ref()?)));
-    let usual = config.usual_keys.iter().map(|(endpoint, key)| (endpoint, key));
-    let mut keys = BTreeMap::new();
-    // A key in `[[servers]]` comes last and so stands.
-    for (endpoint, secret) in usual.chain(named) {
-        let Some(key) = Key::new(secret.expose()) else { continue };
-        for endpoint in names_of(endpoint) {
-            keys.insert(endpoint, key.clone());
-        }
-    }
-    keys
-}
-
-/// An address, and on this machine its other spellings.
-fn names_of(endpoint: &Endpoint) -> Vec<Endpoint> {
-    let mut names = vec![endpoint.clone()];
-    if let Address::Tcp { host, .. } = endpoint.address()
-        && ["localhost", "127.0.0.1", "::1"].contains(&host.as_str())
-    {
-        let others = ["localhost", "127.0.0.1", "[::1]"];
-        let written = endpoint.to_string();
-        let shown = if host == "::1" { "[::1]" } else { host };
-        names.extend(others.iter().filter_map(|it| Endpoint::parse(&written.replacen(shown, it, 1)).ok()));
-    }
-    names
 }
 
 fn hint(house: &Housekeeping, entry: &ServerEntry) {

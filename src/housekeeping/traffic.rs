@@ -22,7 +22,6 @@ impl Traffic {
     }
 
     /// Counts one more request, until the guard is dropped.
-    #[must_use]
     pub fn enter(&self, server: &ServerId) -> InFlight {
         let mut counters = self.counters();
         let counter = match counters.get(server) {
@@ -50,7 +49,7 @@ impl Look<'_> {
 }
 
 /// One request at one server; dropping it gives its place back.
-#[must_use]
+#[must_use = "the request counts for as long as this lives"]
 pub struct InFlight(Arc<AtomicU32>);
 
 impl Drop for InFlight {

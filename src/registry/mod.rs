@@ -9,9 +9,12 @@
 //! is what the person allows, *problem* is why a healthy server cannot serve.
 //! Everyone else reads a `Snapshot`; the fold of all changes is that snapshot.
 
+mod fold;
 mod health;
+mod hint;
 mod id;
 mod known;
+mod person;
 mod place;
 mod same;
 #[cfg(test)]
@@ -24,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use hint::{Hint, ServerSettings, Settings};
 pub use view::{Admission, Change, LastFault, Now, Server, Snapshot, Standing};
 
 use self::{
@@ -33,7 +37,7 @@ use self::{
 };
 use crate::{
     fault::{Blame, Cause, Fault},
-    server::{Endpoint, KindId, ModelName, Problem, ServerId, Sighting, Source, Zone},
+    server::{Endpoint, KindId, ModelName, Problem, ServerId, Sighting, Source},
 };
 
 /// A server that is loading is asked so often: the first request waits for it.
@@ -45,66 +49,6 @@ const WHILE_TROUBLED: Duration = Duration::from_secs(5);
 /// Further addresses of a known server and private engines are asked so often:
 /// nothing depends on them while what they belong to is there.
 const SECONDARY: Duration = Duration::from_secs(60);
-
-/// Names of former models that are kept; the oldest habit of a caller is not worth more.
-const FORMERLY: usize = 1000;
-
-/// How the registry works.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How often a server that is well is asked for its models.
-    pub every: Duration,
-    /// A server that was down for so long, and that no person named, is forgotten.
-    pub forget_after: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            // A model pulled now is in the list when the person has typed its name.
-            every: Duration::from_secs(10),
-            // Somebody back from a holiday finds the servers they left.
-            forget_after: Duration::from_secs(30 * 24 * 3600),
-        }
-    }
-}
-
-/// What a person says about a server at some address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerSettings {
-    /// Its name.
-    pub name: Option<String>,
-    /// Its kind, believed where recognition comes to nothing better than "OpenAI-compatible".
-    pub kind: Option<KindId>,
-    /// Lower is asked first.
-    pub priority: i32,
-    /// How many requests it may have at once.
-    pub limit: Option<u32>,
-    /// Where requests to it end up.
-    pub zone: Option<Zone>,
-    /// Whether it is used at all.
-    pub enabled: bool,
-}
-
-impl Default for ServerSettings {
-    fn default() -> Self {
-        Self { name: None, kind: None, priority: 0, limit: None, zone: None, enabled: true }
-    }
-}
-
-/// Somebody told of an address.
-#[derive(Clone, Debug)]
-pub struct Hint {
-    /// The address.
-    pub endpoint: Endpoint,
-    /// Who told.
-    pub source: Source,
-    /// Whether that vouches for it: `false` for a listener of another ordinary
-    /// user, and for an address outside this machine that was only added.
-    pub trusted: bool,
-    /// What a person says about the server there.
-    pub settings: Option<ServerSettings>,
-}
 
 /// The owner of everything known about servers.
 #[derive(Debug)]
@@ -173,6 +117,7 @@ impl Registry {
     /// A source takes its hint back. From the socket table that means that the
     /// listener is gone: the server there goes down at once.
     pub fn on_hint_gone(&mut self, endpoint: &Endpoint, source: Source, now: Now) -> Vec<Change> {
+        let watched = self.watched && is_listed(endpoint);
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
         if place.hints.remove(&source).is_none() {
             return Vec::new();
@@ -194,6 +139,9 @@ impl Registry {
         }
         if let Some(id) = self.server_at(endpoint) {
             self.refresh(&id, now, &mut changes);
+        }
+        if let Some(place) = self.places.get_mut(endpoint).filter(|it| it.hints.is_empty() && watched) {
+            place.abandon();
         }
         self.sweep(endpoint);
         self.told(changes)
@@ -250,7 +198,7 @@ impl Registry {
     /// An address did not answer, or cannot be told yet: again after 1, 2, 4 … 60 s.
     pub fn on_silent(&mut self, endpoint: &Endpoint, fault: Fault, now: Now) -> Vec<Change> {
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
-        place.end_silent(is_gone(&fault), self.watched, now.at);
+        place.end_silent(is_gone(&fault), self.watched && is_listed(endpoint), now.at);
         place.engine = false;
         let mut changes = Vec::new();
         let moved = is_gone(&fault) && self.leave(endpoint, now, &mut changes);
@@ -340,71 +288,6 @@ impl Registry {
         self.told(changes)
     }
 
-    /// Lets a server finish what it has and gives it nothing new. `None`: no such server.
-    pub fn drain(&mut self, id: &str, now: Now) -> Option<Vec<Change>> {
-        self.set_draining(id, true, now)
-    }
-
-    /// Ends draining. `None`: no such server.
-    pub fn resume(&mut self, id: &str, now: Now) -> Option<Vec<Change>> {
-        self.set_draining(id, false, now)
-    }
-
-    /// Forgets a server until it is found again by a new listener, or named
-    /// again by a person. `None`: no such server.
-    pub fn forget(&mut self, id: &str, now: Now) -> Option<Vec<Change>> {
-        let id = self.server(id)?.id.clone();
-        let mut changes = Vec::new();
-        for endpoint in self.addresses(&id) {
-            if let Some(place) = self.places.get_mut(&endpoint) {
-                place.hints.remove(&Source::Added);
-                place.dismiss();
-            }
-        }
-        self.remove(&id, &mut changes);
-        self.reconsider_engines(now);
-        Some(self.told(changes))
-    }
-
-    /// Asks a server again at once. `None`: no such server.
-    pub fn probe(&mut self, id: &str, now: Now) -> Option<Vec<Change>> {
-        let id = self.server(id)?.id.clone();
-        for endpoint in self.addresses(&id) {
-            if let Some(place) = self.places.get_mut(&endpoint) {
-                place.postpone(now.at);
-            }
-        }
-        Some(Vec::new())
-    }
-
-    /// Asks every address again at once, but for those that are something else.
-    pub fn probe_all(&mut self, now: Now) {
-        for place in self.places.values_mut().filter(|place| place.ask != Ask::Never) {
-            place.postpone(now.at);
-        }
-    }
-
-    /// Forgets servers that were down for so long that nobody will miss them.
-    pub fn tidy(&mut self, now: Now) -> Vec<Change> {
-        let limit = u64::try_from(self.settings.forget_after.as_millis()).unwrap_or(u64::MAX);
-        let old = |it: &Known| {
-            it.health.standing == Standing::Down
-                && it.now.last_seen_ms.unwrap_or(0).max(it.now.since_ms).saturating_add(limit) < now.wall_ms
-        };
-        let ids: Vec<ServerId> =
-            self.servers.values().filter(|it| old(it)).map(|it| it.now.id.clone()).collect();
-        let mut changes = Vec::new();
-        for id in ids {
-            let addresses = self.addresses(&id);
-            if addresses.iter().any(|it| self.places.get(it).is_some_and(Place::is_named)) {
-                continue;
-            }
-            self.remove(&id, &mut changes);
-            addresses.iter().for_each(|it| self.sweep(it));
-        }
-        self.told(changes)
-    }
-
     /// All servers as they are now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot)
@@ -419,75 +302,6 @@ impl Registry {
     /// Whether some server has, or had since we started, a model of that name.
     pub fn knows(&self, model: &str) -> bool {
         self.formerly.contains(model) || self.snapshot.servers.iter().any(|it| it.has(model))
-    }
-
-    /// The changes that rebuild this registry: what a store keeps, and what opens a feed.
-    pub fn replicate(&self) -> Vec<Change> {
-        let retired = self.retired.iter().map(|(id, (endpoint, kind))| Change::Forgotten {
-            id: id.clone(),
-            endpoint: endpoint.clone(),
-            kind: kind.clone(),
-        });
-        let servers = self.servers.values().map(|it| Change::Server { server: Arc::clone(&it.shown) });
-        retired.chain(servers).collect()
-    }
-
-    /// Takes over what was stored. Nothing is believed before it is seen: the
-    /// server comes back as suspect, usable and due at once; one that was down
-    /// is down. What only the configuration or the environment can say (trust
-    /// of addresses outside this machine, limits, switches) waits for their hints.
-    pub fn apply(&mut self, change: Change, now: Now) {
-        match change {
-            Change::Forgotten { id, endpoint, kind } => {
-                self.remove(&id, &mut Vec::new());
-                self.retired.insert(id, (endpoint, kind));
-            }
-            Change::Server { server } => self.restore(&server, now),
-        }
-        self.rebuild();
-    }
-
-    fn restore(&mut self, stored: &Server, now: Now) {
-        let id = stored.id.clone();
-        self.retired.remove(&id);
-        self.detach(&id);
-        self.servers.remove(&id);
-        for endpoint in std::iter::once(&stored.endpoint).chain(&stored.also_at) {
-            let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
-            if place.server.is_some() {
-                // Found by itself meanwhile; the store is older than that.
-                continue;
-            }
-            place.server = Some(id.clone());
-            place.remember_trust(endpoint.is_local() && stored.admission != Admission::Untrusted);
-            if stored.found_by.contains(&Source::Added) {
-                let trusted = endpoint.is_local() && place.is_trusted();
-                place.hints.entry(Source::Added).or_insert(trusted);
-            }
-            place.wake(now.at);
-        }
-        if self.server_at(&stored.endpoint).as_ref() != Some(&id) {
-            self.detach(&id);
-            self.retired.insert(id, (stored.endpoint.clone(), stored.kind.clone()));
-            return;
-        }
-        let health = Health::restored(stored.standing, now.at);
-        let mut server = stored.clone();
-        server.also_at.retain(|it| self.server_at(it).as_ref() == Some(&id));
-        server.busy_until = None;
-        self.created += 1;
-        let mut known = Known::new(server, health, self.created);
-        known.draining = stored.admission == Admission::Draining;
-        self.servers.insert(id.clone(), known);
-        self.refresh(&id, now, &mut Vec::new());
-    }
-
-    fn set_draining(&mut self, id: &str, draining: bool, now: Now) -> Option<Vec<Change>> {
-        let id = self.server(id)?.id.clone();
-        self.servers.get_mut(&id)?.draining = draining;
-        let mut changes = Vec::new();
-        self.refresh(&id, now, &mut changes);
-        Some(self.told(changes))
     }
 
     fn strike_by_probe(&mut self, id: &ServerId, fault: &Fault, now: Now) {
@@ -546,20 +360,6 @@ impl Registry {
         changes
     }
 
-    fn rebuild(&mut self) {
-        let servers: Vec<Arc<Server>> = self.servers.values().map(|it| Arc::clone(&it.shown)).collect();
-        let lost = |it: &&ModelName| {
-            !self.formerly.contains(*it) && !servers.iter().any(|server| server.has(it.as_str()))
-        };
-        let before = self.snapshot.servers.iter().flat_map(|it| &it.models).map(|it| &it.name);
-        let lost: Vec<ModelName> = before.filter(lost).cloned().collect();
-        if !lost.is_empty() {
-            let room = FORMERLY.saturating_sub(self.formerly.len());
-            Arc::make_mut(&mut self.formerly).extend(lost.into_iter().take(room));
-        }
-        self.snapshot = Arc::new(Snapshot { servers, formerly: Arc::clone(&self.formerly) });
-    }
-
     fn hurry(&mut self, endpoint: &Endpoint, now: Now) {
         if let Some(place) = self.places.get_mut(endpoint) {
             place.hurry(now.at);
@@ -572,4 +372,9 @@ impl Registry {
             self.places.remove(endpoint);
         }
     }
+}
+
+/// Whether the table of listening sockets would show who listens there.
+fn is_listed(endpoint: &Endpoint) -> bool {
+    endpoint.is_local() && endpoint.port().is_some()
 }

@@ -135,6 +135,15 @@ impl Place {
         self.dismissed
     }
 
+    /// Nobody tells of it any more, and the table would. What listens there from
+    /// now on may be something that the scanner has a reason not to touch.
+    pub(super) fn abandon(&mut self) {
+        self.again = false;
+        if self.ask != Ask::Asking {
+            self.ask = Ask::Never;
+        }
+    }
+
     /// Asked soon, because something was noticed on the side.
     pub(super) fn hurry(&mut self, now: Instant) {
         if let Ask::At(at) = self.ask {
@@ -165,6 +174,9 @@ impl Place {
     /// `watched` that a table will tell when somebody does.
     pub(super) fn end_silent(&mut self, refused: bool, watched: bool, now: Instant) {
         self.silences = self.silences.saturating_add(1);
+        if watched && self.hints.is_empty() {
+            return self.settle(Ask::Never, now);
+        }
         let guessed = self.server.is_none() && self.hints.keys().all(|it| *it == Source::Port);
         let wait = match (guessed && refused, watched) {
             (true, true) => LONGEST,

@@ -23,7 +23,7 @@ const LONGEST_CHAIN: usize = 8;
 const NEAREST: usize = 3;
 
 /// How alike names must be to be offered, 0 to 1. Below, guesses look foolish.
-const ALIKE: f64 = 0.75;
+const ALIKE: f64 = 0.8;
 
 /// How near a server's name for a model is to what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,7 +168,9 @@ fn nearest(snapshot: &Snapshot, asked: &str, aliases: &BTreeMap<String, String>)
     let usable = snapshot.servers.iter().filter(|it| it.admission == Admission::Open);
     let models = usable.flat_map(|it| &it.models);
     let names = models.flat_map(|it| std::iter::once(&it.name).chain(&it.aliases)).map(|it| it.as_str());
-    nearest_of(asked, names.chain(aliases.keys().map(String::as_str)))
+    // An alias that leads nowhere helps nobody.
+    let lead_somewhere = aliases.keys().filter(|it| resolve(snapshot, follow(aliases, it)).is_ok());
+    nearest_of(asked, names.chain(lead_somewhere.map(String::as_str)))
 }
 
 /// The names that were probably meant by `asked`, likeliest first.
@@ -192,8 +194,8 @@ pub fn nearest_of<'a>(asked: &str, names: impl Iterator<Item = &'a str>) -> Vec<
 fn likeness(asked: &str, name: &str) -> f64 {
     // Who leaves out a vendor or a size still meant this one.
     let part = |whole: &str, part: &str| part.len() >= 3 && whole.contains(part);
-    if part(name, asked) || part(asked, name) || (!asked.is_empty() && name.starts_with(asked)) {
-        return 0.9;
-    }
-    strsim::jaro_winkler(asked, name)
+    let is_part = part(name, asked) || part(asked, name) || (!asked.is_empty() && name.starts_with(asked));
+    let (short, long) = (asked.len().min(name.len()) as f64, asked.len().max(name.len()) as f64);
+    let by_part = if is_part { 0.9 + 0.1 * short / long } else { 0.0 };
+    strsim::jaro_winkler(asked, name).max(by_part)
 }

@@ -316,8 +316,8 @@ fn names_are_found_in_the_contracts_order() {
         ("vllm/openai/gpt-oss-20b", "vllm-8001 openai/gpt-oss-20b"),
         ("big/model", "ollama Big/Model"),
         ("LLAMA3", "ollama llama3:latest"),
-        ("vllm/llama3", "unknown llama3:latest"),
-        ("llama3@vllm-8001", "unknown llama3:latest"),
+        ("vllm/llama3", "unknown llama3:latest x@ollama"),
+        ("llama3@vllm-8001", "unknown llama3:latest x@ollama"),
         ("a", "unknown "),
         ("zzzzzz", "unknown "),
     ] {

@@ -179,7 +179,7 @@ pub fn launch(
     let outcome = pid_file.as_mut().map_or(Ok(()), PidFile::write).map_err(LaunchError::from).and_then(|()| {
         let readiness = Readiness::new(around.var("NOTIFY_SOCKET").as_deref());
         run_in(wishes.demo, loaded, |loaded, state_dir| {
-            tracing::info!(socket = %socket.file.path().display(), "lovabled {}", env!("CARGO_PKG_VERSION"));
+            tracing::info!(socket = %socket.file.path().display(), "lovabled {} listens", env!("CARGO_PKG_VERSION"));
             let demo = wishes.demo;
             run(Plan { loaded, state_dir, socket, tcp, demo, log: log.clone(), readiness })
         })

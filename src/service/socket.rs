@@ -7,7 +7,7 @@ use std::{
     os::{
         fd::AsFd,
         unix::{
-            fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
             net::UnixListener,
         },
     },
@@ -308,13 +308,6 @@ fn check_directory(path: &Path, scope: Scope, directory: Directory) -> Result<()
 
 fn is_in_tmp(path: &Path) -> bool {
     path.parent() == Some(Path::new("/tmp"))
-}
-
-/// Whether a client may trust what it finds in `/tmp/lovable-UID`: anybody could
-/// have made a directory of that name, and would then read every prompt.
-pub fn is_private(directory: &Path) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    fs::symlink_metadata(directory).is_ok_and(|it| it.is_dir() && it.uid() == own && it.mode() & 0o077 == 0)
 }
 
 /// Holds everybody else who binds in this directory, for a moment. Whoever sits

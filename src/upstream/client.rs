@@ -34,11 +34,10 @@ const MOST_IDLE: usize = 64;
 pub(super) struct Clients {
     /// Keeps connections. The first choice of every request.
     pub(super) pooled: Client,
-    /// Keeps none: what it sends is never sent on a connection that may be dead.
+    /// Keeps none: what it sends is never sent on a connection that may be
+    /// dead, and nothing of a probe stays behind. What answers it in no HTTP at
+    /// all comes as if it were HTTP/0.9, so that it can be told what that was.
     pub(super) fresh: Client,
-    /// Keeps none either, and hands over answers that are no HTTP as if they
-    /// were HTTP/0.9, so that they can be told apart.
-    pub(super) asking: Client,
 }
 
 /// Whose certificates are believed.
@@ -81,8 +80,7 @@ impl Clients {
         };
         Ok(Self {
             pooled: build(builder().pool_max_idle_per_host(MOST_IDLE))?,
-            fresh: build(builder().pool_max_idle_per_host(0))?,
-            asking: build(builder().pool_max_idle_per_host(0).http09_responses())?,
+            fresh: build(builder().pool_max_idle_per_host(0).http09_responses())?,
         })
     }
 }

@@ -192,6 +192,9 @@ impl Upstream {
             return Err(fault_of(&error, Stage::Head));
         };
         match Dialled::new(call.connect).during(lane.clients.fresh.execute(again)).await {
+            Ok(response) if response.version() == Version::HTTP_09 => {
+                Err(Fault::new(Stage::Head, Cause::BadHead))
+            }
             Ok(response) => Ok(Reply { status: response.status().as_u16(), response }),
             Err(error) => Err(fault_of(&error, Stage::Head)),
         }
@@ -227,7 +230,7 @@ impl Upstream {
         let mut stage = Stage::Head;
         let answering = async {
             let response = Dialled::new(limits.connect)
-                .during(lane.clients.asking.execute(request))
+                .during(lane.clients.fresh.execute(request))
                 .await
                 .map_err(|error| fault_of(&error, Stage::Head))?;
             stage = Stage::FirstToken;

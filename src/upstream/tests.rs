@@ -192,6 +192,24 @@ async fn a_kept_connection_that_died_is_nobodys_fault() {
 }
 
 #[tokio::test]
+async fn what_comes_the_second_time_is_judged_as_strictly() {
+    let endpoint = server(|mut socket, number| async move {
+        read_request(&mut socket).await;
+        if number > 0 {
+            socket.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
+            return;
+        }
+        socket.write_all(HELLO.as_bytes()).await.unwrap();
+        read_request(&mut socket).await;
+    })
+    .await;
+    let upstream = upstream();
+    whole(upstream.send(call(&endpoint)).await.unwrap()).await.unwrap();
+    let fault = upstream.send(call(&endpoint)).await.unwrap_err();
+    assert_eq!(fault, Fault::new(Stage::Head, Cause::BadHead));
+}
+
+#[tokio::test]
 async fn a_new_connection_that_dies_is_a_fault_and_nothing_is_sent_twice() {
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = connections.clone();

@@ -27,10 +27,7 @@ pub struct FaultView {
 
 impl From<&Fault> for FaultView {
     fn from(fault: &Fault) -> Self {
-        let retry_after = match fault.cause {
-            Cause::Busy { retry_after } => retry_after,
-            _ => None,
-        };
+        let retry_after = if let Cause::Busy { retry_after } = fault.cause { retry_after } else { None };
         Self {
             stage: fault.stage,
             cause: word(fault.cause),

@@ -5,19 +5,49 @@ use std::{collections::BTreeMap, fs, path::Path};
 /// One total order: a room may use those before it. A total order holds no cycle.
 const ROOMS: &[&str] = &[
     // Layers 0 to 2: pure.
-    "server", "fault", "generate", "dialect", "kind", "registry", "route", "failover", "stats",
+    "server",
+    "fault",
+    "generate",
+    "dialect",
+    "kind",
+    "registry",
+    "route",
+    "failover",
+    "stats",
     // Edges, door, faces.
-    "wire", "store", "upstream", "scan", "simulate", "housekeeping", "relay", "client", "config", "service", "api",
-    "daemon", "cli",
+    "wire",
+    "store",
+    "upstream",
+    "scan",
+    "simulate",
+    "housekeeping",
+    "relay",
+    "client",
+    "config",
+    "service",
+    "api",
+    "daemon",
+    "cli",
 ];
 const LAST_PURE: &str = "stats";
 const IMPURE: &[&str] = &[
-    "tokio", "hyper", "reqwest", "sled", "std::fs", "std::net::Tcp", "Instant::now", "SystemTime::now", "fastrand",
+    "tokio",
+    "hyper",
+    "reqwest",
+    "sled",
+    "std::fs",
+    "std::net::Tcp",
+    "Instant::now",
+    "SystemTime::now",
+    "fastrand",
     "rand::",
 ];
 
 fn place(room: &str) -> usize {
-    ROOMS.iter().position(|it| *it == room).unwrap_or_else(|| panic!("the room `{room}` has no place in ROOMS"))
+    ROOMS
+        .iter()
+        .position(|it| *it == room)
+        .unwrap_or_else(|| panic!("the room `{room}` has no place in ROOMS"))
 }
 
 /// Every source file with the room it belongs to.
@@ -100,7 +130,8 @@ fn pure_rooms_have_no_sockets_files_clocks_or_luck() {
     let mut wrong = Vec::new();
     for (file, room, text) in sources() {
         // Tests of pure rooms may read recordings and look at the clock for a first `now`.
-        let is_test = file.ends_with("tests.rs") || file.ends_with("recorded.rs") || file.ends_with("properties.rs");
+        let is_test =
+            file.ends_with("tests.rs") || file.ends_with("recorded.rs") || file.ends_with("properties.rs");
         if place(&room) > place(LAST_PURE) || is_test {
             continue;
         }

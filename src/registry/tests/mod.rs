@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::{
     fault::{Cause, Stage},
-    server::Model,
+    server::{Model, Zone},
 };
 
 const REFUSED: Fault = Fault { stage: Stage::Connect, cause: Cause::Refused, status: None };
@@ -530,6 +530,32 @@ fn another_kind_at_the_same_address_is_another_server() {
     assert_eq!(world.shown(), ["vllm-8080 127.0.0.1:8080 up open"]);
     world.find("127.0.0.1:8080", sighting("llamacpp", &["m"]));
     assert_eq!(world.shown(), ["llamacpp 127.0.0.1:8080 up open"], "the old one has its old id");
+}
+
+#[test]
+fn a_port_that_a_server_left_is_not_asked_while_the_table_is_watched() {
+    let mut world = World::new();
+    world.find("127.0.0.1:1", sighting("vllm", &["m"]));
+    world.gone("127.0.0.1:1");
+    assert_eq!(world.registry.poll_timeout(), None);
+    world.wait(100_000);
+    world.fault("vllm-1", REFUSED);
+    assert!(world.due().is_empty(), "perhaps a debugger waits there for its one connection");
+    let mut after = restart(&world);
+    after.hint("127.0.0.1:2");
+    assert_eq!(after.due(), ["127.0.0.1:1", "127.0.0.1:2"], "after a restart nobody knows yet");
+    after.silent("127.0.0.1:1", REFUSED);
+    after.foreign("127.0.0.1:2");
+    assert_eq!(after.registry.poll_timeout(), None);
+}
+
+#[test]
+fn an_address_that_a_person_named_is_asked_again_and_again() {
+    let mut world = World::new();
+    world.hint_as("127.0.0.1:1", Source::Config, true, None);
+    world.find("127.0.0.1:1", sighting("vllm", &["m"]));
+    world.gone("127.0.0.1:1");
+    assert_eq!(pauses(&mut world, "127.0.0.1:1", REFUSED)[..4], [0, 1, 2, 4]);
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! From a registry to changes and back: the store, the feed, and what readers hold.
+
+use std::sync::Arc;
+
+use super::{Admission, Change, Health, Known, Now, Place, Registry, Server, Snapshot};
+use crate::server::{ModelName, Source};
+
+/// Names of former models that are kept; the oldest habit of a caller is not worth more.
+const FORMERLY: usize = 1000;
+
+impl Registry {
+    /// The changes that rebuild this registry: what a store keeps, and what opens a feed.
+    pub fn replicate(&self) -> Vec<Change> {
+        let retired = self.retired.iter().map(|(id, (endpoint, kind))| Change::Forgotten {
+            id: id.clone(),
+            endpoint: endpoint.clone(),
+            kind: kind.clone(),
+        });
+        let servers = self.servers.values().map(|it| Change::Server { server: Arc::clone(&it.shown) });
+        retired.chain(servers).collect()
+    }
+
+    /// Takes over what was stored. Nothing is believed before it is seen: the
+    /// server comes back as suspect, usable and due at once; one that was down
+    /// is down. What only the configuration or the environment can say (trust
+    /// of addresses outside this machine, limits, switches) waits for their hints.
+    pub fn apply(&mut self, change: Change, now: Now) {
+        match change {
+            Change::Forgotten { id, endpoint, kind } => {
+                self.remove(&id, &mut Vec::new());
+                self.retired.insert(id, (endpoint, kind));
+            }
+            Change::Server { server } => self.restore(&server, now),
+        }
+        self.rebuild();
+    }
+
+    fn restore(&mut self, stored: &Server, now: Now) {
+        let id = stored.id.clone();
+        self.retired.remove(&id);
+        self.detach(&id);
+        self.servers.remove(&id);
+        for endpoint in std::iter::once(&stored.endpoint).chain(&stored.also_at) {
+            let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
+            if place.server.is_some() {
+                // Found by itself meanwhile; the store is older than that.
+                continue;
+            }
+            place.server = Some(id.clone());
+            place.remember_trust(endpoint.is_local() && stored.admission != Admission::Untrusted);
+            if stored.found_by.contains(&Source::Added) {
+                let trusted = endpoint.is_local() && place.is_trusted();
+                place.hints.entry(Source::Added).or_insert(trusted);
+            }
+            place.wake(now.at);
+        }
+        if self.server_at(&stored.endpoint).as_ref() != Some(&id) {
+            self.detach(&id);
+            self.retired.insert(id, (stored.endpoint.clone(), stored.kind.clone()));
+            return;
+        }
+        let health = Health::restored(stored.standing, now.at);
+        let mut server = stored.clone();
+        server.also_at.retain(|it| self.server_at(it).as_ref() == Some(&id));
+        server.busy_until = None;
+        self.created += 1;
+        let mut known = Known::new(server, health, self.created);
+        known.draining = stored.admission == Admission::Draining;
+        self.servers.insert(id.clone(), known);
+        self.refresh(&id, now, &mut Vec::new());
+    }
+
+    /// Makes the picture that readers take.
+    pub(super) fn rebuild(&mut self) {
+        let servers: Vec<Arc<Server>> = self.servers.values().map(|it| Arc::clone(&it.shown)).collect();
+        let lost = |it: &&ModelName| {
+            !self.formerly.contains(*it) && !servers.iter().any(|server| server.has(it.as_str()))
+        };
+        let before = self.snapshot.servers.iter().flat_map(|it| &it.models).map(|it| &it.name);
+        let lost: Vec<ModelName> = before.filter(lost).cloned().collect();
+        if !lost.is_empty() {
+            let room = FORMERLY.saturating_sub(self.formerly.len());
+            Arc::make_mut(&mut self.formerly).extend(lost.into_iter().take(room));
+        }
+        self.snapshot = Arc::new(Snapshot { servers, formerly: Arc::clone(&self.formerly) });
+    }
+}

@@ -1,0 +1,82 @@
+//! What a person does with servers, and what is done for want of one.
+
+use super::{
+    Change, Known, Now, Registry, Standing,
+    place::{Ask, Place},
+};
+use crate::server::{ServerId, Source};
+
+impl Registry {
+    /// Lets a server finish what it has and gives it nothing new. `None`: no such server.
+    pub fn drain(&mut self, id: &str, now: Now) -> Option<Vec<Change>> {
+        self.set_draining(id, true, now)
+    }
+
+    /// Ends draining. `None`: no such server.
+    pub fn resume(&mut self, id: &str, now: Now) -> Option<Vec<Change>> {
+        self.set_draining(id, false, now)
+    }
+
+    /// Forgets a server until it is found again by a new listener, or named
+    /// again by a person. `None`: no such server.
+    pub fn forget(&mut self, id: &str, now: Now) -> Option<Vec<Change>> {
+        let id = self.server(id)?.id.clone();
+        let mut changes = Vec::new();
+        for endpoint in self.addresses(&id) {
+            if let Some(place) = self.places.get_mut(&endpoint) {
+                place.hints.remove(&Source::Added);
+                place.dismiss();
+            }
+        }
+        self.remove(&id, &mut changes);
+        self.reconsider_engines(now);
+        Some(self.told(changes))
+    }
+
+    /// Asks a server again at once. `None`: no such server.
+    pub fn probe(&mut self, id: &str, now: Now) -> Option<Vec<Change>> {
+        let id = self.server(id)?.id.clone();
+        for endpoint in self.addresses(&id) {
+            if let Some(place) = self.places.get_mut(&endpoint) {
+                place.postpone(now.at);
+            }
+        }
+        Some(Vec::new())
+    }
+
+    /// Asks every address again at once, but for those that are something else.
+    pub fn probe_all(&mut self, now: Now) {
+        for place in self.places.values_mut().filter(|place| place.ask != Ask::Never) {
+            place.postpone(now.at);
+        }
+    }
+
+    /// Forgets servers that were down for so long that nobody will miss them.
+    pub fn tidy(&mut self, now: Now) -> Vec<Change> {
+        let limit = u64::try_from(self.settings.forget_after.as_millis()).unwrap_or(u64::MAX);
+        let old = |it: &Known| {
+            it.health.standing == Standing::Down
+                && it.now.last_seen_ms.unwrap_or(0).max(it.now.since_ms).saturating_add(limit) < now.wall_ms
+        };
+        let ids: Vec<ServerId> =
+            self.servers.values().filter(|it| old(it)).map(|it| it.now.id.clone()).collect();
+        let mut changes = Vec::new();
+        for id in ids {
+            let addresses = self.addresses(&id);
+            if addresses.iter().any(|it| self.places.get(it).is_some_and(Place::is_named)) {
+                continue;
+            }
+            self.remove(&id, &mut changes);
+            addresses.iter().for_each(|it| self.sweep(it));
+        }
+        self.told(changes)
+    }
+
+    fn set_draining(&mut self, id: &str, draining: bool, now: Now) -> Option<Vec<Change>> {
+        let id = self.server(id)?.id.clone();
+        self.servers.get_mut(&id)?.draining = draining;
+        let mut changes = Vec::new();
+        self.refresh(&id, now, &mut changes);
+        Some(self.told(changes))
+    }
+}
