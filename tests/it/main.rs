@@ -8,6 +8,7 @@ mod caller;
 mod clients;
 mod crash;
 mod daemon;
+mod dialect;
 mod fault_table;
 mod load;
 mod privacy;

@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_list_says_what_a_client_needs_and_more() {
-        let capabilities = BTreeSet::from([Capability::Chat, Capability::Tools]);
+        let capabilities = [Capability::Chat, Capability::Tools];
         let listed = Listed {
             id: "a/b:latest",
             created: 5,
