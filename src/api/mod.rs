@@ -31,6 +31,7 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use serde::Serialize;
+use tokio::sync::watch;
 
 pub(crate) use self::connection::serve;
 use self::{
@@ -82,6 +83,8 @@ pub(crate) struct Furnishing {
     pub(crate) origins: Vec<String>,
     /// Whether TCP callers may change something.
     pub(crate) control_on_tcp: bool,
+    /// Turns true when the daemon stops: what never ends by itself must end then.
+    pub(crate) stopping: watch::Receiver<bool>,
     /// What is wrong since the start and stays so: a store that could not be opened, a setting that could not be honoured.
     pub(crate) notes: Vec<String>,
 }
