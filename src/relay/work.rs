@@ -378,6 +378,7 @@ impl Work {
             aliases: &relay.settings.aliases,
             fallback: self.errand.fallback(&relay),
             tried: self.machine.tried(),
+            first: self.record.attempts.first().map(|it| &it.server),
             in_flight: &|id| traffic.of(id),
             now: self.now(),
             salt: self.seed,
@@ -399,6 +400,10 @@ impl Work {
             Decision::UnknownModel { nearest } => {
                 let model = self.errand.request.head.model.clone();
                 self.nobody = Some(Failure::UnknownModel { model, nearest });
+                Chosen::Nobody
+            }
+            Decision::Lacking(what) => {
+                self.nobody = Some(Failure::Unsupported(what));
                 Chosen::Nobody
             }
             Decision::Nobody(why) => {
