@@ -86,6 +86,13 @@ impl Housekeeping {
         }
     }
 
+    /// Waits until what a person said is on the disk: whom we answer that it is
+    /// done must not find it undone after a power cut.
+    pub async fn lasts(&self) {
+        // A store that cannot write says so itself, and the person's word holds until the end all the same.
+        self.store.flush().await;
+    }
+
     /// Carries what is left to the store and waits for the disk.
     pub async fn close(&self) {
         self.save_figures();
