@@ -299,6 +299,11 @@ impl Registry {
         self.servers.get(id).or_else(by_name).map(|it| &it.shown)
     }
 
+    /// Whether what answers there may be used, and shown its key.
+    pub fn trusts(&self, endpoint: &Endpoint) -> bool {
+        self.places.get(endpoint).is_some_and(Place::is_trusted)
+    }
+
     /// Whether some server has, or had since we started, a model of that name.
     pub fn knows(&self, model: &str) -> bool {
         self.formerly.contains(model) || self.snapshot.servers.iter().any(|it| it.has(model))
