@@ -21,6 +21,10 @@ impl Watch for Housekeeping {
         self.change(|registry, now| registry.on_hint_gone(endpoint, source, now));
     }
 
+    fn other_program(&self, endpoint: &Endpoint) {
+        self.change(|registry, now| registry.on_other_program(endpoint, now));
+    }
+
     fn due(&self) -> Vec<Endpoint> {
         lock(&self.registry).due(now())
     }
