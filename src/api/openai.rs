@@ -93,11 +93,9 @@ fn pass(headers: &HeaderMap, request_id: &str, instance: &str) -> HeaderMap {
     if let Ok(value) = HeaderValue::from_str(request_id) {
         pass.insert(HeaderName::from_static("x-request-id"), value);
     }
-    let via = match headers.get(VIA).and_then(|it| it.to_str().ok()) {
-        Some(so_far) => HeaderValue::from_str(&format!("{so_far}, {instance}")),
-        None => HeaderValue::from_str(instance),
-    };
-    if let Ok(value) = via {
+    let so_far = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
+    let via = so_far.chain([instance]).collect::<Vec<_>>().join(", ");
+    if let Ok(value) = HeaderValue::from_str(&via) {
         pass.insert(HeaderName::from_static(VIA), value);
     }
     pass
