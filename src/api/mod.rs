@@ -174,7 +174,8 @@ impl Door {
     fn admit(&self, peer: Peer, parts: &hyper::http::request::Parts, guard: Guard) -> Result<(), Failure> {
         let headers = &parts.headers;
         let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok());
-        if text(VIA).is_some_and(|via| via.split(',').any(|it| it.trim() == self.it.instance)) {
+        let mut via = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
+        if via.any(|it| it.split(',').any(|it| it.trim() == self.it.instance)) {
             return Err(Failure::Loop);
         }
         let may_change = match peer {

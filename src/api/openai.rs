@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 
 use super::{Knock, VIA, body, bytes_of_json};
@@ -45,6 +45,7 @@ async fn relay(
     let Knock { door, headers, body, request_id, shape, .. } = knock;
     let errand = async {
         let wishes = wishes(&headers)?;
+        understood(&headers)?;
         let body = prepare(body::read(body, door.it.body_limit).await?)?;
         let request = dialect::peek(operation, &body)?;
         let pass = pass(&headers, &request_id, door.instance());
@@ -82,6 +83,16 @@ fn wishes(headers: &HeaderMap) -> Result<Wishes, Failure> {
     })
 }
 
+/// No body is unpacked here, nor by most servers.
+fn understood(headers: &HeaderMap) -> Result<(), Failure> {
+    match headers.get(CONTENT_ENCODING).map(|it| it.to_str().unwrap_or("?").trim()) {
+        None | Some("" | "identity") => Ok(()),
+        Some(other) => Err(Failure::BadRequest(format!(
+            "a body with `content-encoding: {other}` is not understood; send it as it is"
+        ))),
+    }
+}
+
 fn pass(headers: &HeaderMap, request_id: &str, instance: &str) -> HeaderMap {
     let mut pass = HeaderMap::with_capacity(8);
     pass.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -93,11 +104,9 @@ fn pass(headers: &HeaderMap, request_id: &str, instance: &str) -> HeaderMap {
     if let Ok(value) = HeaderValue::from_str(request_id) {
         pass.insert(HeaderName::from_static("x-request-id"), value);
     }
-    let via = match headers.get(VIA).and_then(|it| it.to_str().ok()) {
-        Some(so_far) => HeaderValue::from_str(&format!("{so_far}, {instance}")),
-        None => HeaderValue::from_str(instance),
-    };
-    if let Ok(value) = via {
+    let so_far = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
+    let via: Vec<&str> = so_far.chain([instance]).collect();
+    if let Ok(value) = HeaderValue::from_str(&via.join(", ")) {
         pass.insert(HeaderName::from_static(VIA), value);
     }
     pass
