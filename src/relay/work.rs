@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Errand, Relay,
-    answer::{answering, refused},
+    answer::{Answerer, answering, refused},
     conduit::Mouth,
     live::{Heard, Live, Mode, Start, Told},
 };
@@ -57,6 +57,7 @@ struct Record {
     usage: Usage,
     reason: Option<crate::generate::Reason>,
     held: usize,
+    mouth: Mouth,
 }
 
 impl Record {
@@ -86,6 +87,7 @@ impl Record {
         }
     }
 
+    /// Counts what is held against the daemon's bound; says whether it fits.
     fn hold(&mut self, bytes: usize) -> bool {
         let grown = bytes.saturating_sub(self.held);
         if grown == 0 {
@@ -105,8 +107,11 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.relay.running.fetch_sub(1, Ordering::Relaxed);
         self.let_go();
+        // Delivered means that the caller has taken all of it.
+        let untaken = self.mouth.has_pieces();
         let (ending, status, failure, callers_fault) = match self.over.take() {
-            Some(over) => over,
+            Some(over) if !(over.0.is_success() && untaken) => over,
+            Some((_, status, ..)) => (Ending::CallerGone, status, None, false),
             None => (Ending::CallerGone, self.status, None, false),
         };
         self.close(None);
@@ -156,6 +161,7 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         usage: Usage::default(),
         reason: None,
         held: 0,
+        mouth: mouth.clone(),
     };
     relay.budget.lock().unwrap_or_else(PoisonError::into_inner).on_request();
     let mut work = Work {
@@ -173,7 +179,6 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         committed: false,
         next_keep_alive: None,
     };
-    // The request body alone counts against what may be held.
     let sleep = sleep_until(now + Duration::from_secs(3600));
     tokio::pin!(sleep);
     while !work.step().await {
@@ -239,10 +244,7 @@ impl Work {
             match step {
                 Step::Choose => self.choose(),
                 Step::Send(no) => self.send(no),
-                Step::Abort { fault, .. } => match fault {
-                    Some(fault) => self.record.fail(fault),
-                    None => drop(self.record.close(None)),
-                },
+                Step::Abort { fault, .. } => self.drop_attempt(fault),
                 Step::Open => self.open(),
                 Step::Commit => self.commit(),
                 Step::Finish(ending) => {
@@ -311,15 +313,29 @@ impl Work {
                 if words.is_some() {
                     self.words = words;
                 }
-                self.record.fail(fault);
-                if !self.committed {
-                    self.waiting.clear();
-                }
-                self.record.let_go();
-                self.machine.on_fault(no, &fault, now);
+                self.fail(no, fault, now);
             }
             Told::Heard(heard) => self.on_heard(no, heard, now),
         }
+    }
+
+    /// The attempt did not work.
+    fn fail(&mut self, no: AttemptNo, fault: Fault, now: std::time::Instant) {
+        self.drop_attempt(Some(fault));
+        self.machine.on_fault(no, &fault, now);
+    }
+
+    /// Ends the attempt, and with it what is held of its answer: nothing of it may
+    /// stand before the answer of another server.
+    fn drop_attempt(&mut self, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.record.fail(fault),
+            None => drop(self.record.close(None)),
+        }
+        if !self.committed {
+            self.waiting.clear();
+        }
+        self.record.let_go();
     }
 
     fn on_heard(&mut self, no: AttemptNo, heard: Heard, now: std::time::Instant) {
@@ -342,8 +358,9 @@ impl Work {
             Mode::Pass => self.waiting.extend(heard.pass),
             Mode::Plain if self.committed => self.mouth.push(live.take_whole().unwrap_or_default()),
             Mode::Fold | Mode::Plain => {
-                if held > HELD_PLAIN || !self.record.hold(held) {
-                    return self.on_too_much(no, mode, now);
+                let fits = self.record.hold(held);
+                if held > HELD_PLAIN || !fits {
+                    return self.on_too_much(no, mode, fits, now);
                 }
             }
         }
@@ -353,23 +370,25 @@ impl Work {
     }
 
     /// A plain answer that is more than may be held: what came plain is passed on as it
-    /// comes from here on; a stream that was to be folded cannot be, and is an answer without end.
-    fn on_too_much(&mut self, no: AttemptNo, mode: Mode, now: std::time::Instant) {
+    /// comes from here on; a stream that was to be folded cannot be, and is an answer
+    /// without end, unless only the bound of all requests together is reached.
+    fn on_too_much(&mut self, no: AttemptNo, mode: Mode, fits: bool, now: std::time::Instant) {
         if mode == Mode::Plain {
             return self.machine.on_bound_reached(no, now);
         }
-        let fault = Fault::new(Stage::Content, Cause::Unreadable);
-        self.record.fail(fault);
-        self.record.let_go();
-        self.machine.on_fault(no, &fault, now);
+        let cause = if fits { Cause::Unreadable } else { Cause::Internal };
+        if !fits {
+            tracing::warn!(
+                request = self.record.request_id,
+                "too many plain answers are held at once ([limits] held)"
+            );
+            self.nobody = Some(Failure::Busy { retry_after: Duration::from_secs(1) });
+        }
+        self.fail(no, Fault::new(Stage::Content, cause), now);
     }
 
     fn choose(&mut self) {
         let relay = self.record.relay.clone();
-        if !self.may_retry(&relay) {
-            self.machine.on_chosen(Chosen::Nobody, self.now());
-            return;
-        }
         self.news.mark_unchanged();
         let snapshot = relay.house.snapshot();
         let traffic = relay.house.traffic().look();
@@ -387,8 +406,11 @@ impl Work {
         drop(traffic);
         self.record.candidates = candidates;
         let chosen = match decision {
+            // Charged only where there is somebody to send to: looking around is free.
+            Decision::Server(_) if !self.may_retry(&relay) => Chosen::Nobody,
             Decision::Server(choice) => {
                 let (server, loading) = (choice.server.id.clone(), choice.loading);
+                self.nobody = None;
                 self.chosen = Some(choice);
                 Chosen::Server { server, loading }
             }
@@ -455,8 +477,6 @@ impl Work {
             Operation::Embed => "/v1/embeddings",
         };
         let server = &choice.server;
-        self.record.zone = Some(server.zone);
-        self.record.substituted = choice.substituted;
         let in_flight = relay.house.traffic().enter(&server.id);
         let calling = {
             let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
@@ -499,9 +519,12 @@ impl Work {
         self.record.first_token = Some(self.record.started.elapsed());
         let attempts = self.attempts();
         let Some(live) = &mut self.record.live else { return };
+        self.record.zone = Some(live.choice.server.zone);
+        self.record.substituted = live.choice.substituted;
         if !self.opened {
             let content_type = if self.errand.request.head.stream { EVENT_STREAM } else { JSON };
-            self.mouth.head(answering(Some(&live.choice), content_type, &self.record.request_id, attempts));
+            let answerer = Answerer { choice: &live.choice, request_id: live.request_id.as_ref() };
+            self.mouth.head(answering(Some(answerer), content_type, &self.record.request_id, attempts));
         }
         self.record.status = 200;
         if let Some(whole) = live.take_whole() {
@@ -511,6 +534,7 @@ impl Work {
         for piece in self.waiting.drain(..) {
             self.mouth.push(piece);
         }
+        self.record.let_go();
     }
 
     async fn finish(&mut self, ending: Ending) {
@@ -526,7 +550,7 @@ impl Work {
         tracing::debug!(request = self.record.request_id, ?ending, code, "request failed");
         if self.committed || self.opened {
             if self.errand.request.head.stream {
-                self.mouth.push(openai::break_off(&failure));
+                self.mouth.push(self.errand.shape.break_off(&failure, &self.record.request_id));
             } else {
                 self.mouth.break_connection();
             }
@@ -541,16 +565,17 @@ impl Work {
     }
 
     async fn deliver(&mut self, ending: Ending) {
-        if let Some(live) = &mut self.record.live {
-            (self.record.usage, self.record.reason) = live.tally();
+        self.record.over = Some((ending, self.record.status, None, false));
+        let Some(live) = &self.record.live else { return };
+        (self.record.usage, self.record.reason) = live.tally();
+        // The server has done its work, whatever becomes of the caller, who may leave
+        // once it has the terminator: no line below needs to run.
+        let live = self.record.close(None);
+        if let Some(mut live) = live {
+            self.record.relay.house.attempt_succeeded(&live.choice.server.id);
             live.read_to_end().await;
         }
-        // Delivered means that the caller has taken it: a caller who leaves before that drops us here.
         self.mouth.taken().await;
-        if let Some(live) = self.record.close(None) {
-            self.record.relay.house.attempt_succeeded(&live.choice.server.id);
-        }
-        self.record.over = Some((ending, self.record.status, None, false));
     }
 
     /// What the caller is told, given how the request ended and what happened on the way.
@@ -565,8 +590,12 @@ impl Work {
             Ending::Delivered | Ending::Resumed | Ending::CallerGone => Failure::Internal,
             Ending::Refused => match tried.last().map(|it| it.fault.blame()) {
                 None => self.nobody.take().unwrap_or(Failure::Internal),
-                Some(Blame::Daemon) => Failure::Internal,
-                Some(_) => self.words.take().map_or(Failure::Exhausted(tried), Failure::Relayed),
+                Some(Blame::Daemon) => self.nobody.take().unwrap_or(Failure::Internal),
+                Some(_) => self.words.take().map_or(Failure::Exhausted(tried), |words| {
+                    // Some servers say 500 to what is the caller's fault; SDKs would send that again.
+                    let status = if (400..500).contains(&words.status) { words.status } else { 400 };
+                    Failure::Relayed(Words { status, ..words })
+                }),
             },
             Ending::OutOfTime => Failure::OutOfTime { waited: self.record.started.elapsed(), tried },
             Ending::CutShort => Failure::Exhausted(tried),
