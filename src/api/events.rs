@@ -25,9 +25,14 @@ const QUIET: Duration = Duration::from_secs(15);
 pub(super) async fn follow(knock: Knock) -> Response<Body> {
     let door = knock.door.clone();
     let follow = door.it.house.follow();
-    let feed = stream::unfold((door, follow), |(door, mut follow)| async move {
-        let piece = next(&door, &mut follow).await;
-        Some((Ok::<_, io::Error>(Frame::data(piece)), (door, follow)))
+    let stopping = door.it.stopping.clone();
+    let feed = stream::unfold((door, follow, stopping), |(door, mut follow, mut stopping)| async move {
+        let piece = tokio::select! {
+            // Somebody always watches; the feed must not keep a daemon that wants to leave.
+            _ = stopping.wait_for(|stop| *stop) => return None,
+            piece = next(&door, &mut follow) => piece,
+        };
+        Some((Ok::<_, io::Error>(Frame::data(piece)), (door, follow, stopping)))
     });
     let mut response = Response::new(StreamBody::new(feed).boxed_unsync());
     let headers = response.headers_mut();

@@ -7,6 +7,7 @@
 mod body;
 mod connection;
 mod control;
+mod cors;
 mod events;
 mod openai;
 mod openapi;
@@ -30,9 +31,13 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use serde::Serialize;
+use tokio::sync::watch;
 
 pub(crate) use self::connection::serve;
-use self::table::{Found, Guard};
+use self::{
+    cors::Cors,
+    table::{Found, Guard},
+};
 use crate::{
     fault::Failure,
     housekeeping::{Housekeeping, wall_ms},
@@ -78,6 +83,8 @@ pub(crate) struct Furnishing {
     pub(crate) origins: Vec<String>,
     /// Whether TCP callers may change something.
     pub(crate) control_on_tcp: bool,
+    /// Turns true when the daemon stops: what never ends by itself must end then.
+    pub(crate) stopping: watch::Receiver<bool>,
     /// What is wrong since the start and stays so: a store that could not be opened, a setting that could not be honoured.
     pub(crate) notes: Vec<String>,
 }
@@ -130,25 +137,45 @@ impl Door {
     /// Answers one request.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let instance = self.instance_header.clone();
-        let mut response = self.route(request, peer).await;
+        let cors = match peer {
+            Peer::Tcp => Cors::of(request.headers(), &self.it.origins),
+            Peer::Socket { .. } | Peer::Stranger => None,
+        };
+        let mut response = self.route(request, peer, cors.as_ref()).await;
         let headers = response.headers_mut();
+        if let Some(cors) = cors {
+            cors.mark(headers);
+        }
         headers.insert(hyper::header::SERVER, HeaderValue::from_static(SERVER));
         headers.insert(INSTANCE, instance);
         response
     }
 
-    async fn route(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn route(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Peer,
+        cors: Option<&Cors>,
+    ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let request_id = self.request_id(&parts.headers);
         let path = parts.uri.path();
         let shape = if path.starts_with("/lovable/") { Shape::Own } else { Shape::OpenAi };
         let refuse = |failure: &Failure| refusal(failure, shape, &request_id);
+        if let Err(failure) = self.admit(peer, &parts) {
+            return refuse(&failure);
+        }
+        if let Some(answer) = cors.and_then(|it| it.preflight(&parts.method, &parts.headers)) {
+            return answer;
+        }
         let route = match table::find(&parts.method, path) {
             Found::Route(route) => route,
             Found::OtherMethod(allow) => return refuse(&Failure::WrongMethod { allow }),
             Found::Nothing => return refuse(&Failure::UnknownRoute(path.to_owned())),
         };
-        if let Err(failure) = self.admit(peer, &parts, route.guard) {
+        if route.guard == Guard::Changes
+            && let Err(failure) = self.admit_change(peer)
+        {
             return refuse(&failure);
         }
         let Ok(rest) = table::rest(route, path) else {
@@ -171,20 +198,20 @@ impl Door {
         }
     }
 
-    fn admit(&self, peer: Peer, parts: &hyper::http::request::Parts, guard: Guard) -> Result<(), Failure> {
+    /// Whether the caller may come in at all.
+    fn admit(&self, peer: Peer, parts: &hyper::http::request::Parts) -> Result<(), Failure> {
         let headers = &parts.headers;
         let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok());
-        let mut via = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
-        if via.any(|it| it.split(',').any(|it| it.trim() == self.it.instance)) {
+        // A hop may add a line of its own rather than lengthen the one that is there.
+        let mut hops = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
+        if hops.any(|via| via.split(',').any(|it| it.trim() == self.it.instance)) {
             return Err(Failure::Loop);
         }
-        let may_change = match peer {
-            Peer::Socket { may_change } => may_change,
-            Peer::Stranger => {
-                return Err(Failure::Forbidden(
-                    "your user may not use this daemon, whose socket is private".to_owned(),
-                ));
-            }
+        match peer {
+            Peer::Socket { .. } => Ok(()),
+            Peer::Stranger => Err(Failure::Forbidden(
+                "your user may not use this daemon, whose socket is private".to_owned(),
+            )),
             Peer::Tcp => {
                 let host = text("host").or(parts.uri.authority().map(|it| it.as_str())).unwrap_or_default();
                 if !host_allowed(host, &self.it.hosts) {
@@ -200,21 +227,24 @@ impl Door {
                         "requests of web pages are refused; see [listen] origins".to_owned(),
                     ));
                 }
-                self.it.control_on_tcp
+                Ok(())
             }
-        };
-        if guard == Guard::Changes && !may_change {
-            return Err(Failure::Forbidden(match peer {
-                Peer::Tcp | Peer::Stranger => {
-                    "this changes something, which is only possible over the socket; see [listen] control"
-                        .to_owned()
-                }
-                Peer::Socket { .. } => {
-                    "this changes something, which needs root or the daemon's own user".to_owned()
-                }
-            }));
         }
-        Ok(())
+    }
+
+    /// Whether a caller who is in may change something.
+    fn admit_change(&self, peer: Peer) -> Result<(), Failure> {
+        let (may_change, why) = match peer {
+            Peer::Socket { may_change } => {
+                (may_change, "this changes something, which needs root or the daemon's own user")
+            }
+            Peer::Tcp => (
+                self.it.control_on_tcp,
+                "this changes something, which is only possible over the socket; see [listen] control",
+            ),
+            Peer::Stranger => (false, "your user may not use this daemon, whose socket is private"),
+        };
+        if may_change { Ok(()) } else { Err(Failure::Forbidden(why.to_owned())) }
     }
 }
 

@@ -105,8 +105,8 @@ fn pass(headers: &HeaderMap, request_id: &str, instance: &str) -> HeaderMap {
         pass.insert(HeaderName::from_static("x-request-id"), value);
     }
     let so_far = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
-    let via: Vec<&str> = so_far.chain([instance]).collect();
-    if let Ok(value) = HeaderValue::from_str(&via.join(", ")) {
+    let via = so_far.chain([instance]).collect::<Vec<_>>().join(", ");
+    if let Ok(value) = HeaderValue::from_str(&via) {
         pass.insert(HeaderName::from_static(VIA), value);
     }
     pass

@@ -99,6 +99,7 @@ impl Args {
                 config: self.config.clone(),
                 socket: self.socket.clone(),
                 state_dir: self.state_dir.clone(),
+                demo: None,
             },
             listen: self.listen.clone(),
             log_format: self.log_format.clone(),

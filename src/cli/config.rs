@@ -140,7 +140,7 @@ fn loaded(file: Option<PathBuf>, context: &Context) -> Result<Loaded, Trouble> {
 
 /// The socket decides whether the user's file is meant or the system's.
 fn flags(config: Option<PathBuf>, context: &Context) -> Flags {
-    let paths = PathFlags { config, socket: context.socket.clone(), state_dir: None };
+    let paths = PathFlags { config, socket: context.socket.clone(), ..PathFlags::default() };
     Flags { paths, ..Flags::default() }
 }
 

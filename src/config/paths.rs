@@ -90,6 +90,8 @@ pub struct PathFlags {
     pub socket: Option<PathBuf>,
     /// `--state-dir`.
     pub state_dir: Option<PathBuf>,
+    /// Where `--demo` keeps what is gone afterwards; beats even a flag.
+    pub demo: Option<PathBuf>,
 }
 
 /// A path and who said so.
@@ -154,11 +156,13 @@ impl Paths {
             (around.var("LOVABLE_CONFIG"), "LOVABLE_CONFIG"),
             || config_file(around, scope),
         )?;
-        let state = choose(
-            (flags.state_dir.as_deref(), "--state-dir"),
-            (around.var("LOVABLE_STATE_DIR"), "LOVABLE_STATE_DIR"),
-            || state_dir(around, scope),
-        )?;
+        let state_flag = match &flags.demo {
+            Some(path) => (Some(path.as_path()), "--demo"),
+            None => (flags.state_dir.as_deref(), "--state-dir"),
+        };
+        let state = choose(state_flag, (around.var("LOVABLE_STATE_DIR"), "LOVABLE_STATE_DIR"), || {
+            state_dir(around, scope)
+        })?;
         Ok(Self { scope, socket, config, state })
     }
 
@@ -325,6 +329,17 @@ mod tests {
         assert_eq!(socket(&PathFlags::default(), None).from, Origin::Environment);
         let inherited = Path::new("/run/lovable/lovabled.sock");
         assert_eq!(socket(&flags, Some(inherited)).path, inherited);
+    }
+
+    #[test]
+    fn a_demo_keeps_nothing_where_others_keep_theirs() {
+        let flags = PathFlags {
+            state_dir: Some("/flag".into()),
+            demo: Some("/tmp/demo".into()),
+            ..PathFlags::default()
+        };
+        let state = resolve(System::Linux, &[("LOVABLE_STATE_DIR", "/variable")], &flags).state;
+        assert_eq!(state, Place { path: "/tmp/demo".into(), from: Origin::Flag, at: Some("--demo") });
     }
 
     #[test]

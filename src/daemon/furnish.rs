@@ -36,14 +36,14 @@ pub(super) struct House {
 /// Builds the house. Nothing is asked of any server yet.
 pub(super) async fn furnish(
     loaded: &Loaded,
-    state_dir: &Path,
     socket: PathBuf,
     listen: Option<SocketAddr>,
     demo: bool,
+    stopping: watch::Receiver<bool>,
 ) -> Result<House, RunError> {
     let config = &loaded.config;
     let started = Instant::now();
-    let (store, stored) = open_store(state_dir)?;
+    let (store, stored) = open_store(&loaded.paths.state.path)?;
     let (registry, stats) = housekeeping::restore(&stored, registry::Settings::default(), now());
     let house = Housekeeping::new(housekeeping::Furnishing {
         registry,
@@ -83,6 +83,7 @@ pub(super) async fn furnish(
             hosts: config.listen.hosts.clone(),
             origins: config.listen.origins.clone(),
             control_on_tcp: config.listen.control,
+            stopping,
             notes: loaded.warnings.clone(),
         },
         started,

@@ -49,14 +49,14 @@ pub fn run(plan: Plan) -> Result<(), RunError> {
 async fn serve(plan: Plan) -> Result<(), RunError> {
     let mut signals =
         signals().map_err(|error| RunError::Failed(format!("cannot watch for signals: {error}")))?;
-    let Plan { loaded, state_dir, socket, tcp, demo, log, readiness } = plan;
+    let Plan { loaded, socket, tcp, demo, log, readiness } = plan;
     let scope = loaded.paths.scope;
     let listen = tcp.as_ref().and_then(|it| it.local_addr().ok());
     let socket_path = socket.file.path().to_owned();
-    let House { house, upstream, door, demo: _simulated } =
-        furnish::furnish(&loaded, &state_dir, socket_path, listen, demo).await?;
-
     let (stop, stopping) = watch::channel(false);
+    let House { house, upstream, door, demo: _simulated } =
+        furnish::furnish(&loaded, socket_path, listen, demo, stopping.clone()).await?;
+
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
     let doorway = Doorway { door, scope, stopping: stopping.clone(), alive };
     let mut tasks = JoinSet::new();

@@ -191,13 +191,23 @@ impl Live {
         self.plain_judged.unwrap_or_else(|| (self.reader.usage(), self.reader.reason()))
     }
 
-    /// The whole answer for a caller who wants it whole.
-    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+    /// What there is of the answer for a caller who wants it whole, and whether that is all of it.
+    pub(super) fn take_whole(&mut self) -> Option<(Bytes, bool)> {
         match self.mode {
             Mode::Pass => None,
-            Mode::Fold => self.folded.take(),
-            Mode::Plain => Some(std::mem::take(&mut self.plain).freeze()),
+            Mode::Fold => self.folded.take().map(|whole| (whole, true)),
+            Mode::Plain => {
+                Some((std::mem::take(&mut self.plain).freeze(), matches!(self.state, State::Over)))
+            }
         }
+    }
+
+    /// Makes one answer of the stream that has ended.
+    fn fold(&mut self) -> Result<(), Cause> {
+        if let Some(fold) = self.fold.take() {
+            self.folded = Some(fold.finish()?);
+        }
+        Ok(())
     }
 
     /// How many bytes of the answer are held.
@@ -297,7 +307,7 @@ impl Live {
                 }
                 Verdict::Usage => {}
                 Verdict::Done => {
-                    match self.end_stream() {
+                    match self.reader.end(true).and_then(|()| self.fold()) {
                         Ok(()) => {
                             heard.whole = true;
                             run.add(&chunk, frame.bytes, &mut heard.pass);
@@ -341,16 +351,6 @@ impl Live {
         (heard.content || heard.whole || !heard.pass.is_empty()).then_some(Told::Heard(heard))
     }
 
-    /// The stream is over: whether it was an answer, and the whole of it for a caller
-    /// who wants it whole.
-    fn end_stream(&mut self) -> Result<(), Cause> {
-        self.reader.end(true)?;
-        if let Some(fold) = self.fold.take() {
-            self.folded = Some(fold.finish()?);
-        }
-        Ok(())
-    }
-
     fn keep(&mut self, data: &[u8]) {
         if let Some(fold) = &mut self.fold {
             fold.add(data);
@@ -391,7 +391,7 @@ impl Live {
         if !rest.is_empty() {
             return self.bare_text(&rest);
         }
-        match self.end_stream() {
+        match self.reader.end(true).and_then(|()| self.fold()) {
             Ok(()) => {
                 self.state = State::Over;
                 Told::Heard(Heard { whole: true, pass: vec![Bytes::from_static(DONE)], ..Heard::default() })

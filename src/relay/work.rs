@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use hyper::header::CONTENT_LENGTH;
 use tokio::{
     sync::watch,
     time::{Instant, Sleep, sleep_until},
@@ -246,7 +247,16 @@ impl Work {
                 Step::Send(no) => self.send(no),
                 Step::Abort { fault, .. } => self.drop_attempt(fault),
                 Step::Open => self.open(),
-                Step::Commit => self.commit(),
+                Step::Commit => {
+                    // Once the caller has an answer of a known length nobody waits for us any
+                    // more, and the server's connection could not be used again.
+                    if let Some(live) = &mut self.record.live
+                        && live.mode == Mode::Fold
+                    {
+                        live.read_to_end().await;
+                    }
+                    self.commit();
+                }
                 Step::Finish(ending) => {
                     self.finish(ending).await;
                     return true;
@@ -356,7 +366,9 @@ impl Work {
                 }
             }
             Mode::Pass => self.waiting.extend(heard.pass),
-            Mode::Plain if self.committed => self.mouth.push(live.take_whole().unwrap_or_default()),
+            Mode::Plain if self.committed => {
+                self.mouth.push(live.take_whole().map(|(bytes, _)| bytes).unwrap_or_default());
+            }
             Mode::Fold | Mode::Plain => {
                 let fits = self.record.hold(held);
                 if held > HELD_PLAIN || !fits {
@@ -521,14 +533,19 @@ impl Work {
         let Some(live) = &mut self.record.live else { return };
         self.record.zone = Some(live.choice.server.zone);
         self.record.substituted = live.choice.substituted;
+        let whole = live.take_whole();
         if !self.opened {
             let content_type = if self.errand.request.head.stream { EVENT_STREAM } else { JSON };
             let answerer = Answerer { choice: &live.choice, request_id: live.request_id.as_ref() };
-            self.mouth.head(answering(Some(answerer), content_type, &self.record.request_id, attempts));
+            let mut head = answering(Some(answerer), content_type, &self.record.request_id, attempts);
+            if let Some((bytes, true)) = &whole {
+                head.headers.insert(CONTENT_LENGTH, bytes.len().into());
+            }
+            self.mouth.head(head);
         }
         self.record.status = 200;
-        if let Some(whole) = live.take_whole() {
-            self.mouth.push(whole);
+        if let Some((bytes, _)) = whole {
+            self.mouth.push(bytes);
         }
         live.passing = true;
         for piece in self.waiting.drain(..) {

@@ -7,8 +7,9 @@ use std::{
     net::TcpListener,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    process,
 };
+
+use rustix::fs::Mode;
 
 use super::{
     background::{self, BackgroundError, PidFile, Side},
@@ -43,8 +44,6 @@ pub struct Background {
 pub struct Plan {
     /// The configuration, and how it came to be.
     pub loaded: Loaded,
-    /// Where the store goes. Not that of the configuration for a demo.
-    pub state_dir: PathBuf,
     /// The socket.
     pub socket: Socket,
     /// The TCP door; not blocking.
@@ -146,13 +145,19 @@ pub fn check(flags: &Flags, around: &Surroundings<'_>) -> Result<Loaded, LaunchE
 
 /// Launches the daemon; `run` serves until it is told to stop.
 pub fn launch(
-    wishes: Wishes,
+    mut wishes: Wishes,
     around: &Surroundings<'_>,
     run: impl FnOnce(Plan) -> Result<(), RunError>,
 ) -> Result<Launched, LaunchError> {
     let mut inherited = Inherited::take()?;
     let inherited_path = inherited.socket.as_ref().map(|it| it.file.path().to_owned());
+    if wishes.demo {
+        wishes.flags.paths.demo = Some(demo_dir());
+    }
     let loaded = config::load(&wishes.flags, around, inherited_path.as_deref())?;
+    let umask = umask_of(loaded.paths.scope);
+    // What we write is nobody else's, however we were started.
+    rustix::process::umask(Mode::from_raw_mode(umask as _));
     let background = wishes.background.map(Background::absolute).transpose().map_err(ConfigError::from)?;
     let log = match background.as_ref().and_then(|it| it.log_file.as_deref()) {
         Some(path) => Log::to_file(path)?,
@@ -162,27 +167,27 @@ pub fn launch(
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let mut pid_file =
-        background.as_ref().and_then(|it| it.pid_file.as_deref()).map(PidFile::take).transpose()?;
+    // The socket before the pid file: of two daemons in each other's way, it says where the other is.
     let socket = match inherited.socket.take() {
         Some(socket) => socket,
         None => bind(&loaded)?,
     };
+    let mut pid_file =
+        background.as_ref().and_then(|it| it.pid_file.as_deref()).map(PidFile::take).transpose()?;
     let tcp = open_door(inherited.tcp.take(), loaded.config.listen.address)?;
     let mut last_words = None;
     if background.is_some() {
-        match background::go(&log, umask_of(loaded.paths.scope))? {
+        match background::go(&log, umask)? {
             Side::Parent(parent) => return wait_for_daemon(parent, socket, pid_file),
             Side::Daemon(words) => last_words = Some(words),
         }
     }
     let outcome = pid_file.as_mut().map_or(Ok(()), PidFile::write).map_err(LaunchError::from).and_then(|()| {
         let readiness = Readiness::new(around.var("NOTIFY_SOCKET").as_deref());
-        run_in(wishes.demo, loaded, |loaded, state_dir| {
-            tracing::info!(socket = %socket.file.path().display(), "lovabled {} listens", env!("CARGO_PKG_VERSION"));
-            let demo = wishes.demo;
-            run(Plan { loaded, state_dir, socket, tcp, demo, log: log.clone(), readiness })
-        })
+        let _demo = wishes.demo.then(|| DemoDir::make(&loaded.paths.state.path)).transpose()?;
+        tracing::info!(socket = %socket.file.path().display(), "lovabled {} listens", env!("CARGO_PKG_VERSION"));
+        let demo = wishes.demo;
+        Ok(run(Plan { loaded, socket, tcp, demo, log: log.clone(), readiness })?)
     });
     if let (Err(error), Some(words)) = (&outcome, last_words) {
         tracing::error!("{error}");
@@ -250,26 +255,26 @@ fn wait_for_daemon(
     Ok(Launched::Answers { socket: path })
 }
 
-/// Runs with the configured state, or, for a demo, with one that is gone afterwards.
-fn run_in(
-    demo: bool,
-    loaded: Loaded,
-    run: impl FnOnce(Loaded, PathBuf) -> Result<(), RunError>,
-) -> Result<(), LaunchError> {
-    if !demo {
-        let state_dir = loaded.paths.state.path.clone();
-        return Ok(run(loaded, state_dir)?);
-    }
-    let path = std::env::temp_dir().join(format!("lovable-demo-{}-{:08x}", process::id(), fastrand::u32(..)));
-    let made = DirBuilder::new().mode(0o700).create(&path);
-    made.map_err(|source| LaunchError::Demo { path: path.clone(), source })?;
-    let outcome = run(loaded, path.clone());
-    remove_demo(&path);
-    Ok(outcome?)
+/// A place for what a demo keeps while it runs.
+fn demo_dir() -> PathBuf {
+    std::env::temp_dir().join(format!("lovable-demo-{:016x}", fastrand::u64(..)))
 }
 
-fn remove_demo(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path) {
-        tracing::warn!(%error, path = %path.display(), "cannot remove what the demo kept");
+/// The directory of a demo; gone when this is dropped.
+struct DemoDir(PathBuf);
+
+impl DemoDir {
+    fn make(path: &Path) -> Result<Self, LaunchError> {
+        let made = DirBuilder::new().mode(0o700).create(path);
+        made.map_err(|source| LaunchError::Demo { path: path.to_owned(), source })?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for DemoDir {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, path = %self.0.display(), "cannot remove what the demo kept");
+        }
     }
 }

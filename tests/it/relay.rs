@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lovable::simulate::{Script, Shape, Simulated};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -503,6 +504,35 @@ async fn a_plain_caller_gets_the_plain_shape_of_what_was_streamed() {
     );
     let sent: Value = serde_json::from_str(&server.posts()[0].body).unwrap();
     assert_eq!((&sent["stream"], &sent["stream_options"]["include_usage"]), (&json!(true), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_plain_answer_has_its_length_counts_as_delivered_and_leaves_its_connection_open() {
+    for shape in [Shape::Vllm, Shape::LlamaCpp, Shape::OpenAi] {
+        let server = Simulated::start(shape, Script::default()).await.unwrap();
+        let daemon = Options::alone().simulated(&server, "sim", 0).start().await;
+        // Each probe has a connection of its own.
+        let connections = || {
+            let counts = server.counts();
+            counts.connections.saturating_sub(counts.probes)
+        };
+        let before = connections();
+        for max_tokens in [4, 4000] {
+            for number in 0..8 {
+                let mut wanted = chat("sim", false, "x");
+                wanted["max_tokens"] = max_tokens.into();
+                let id = format!("r-{max_tokens}-{number}");
+                let answer = ask(&daemon, &wanted, &[("x-request-id", &id)]).await;
+                let length = answer.body.len().to_string();
+                assert_eq!(answer.header("content-length"), Some(length.as_str()));
+                let told = told(&daemon, &id).await;
+                assert_eq!((told["ending"].as_str(), &told["status"]), (Some("delivered"), &json!(200)));
+                assert!(told["usage"]["output_tokens"].is_u64(), "{told}");
+            }
+        }
+        let more = connections().saturating_sub(before);
+        assert!((1..4).contains(&more), "{more} connections for 16 requests one after the other");
+    }
 }
 
 #[tokio::test]
