@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 
 use super::{Knock, VIA, body, bytes_of_json};
@@ -45,6 +45,7 @@ async fn relay(
     let Knock { door, headers, body, request_id, shape, .. } = knock;
     let errand = async {
         let wishes = wishes(&headers)?;
+        understood(&headers)?;
         let body = prepare(body::read(body, door.it.body_limit).await?)?;
         let request = dialect::peek(operation, &body)?;
         let pass = pass(&headers, &request_id, door.instance());
@@ -80,6 +81,16 @@ fn wishes(headers: &HeaderMap) -> Result<Wishes, Failure> {
         timeout: millis("x-lovable-timeout-ms")?,
         open_after: millis("x-lovable-open-after-ms")?,
     })
+}
+
+/// No body is unpacked here, nor by most servers.
+fn understood(headers: &HeaderMap) -> Result<(), Failure> {
+    match headers.get(CONTENT_ENCODING).map(|it| it.to_str().unwrap_or("?").trim()) {
+        None | Some("" | "identity") => Ok(()),
+        Some(other) => Err(Failure::BadRequest(format!(
+            "a body with `content-encoding: {other}` is not understood; send it as it is"
+        ))),
+    }
 }
 
 fn pass(headers: &HeaderMap, request_id: &str, instance: &str) -> HeaderMap {

@@ -81,10 +81,12 @@ pub(super) enum Found {
 }
 
 pub(super) fn find(method: &Method, path: &str) -> Found {
+    // Where there is something to get, a HEAD tells of it; hyper leaves the body away.
+    let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
     let mut other = None;
     for route in TABLE {
         if wildcard(route.path, path).is_some() {
-            if route.method == method.as_str() {
+            if route.method == wanted {
                 return Found::Route(route);
             }
             other = other.or(Some(route));
@@ -142,6 +144,8 @@ mod tests {
     fn paths_find_their_routes() {
         check("POST", "/v1/chat/completions", "/v1/chat/completions []");
         check("GET", "/v1/chat/completions", "allow POST");
+        check("HEAD", "/healthz", "/healthz []");
+        check("HEAD", "/v1/chat/completions", "allow POST");
         check("GET", "/v1/models/openai%2Fgpt-oss", "/v1/models/{id} [openai/gpt-oss]");
         check("GET", "/v1/models/openai/gpt-oss", "/v1/models/{id} [openai/gpt-oss]");
         check("GET", "/v1/models/", "nothing");

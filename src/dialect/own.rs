@@ -19,6 +19,12 @@ pub fn refuse(failure: &Failure, request_id: &str) -> Bytes {
     .into()
 }
 
+/// The event that tells of a failure after a stream has begun. Nothing follows it.
+pub fn break_off(failure: &Failure, request_id: &str) -> Bytes {
+    let body = refuse(failure, request_id);
+    [b"data: ", &body[..], b"\n\n"].concat().into()
+}
+
 /// What a caller is told: our sentence, or the server's own words for a relayed refusal.
 pub(super) fn message(failure: &Failure) -> String {
     match failure {

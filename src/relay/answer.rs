@@ -27,9 +27,18 @@ impl Shape {
             Self::Own => dialect::own::refuse(failure, request_id),
         }
     }
+
+    /// The event that tells of a failure after a stream has begun.
+    pub(super) fn break_off(self, failure: &Failure, request_id: &str) -> Bytes {
+        match self {
+            Self::OpenAi => dialect::openai::break_off(failure),
+            Self::Own => dialect::own::break_off(failure, request_id),
+        }
+    }
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-lovable-request-id");
+pub(super) const SERVERS_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER: HeaderName = HeaderName::from_static("x-lovable-server");
 const KIND: HeaderName = HeaderName::from_static("x-lovable-kind");
 const MODEL: HeaderName = HeaderName::from_static("x-lovable-model");
@@ -68,16 +77,27 @@ pub(super) fn refused(
     (AnswerHead { status: failure.status(), headers }, shape.body(failure, request_id))
 }
 
-/// Head of an answer by a server. `choice` is `None` for a stream that is opened before anyone has answered.
+/// Who answers.
+#[derive(Clone, Copy)]
+pub(super) struct Answerer<'a> {
+    pub(super) choice: &'a Choice,
+    /// The server's own id of the request, if it gave one.
+    pub(super) request_id: Option<&'a HeaderValue>,
+}
+
+/// Head of an answer by a server. `by` is `None` for a stream that is opened before anyone has answered.
 pub(super) fn answering(
-    choice: Option<&Choice>,
+    by: Option<Answerer<'_>>,
     content_type: &'static str,
     request_id: &str,
     attempts: usize,
 ) -> AnswerHead {
     let mut headers = common(request_id, attempts);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    if let Some(choice) = choice {
+    if let Some(Answerer { choice, request_id }) = by {
+        if let Some(theirs) = request_id {
+            headers.insert(SERVERS_REQUEST_ID, theirs.clone());
+        }
         let server = &choice.server;
         insert(&mut headers, SERVER, server.id.as_str());
         insert(&mut headers, KIND, server.kind.as_str());
@@ -97,6 +117,8 @@ pub(super) fn answering(
 fn common(request_id: &str, attempts: usize) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(12);
     insert(&mut headers, REQUEST_ID, request_id);
+    // Where SDKs look for it; the server's own takes its place.
+    insert(&mut headers, SERVERS_REQUEST_ID, request_id);
     headers.insert(ATTEMPTS, HeaderValue::from(attempts));
     headers
 }

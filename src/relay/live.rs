@@ -8,9 +8,10 @@
 use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use tokio::time::Instant;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use tokio::time::{Instant, timeout_at};
 
+use super::answer::SERVERS_REQUEST_ID;
 use crate::{
     dialect::{
         frames::{Cutter, FrameData},
@@ -29,6 +30,8 @@ use crate::{
 const EVENT_CAP: usize = 16 << 20;
 /// How much of a refusal is read. Servers that quote the prompt quote a part of it.
 const REFUSAL_CAP: usize = 256 << 10;
+/// How long a refusal is read: its head has told the essential.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// How much may come before the first content: role deltas and the like.
 const PRELUDE_CAP: usize = 256 << 10;
 /// How long the end of a body is waited for after its terminator, so that the connection can be used again.
@@ -70,7 +73,8 @@ pub(super) type Calling = Pin<Box<dyn Future<Output = Result<Reply, Fault>> + Se
 
 enum State {
     Calling(Calling),
-    Refusing(Reply, BytesMut),
+    /// A refusal is read, until then at the longest.
+    Refusing(Reply, BytesMut, Instant),
     Reading(Reply),
     Over,
 }
@@ -83,12 +87,15 @@ pub(super) struct Live {
     pub(super) mode: Mode,
     /// A plain answer that was too much to hold and goes on as it comes.
     pub(super) passing: bool,
+    /// The server's own id of the request.
+    pub(super) request_id: Option<HeaderValue>,
     operation: Operation,
     drop_usage: bool,
     state: State,
     cutter: Cutter,
     reader: Reader,
     fold: Option<Fold>,
+    /// The stream put together, once it is whole.
     folded: Option<Bytes>,
     plain: BytesMut,
     plain_judged: Option<(Usage, Option<Reason>)>,
@@ -124,6 +131,7 @@ impl Live {
             reader: Reader::new(it.operation),
             fold: (it.mode == Mode::Fold).then(|| Fold::new(it.operation)),
             folded: None,
+            request_id: None,
             plain: BytesMut::new(),
             plain_judged: None,
             prelude: 0,
@@ -141,17 +149,21 @@ impl Live {
             match &mut self.state {
                 State::Calling(calling) => match calling.await {
                     Ok(reply) if reply.status() == 200 => {
+                        self.request_id = reply.headers().get(SERVERS_REQUEST_ID).cloned();
                         self.state = State::Reading(reply);
                         self.told.push_back(Told::Head);
                     }
-                    Ok(reply) => self.state = State::Refusing(reply, BytesMut::new()),
+                    Ok(reply) => {
+                        let until = Instant::now() + REFUSAL_TIME;
+                        self.state = State::Refusing(reply, BytesMut::new(), until);
+                    }
                     Err(fault) => return self.over(fault.cause, fault.stage, None),
                 },
-                State::Refusing(reply, body) => match reply.chunk().await {
-                    Ok(Some(chunk)) if body.len() + chunk.len() <= REFUSAL_CAP => {
+                State::Refusing(reply, body, until) => match timeout_at(*until, reply.chunk()).await {
+                    Ok(Ok(Some(chunk))) if body.len() + chunk.len() <= REFUSAL_CAP => {
                         body.extend_from_slice(&chunk)
                     }
-                    // An error while reading a refusal: what came is what it said.
+                    // An error while reading a refusal, or no end of it: what came is what it said.
                     Ok(_) | Err(_) => {
                         let body = std::mem::take(body).freeze();
                         let words =
@@ -315,6 +327,10 @@ impl Live {
                 }
             }
             self.keep(data);
+            if self.fold.as_ref().is_some_and(Fold::is_broken) {
+                fault = Some(self.broke(Cause::Unreadable));
+                break;
+            }
             run.add(&chunk, frame.bytes, &mut heard.pass);
         }
         run.end(&chunk, &mut heard.pass);

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     Errand, Relay,
-    answer::{answering, refused},
+    answer::{Answerer, answering, refused},
     conduit::Mouth,
     live::{Heard, Live, Mode, Start, Told},
 };
@@ -63,6 +63,7 @@ struct Record {
     usage: Usage,
     reason: Option<crate::generate::Reason>,
     held: usize,
+    mouth: Mouth,
 }
 
 impl Record {
@@ -92,6 +93,7 @@ impl Record {
         }
     }
 
+    /// Counts what is held against the daemon's bound; says whether it fits.
     fn hold(&mut self, bytes: usize) -> bool {
         let grown = bytes.saturating_sub(self.held);
         if grown == 0 {
@@ -111,8 +113,11 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.relay.running.fetch_sub(1, Ordering::Relaxed);
         self.let_go();
+        // Delivered means that the caller has taken all of it.
+        let untaken = self.mouth.has_pieces();
         let (ending, status, failure, callers_fault) = match self.over.take() {
-            Some(over) => over,
+            Some(over) if !(over.0.is_success() && untaken) => over,
+            Some((_, status, ..)) => (Ending::CallerGone, status, None, false),
             None => (Ending::CallerGone, self.status, None, false),
         };
         self.close(None);
@@ -162,6 +167,7 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         usage: Usage::default(),
         reason: None,
         held: 0,
+        mouth: mouth.clone(),
     };
     relay.budget.lock().unwrap_or_else(PoisonError::into_inner).on_request();
     let mut work = Work {
@@ -181,7 +187,6 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         heard_at: now.into_std(),
         dense: false,
     };
-    // The request body alone counts against what may be held.
     let sleep = sleep_until(now + Duration::from_secs(3600));
     tokio::pin!(sleep);
     while !work.step().await {
@@ -273,10 +278,18 @@ impl Work {
         match step {
             Step::Choose => self.choose(),
             Step::Send(no) => self.send(no),
-            Step::Abort { fault: Some(fault), .. } => self.record.fail(fault),
-            Step::Abort { fault: None, .. } => drop(self.record.close(None)),
+            Step::Abort { fault, .. } => self.drop_attempt(fault),
             Step::Open => self.open(),
-            Step::Commit => self.commit(),
+            Step::Commit => {
+                // Once the caller has an answer of a known length nobody waits for us any
+                // more, and the server's connection could not be used again.
+                if let Some(live) = &mut self.record.live
+                    && live.mode == Mode::Fold
+                {
+                    live.read_to_end().await;
+                }
+                self.commit();
+            }
             Step::Finish(ending) => {
                 self.finish(ending).await;
                 return true;
@@ -347,15 +360,29 @@ impl Work {
                 if words.is_some() {
                     self.words = words;
                 }
-                self.record.fail(fault);
-                if !self.committed {
-                    self.waiting.clear();
-                }
-                self.record.let_go();
-                self.machine.on_fault(no, &fault, now);
+                self.fail(no, fault, now);
             }
             Told::Heard(heard) => self.on_heard(no, heard, now),
         }
+    }
+
+    /// The attempt did not work.
+    fn fail(&mut self, no: AttemptNo, fault: Fault, now: std::time::Instant) {
+        self.drop_attempt(Some(fault));
+        self.machine.on_fault(no, &fault, now);
+    }
+
+    /// Ends the attempt, and with it what is held of its answer: nothing of it may
+    /// stand before the answer of another server.
+    fn drop_attempt(&mut self, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.record.fail(fault),
+            None => drop(self.record.close(None)),
+        }
+        if !self.committed {
+            self.waiting.clear();
+        }
+        self.record.let_go();
     }
 
     fn on_heard(&mut self, no: AttemptNo, heard: Heard, now: std::time::Instant) {
@@ -378,10 +405,13 @@ impl Work {
                 }
             }
             Mode::Pass => self.waiting.extend(heard.pass),
-            Mode::Plain if self.committed => self.mouth.push(live.take_whole().map(|(bytes, _)| bytes).unwrap_or_default()),
+            Mode::Plain if self.committed => {
+                self.mouth.push(live.take_whole().map(|(bytes, _)| bytes).unwrap_or_default());
+            }
             Mode::Fold | Mode::Plain => {
-                if held > HELD_PLAIN || !self.record.hold(held) {
-                    return self.on_too_much(no, mode, now);
+                let fits = self.record.hold(held);
+                if held > HELD_PLAIN || !fits {
+                    return self.on_too_much(no, mode, fits, now);
                 }
             }
         }
@@ -391,23 +421,25 @@ impl Work {
     }
 
     /// A plain answer that is more than may be held: what came plain is passed on as it
-    /// comes from here on; a stream that was to be folded cannot be, and is an answer without end.
-    fn on_too_much(&mut self, no: AttemptNo, mode: Mode, now: std::time::Instant) {
+    /// comes from here on; a stream that was to be folded cannot be, and is an answer
+    /// without end, unless only the bound of all requests together is reached.
+    fn on_too_much(&mut self, no: AttemptNo, mode: Mode, fits: bool, now: std::time::Instant) {
         if mode == Mode::Plain {
             return self.machine.on_bound_reached(no, now);
         }
-        let fault = Fault::new(Stage::Content, Cause::Unreadable);
-        self.record.fail(fault);
-        self.record.let_go();
-        self.machine.on_fault(no, &fault, now);
+        let cause = if fits { Cause::Unreadable } else { Cause::Internal };
+        if !fits {
+            tracing::warn!(
+                request = self.record.request_id,
+                "too many plain answers are held at once ([limits] held)"
+            );
+            self.nobody = Some(Failure::Busy { retry_after: Duration::from_secs(1) });
+        }
+        self.fail(no, Fault::new(Stage::Content, cause), now);
     }
 
     fn choose(&mut self) {
         let relay = self.record.relay.clone();
-        if !self.may_retry(&relay) {
-            self.machine.on_chosen(Chosen::Nobody, self.now());
-            return;
-        }
         self.news.mark_unchanged();
         let snapshot = relay.house.snapshot();
         let traffic = relay.house.traffic().look();
@@ -425,8 +457,11 @@ impl Work {
         drop(traffic);
         self.record.candidates = candidates;
         let chosen = match decision {
+            // Charged only where there is somebody to send to: looking around is free.
+            Decision::Server(_) if !self.may_retry(&relay) => Chosen::Nobody,
             Decision::Server(choice) => {
                 let (server, loading) = (choice.server.id.clone(), choice.loading);
+                self.nobody = None;
                 self.chosen = Some(choice);
                 Chosen::Server { server, loading }
             }
@@ -493,8 +528,6 @@ impl Work {
             Operation::Embed => "/v1/embeddings",
         };
         let server = &choice.server;
-        self.record.zone = Some(server.zone);
-        self.record.substituted = choice.substituted;
         let in_flight = relay.house.traffic().enter(&server.id);
         let calling = {
             let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
@@ -537,10 +570,13 @@ impl Work {
         self.record.first_token = Some(self.record.started.elapsed());
         let attempts = self.attempts();
         let Some(live) = &mut self.record.live else { return };
+        self.record.zone = Some(live.choice.server.zone);
+        self.record.substituted = live.choice.substituted;
         let whole = live.take_whole();
         if !self.opened {
             let content_type = if self.errand.request.head.stream { EVENT_STREAM } else { JSON };
-            let mut head = answering(Some(&live.choice), content_type, &self.record.request_id, attempts);
+            let answerer = Answerer { choice: &live.choice, request_id: live.request_id.as_ref() };
+            let mut head = answering(Some(answerer), content_type, &self.record.request_id, attempts);
             if let Some((bytes, true)) = &whole {
                 head.headers.insert(CONTENT_LENGTH, bytes.len().into());
             }
@@ -554,6 +590,7 @@ impl Work {
         for piece in self.waiting.drain(..) {
             self.mouth.push(piece);
         }
+        self.record.let_go();
     }
 
     async fn finish(&mut self, ending: Ending) {
@@ -569,7 +606,7 @@ impl Work {
         tracing::debug!(request = self.record.request_id, ?ending, code, "request failed");
         if self.committed || self.opened {
             if self.errand.request.head.stream {
-                self.mouth.push(openai::break_off(&failure));
+                self.mouth.push(self.errand.shape.break_off(&failure, &self.record.request_id));
             } else {
                 self.mouth.break_connection();
             }
@@ -584,16 +621,17 @@ impl Work {
     }
 
     async fn deliver(&mut self, ending: Ending) {
-        if let Some(live) = &mut self.record.live {
-            (self.record.usage, self.record.reason) = live.tally();
+        self.record.over = Some((ending, self.record.status, None, false));
+        let Some(live) = &self.record.live else { return };
+        (self.record.usage, self.record.reason) = live.tally();
+        // The server has done its work, whatever becomes of the caller, who may leave
+        // once it has the terminator: no line below needs to run.
+        let live = self.record.close(None);
+        if let Some(mut live) = live {
+            self.record.relay.house.attempt_succeeded(&live.choice.server.id);
             live.read_to_end().await;
         }
-        // Delivered means that the caller has taken it: a caller who leaves before that drops us here.
         self.mouth.taken().await;
-        if let Some(live) = self.record.close(None) {
-            self.record.relay.house.attempt_succeeded(&live.choice.server.id);
-        }
-        self.record.over = Some((ending, self.record.status, None, false));
     }
 
     /// What the caller is told, given how the request ended and what happened on the way.
@@ -608,8 +646,12 @@ impl Work {
             Ending::Delivered | Ending::Resumed | Ending::CallerGone => Failure::Internal,
             Ending::Refused => match tried.last().map(|it| it.fault.blame()) {
                 None => self.nobody.take().unwrap_or(Failure::Internal),
-                Some(Blame::Daemon) => Failure::Internal,
-                Some(_) => self.words.take().map_or(Failure::Exhausted(tried), Failure::Relayed),
+                Some(Blame::Daemon) => self.nobody.take().unwrap_or(Failure::Internal),
+                Some(_) => self.words.take().map_or(Failure::Exhausted(tried), |words| {
+                    // Some servers say 500 to what is the caller's fault; SDKs would send that again.
+                    let status = if (400..500).contains(&words.status) { words.status } else { 400 };
+                    Failure::Relayed(Words { status, ..words })
+                }),
             },
             Ending::OutOfTime => Failure::OutOfTime { waited: self.record.started.elapsed(), tried },
             Ending::CutShort => Failure::Exhausted(tried),

@@ -16,3 +16,5 @@ mod load;
 mod privacy;
 mod proof;
 mod real;
+mod relay;
+mod scripted;

@@ -65,6 +65,11 @@ impl Fold {
         self.held
     }
 
+    /// Whether something came that cannot be put together.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.held == 0
@@ -231,6 +236,10 @@ fn say(said: &mut BTreeMap<String, Part>, name: String, value: &RawValue) -> Opt
             let mut grown = 0;
             for call in calls {
                 let index = call_index(all, &call);
+                if !all.contains_key(&index) {
+                    // Calls without a word in them take memory all the same.
+                    grown += size_of::<Call>();
+                }
                 grown += all.entry(index).or_default().add(call)?;
             }
             Some(grown)
