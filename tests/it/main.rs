@@ -11,6 +11,7 @@ mod daemon;
 mod dialect;
 mod fault_table;
 mod layering;
+mod lifecycle;
 mod load;
 mod privacy;
 mod proof;
