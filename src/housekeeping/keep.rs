@@ -13,6 +13,8 @@ use crate::{
 const VERSION: u8 = 1;
 /// How long figures may wait before they go to the store: one write for many requests.
 const FIGURES_EVERY: Duration = Duration::from_millis(500);
+/// How long a person waits for the disk. One that sleeps wakes up within this time.
+const DISK: Duration = Duration::from_secs(5);
 /// Hours are kept apart for a week, then folded into days.
 const HOURS_APART: Hour = 7 * 24;
 /// After so many hours figures are forgotten.
@@ -73,6 +75,14 @@ impl Housekeeping {
             self.unsaved.notified().await;
             tokio::time::sleep(FIGURES_EVERY).await;
             self.save_figures();
+        }
+    }
+
+    /// Waits until what was changed is on the disk, so that a person can be told that it
+    /// is done; for a disk that hangs nobody is kept waiting.
+    pub async fn settled(&self) {
+        if tokio::time::timeout(DISK, self.store.flush()).await.is_err() {
+            tracing::warn!("the disk takes longer than {} s", DISK.as_secs());
         }
     }
 
