@@ -68,7 +68,7 @@ async fn running_answers_end_whole_before_it_leaves_and_nothing_new_is_taken() {
     assert!(!home.log().contains("were cut"), "{}", home.log());
     let feed = follower.await.unwrap();
     assert!(feed.clean && feed.text().starts_with("data: {"), "{feed:?}");
-    check(&reader.await.unwrap(), 1, &["sim", "ended the feed"]);
+    check(&reader.await.unwrap(), 1, &["is up: vllm", "ended the feed"]);
 }
 
 /// Connections of the daemon's socket that are open, as the system counts them.
