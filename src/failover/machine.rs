@@ -402,30 +402,42 @@ impl Failover {
         }
     }
 
-    /// Nobody can be asked now: waits for whoever is back first, if that is in time.
+    /// Nobody can be asked now: waits for whoever is back first, if that is soon.
     fn rest_or_give_up(&mut self, now: Instant) {
         self.grant_rest(now);
         let barred = self.history.iter().filter(|it| self.barred.contains(&it.server));
         match barred.filter_map(|it| it.back).chain(self.later).min() {
-            Some(until) if until < self.deadline && self.spent < self.policy.sends => {
+            Some(until)
+                if until < self.deadline
+                    && until.saturating_duration_since(now) <= LONGEST_REST
+                    && self.spent < self.policy.sends =>
+            {
                 self.state = State::Resting { until };
             }
             Some(_) | None => self.give_up(),
         }
     }
 
-    /// One server alone is tried again after a rest. Where several failed, the
-    /// request itself may be to blame and is not sent round again.
+    /// Who failed is tried again after a rest, as long as no two servers failed
+    /// with the request in their hands: then it may itself be to blame, and is not
+    /// sent round again. Where nobody listened nobody had it; servers that restart
+    /// together, or one that restarts beside one that is long gone, are waited for.
     fn grant_rest(&mut self, now: Instant) {
         let struck = |it: &Tried| it.fault.is_some_and(|it| it.blame() == Blame::Server);
-        let mut all = self.history.iter().enumerate().filter(|(_, it)| struck(it)).map(|(index, _)| index);
-        if let (Some(index), None) = (all.next(), all.next())
-            && self.history[index].back.is_none()
-            && self.rests < self.policy.rests
-        {
-            let pause = self.pause(self.rests);
-            self.rests += 1;
-            self.history[index].back = Some(now + pause);
+        let absent = |it: &Tried| {
+            it.fault.is_some_and(|it| {
+                it.stage == Stage::Connect && matches!(it.cause, Cause::Refused | Cause::Unreachable)
+            })
+        };
+        let had_it = self.history.iter().filter(|it| struck(it) && !absent(it)).count();
+        let unrested = |it: &Tried| struck(it) && it.back.is_none();
+        if had_it > 1 || self.rests >= self.policy.rests || !self.history.iter().any(unrested) {
+            return;
+        }
+        let back = now + self.pause(self.rests);
+        self.rests += 1;
+        for tried in self.history.iter_mut().filter(|it| unrested(it)) {
+            tried.back = Some(back);
         }
     }
 
@@ -493,5 +505,6 @@ const BUSY_REST: Duration = Duration::from_secs(1);
 /// readiness and our asking is then little beside any loading.
 const LOADING_REST: Duration = Duration::from_secs(1);
 
-/// Above that a person is gone anyway.
+/// The longest rest that is begun: above that a person is gone anyway, and a
+/// program is better told when to come back.
 const LONGEST_REST: Duration = Duration::from_secs(10);

@@ -10,8 +10,9 @@
 //!
 //! 1. Never two attempts alive at once.
 //! 2. After `Commit` nothing is sent any more.
-//! 3. No server twice, except after a rest: one that was alone in failing, said
-//!    that it is loading, or is no longer busy.
+//! 3. No server twice, except after a rest: one that was alone in failing with
+//!    the request in its hands, did not listen, said that it is loading, or is no
+//!    longer busy. No rest is longer than ten seconds.
 //! 4. Never more sends than `Policy::sends`. A server that says it is loading has
 //!    not worked on the request, so that send is given back; the rests between
 //!    such sends and the deadline bound them.
@@ -88,7 +89,8 @@ pub struct Policy {
     pub stream: bool,
     /// The most sends; the first is always made.
     pub sends: u32,
-    /// How often a server that is alone may be tried again after a fault of its own.
+    /// How often servers may be tried again after faults of their own, where the
+    /// request itself is not suspected.
     pub rests: u32,
     /// The first such rest; each further one is twice as long, less some jitter.
     pub rest: Duration,

@@ -73,7 +73,8 @@ struct Observer {
 struct Standing {
     fault: Option<Fault>,
     since: Instant,
-    /// Whether nobody else could be asked since.
+    /// Whether nobody else could be asked since, while the request itself was
+    /// not suspected.
     nobody: bool,
 }
 
@@ -212,7 +213,17 @@ impl Observer {
                 Some(server.to_string())
             }
             Chosen::Server { .. } | Chosen::Later(_) | Chosen::Nobody => {
-                self.servers.values_mut().for_each(|it| it.nobody = true);
+                let had_it = |it: &&Standing| {
+                    it.fault.is_some_and(|it| {
+                        it.blame() == Blame::Server
+                            && (it.stage != Stage::Connect || it.cause != Cause::Refused)
+                    })
+                };
+                let suspected = self.servers.values().filter(had_it).count() > 1;
+                for it in self.servers.values_mut() {
+                    let struck = it.fault.is_some_and(|it| it.blame() == Blame::Server);
+                    it.nobody |= !(struck && suspected);
+                }
                 None
             }
         };
@@ -264,7 +275,7 @@ impl Observer {
     fn check_again(&self, server: &str) {
         let Some(Standing { fault, since, nobody }) = self.servers.get(server) else { return };
         let blame = fault.expect("rule 3: it is still being asked").blame();
-        assert!(*nobody, "rule 3: {server} again while others were free");
+        assert!(*nobody, "rule 3: {server} again while others were free, or the request is suspected");
         assert!(self.now - *since >= LEAST_REST / 2, "rule 3: {server} again without a rest");
         assert!(
             matches!(blame, Blame::Server | Blame::Busy { .. } | Blame::Loading),

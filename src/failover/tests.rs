@@ -83,6 +83,13 @@ impl Journey {
         self
     }
 
+    /// Nobody listens there.
+    fn absent(&mut self, attempt: u32) -> &mut Self {
+        let fault = Fault::new(Stage::Connect, Cause::Refused);
+        self.machine.on_fault(AttemptNo(attempt), &fault, self.now);
+        self
+    }
+
     fn fault(&mut self, attempt: u32, cause: Cause) -> &mut Self {
         self.machine.on_fault(AttemptNo(attempt), &Fault::new(Stage::Head, cause), self.now);
         self
@@ -239,6 +246,56 @@ fn two_servers_that_failed_are_not_tried_again() {
 }
 
 #[test]
+fn servers_that_restart_together_are_all_tried_again_after_a_rest() {
+    let mut it = Journey::stream();
+    it.expect("choose ![]").choose("a").expect("send 1").absent(1);
+    it.expect("choose ![a]").choose("b").expect("send 2").absent(2);
+    it.expect("choose ![a, b]").nobody().expect("").wait_as_told();
+    it.expect("choose ![]").choose("b").expect("send 3").absent(3);
+    it.expect("choose ![b]").choose("a").expect("send 4").absent(4);
+    it.expect("choose ![b, a]").nobody().expect("").wait_as_told();
+    it.expect("choose ![]").choose("a").expect("send 5").content(5).expect("commit");
+}
+
+#[test]
+fn servers_that_stay_away_are_not_waited_for_without_end() {
+    let mut it = Journey::stream();
+    let mut rounds = 0;
+    let ending = loop {
+        let steps = it.steps();
+        let tried = it.machine.tried().len();
+        match &steps[..] {
+            "" => {
+                it.wait_as_told();
+            }
+            _ if steps.starts_with("choose") && tried == 2 => {
+                rounds += 1;
+                it.nobody();
+            }
+            _ if steps.starts_with("choose") => {
+                it.choose(if tried == 0 { "a" } else { "b" });
+            }
+            _ if steps.starts_with("send") => {
+                it.absent(it.machine.attempts());
+            }
+            _ => break steps,
+        }
+    };
+    assert_eq!(ending, "finish Exhausted");
+    assert_eq!((rounds, it.machine.attempts()), (3, 8), "eight sends are four rounds");
+    assert!(it.passed() < SECOND * 2, "{:?}", it.passed());
+}
+
+#[test]
+fn one_that_is_long_gone_does_not_keep_the_other_from_its_rest() {
+    let mut it = Journey::plain();
+    it.expect("choose ![]").choose("a").expect("send 1").fault(1, Cause::Reset);
+    it.expect("choose ![a]").choose("gone").expect("send 2").absent(2);
+    it.expect("choose ![a, gone]").nobody().expect("").wait_as_told();
+    it.expect("choose ![]").choose("a").expect("send 3").end(3).expect("commit; finish Delivered");
+}
+
+#[test]
 fn different_errors_or_none_that_had_the_prompt_are_no_poison() {
     for (first, second) in [
         (Cause::Status, Cause::Reset),
@@ -273,11 +330,25 @@ fn a_busy_server_is_asked_again_when_it_said() {
 
 #[test]
 fn it_does_not_wait_for_what_is_after_the_deadline() {
-    let mut it = Journey::of(Policy { caller: Some(SECOND * 10), ..Policy::default() });
+    let mut it = Journey::of(Policy { caller: Some(SECOND * 3), ..Policy::default() });
     it.expect("choose ![]").choose("a").expect("send 1");
-    it.fault(1, Cause::Busy { retry_after: Some(SECOND * 30) }).expect("choose ![a]").nobody();
+    it.fault(1, Cause::Busy { retry_after: Some(SECOND * 5) }).expect("choose ![a]").nobody();
     it.expect("finish Exhausted");
-    assert_eq!(it.machine.free_at(), Some(it.now + SECOND * 30));
+    assert_eq!(it.machine.free_at(), Some(it.now + SECOND * 5));
+}
+
+#[test]
+fn a_rest_that_nobody_would_sit_through_is_not_begun() {
+    let mut it = Journey::plain();
+    it.expect("choose ![]").choose("a").expect("send 1");
+    it.fault(1, Cause::Busy { retry_after: Some(SECOND * 11) }).expect("choose ![a]").nobody();
+    it.expect("finish Exhausted");
+    assert_eq!(it.machine.free_at(), Some(it.now + SECOND * 11));
+    let mut it = Journey::stream();
+    it.expect("choose ![]").later(11).expect("finish Refused");
+    assert_eq!(it.machine.free_at(), Some(it.now + SECOND * 11));
+    let mut it = Journey::stream();
+    it.expect("choose ![]").later(10).expect("");
 }
 
 #[test]
@@ -291,7 +362,7 @@ fn a_retry_after_of_any_size_is_taken() {
 #[test]
 fn while_all_rest_somebody_new_is_taken() {
     let mut it = Journey::plain();
-    it.expect("choose ![]").later(30).expect("").wait(SECOND);
+    it.expect("choose ![]").later(9).expect("").wait(SECOND);
     it.machine.on_news();
     it.expect("choose ![]").nobody().expect("").wait(SECOND);
     it.machine.on_news();

@@ -89,6 +89,7 @@ pub(super) struct Live {
     cutter: Cutter,
     reader: Reader,
     fold: Option<Fold>,
+    folded: Option<Bytes>,
     plain: BytesMut,
     plain_judged: Option<(Usage, Option<Reason>)>,
     prelude: usize,
@@ -122,6 +123,7 @@ impl Live {
             cutter: Cutter::new(EVENT_CAP),
             reader: Reader::new(it.operation),
             fold: (it.mode == Mode::Fold).then(|| Fold::new(it.operation)),
+            folded: None,
             plain: BytesMut::new(),
             plain_judged: None,
             prelude: 0,
@@ -177,13 +179,23 @@ impl Live {
         self.plain_judged.unwrap_or_else(|| (self.reader.usage(), self.reader.reason()))
     }
 
-    /// The whole answer for a caller who wants it whole.
-    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+    /// What there is of the answer for a caller who wants it whole, and whether that is all of it.
+    pub(super) fn take_whole(&mut self) -> Option<(Bytes, bool)> {
         match self.mode {
             Mode::Pass => None,
-            Mode::Fold => self.fold.take().and_then(|fold| fold.finish().ok()),
-            Mode::Plain => Some(std::mem::take(&mut self.plain).freeze()),
+            Mode::Fold => self.folded.take().map(|whole| (whole, true)),
+            Mode::Plain => {
+                Some((std::mem::take(&mut self.plain).freeze(), matches!(self.state, State::Over)))
+            }
         }
+    }
+
+    /// Makes one answer of the stream that has ended.
+    fn fold(&mut self) -> Result<(), Cause> {
+        if let Some(fold) = self.fold.take() {
+            self.folded = Some(fold.finish()?);
+        }
+        Ok(())
     }
 
     /// How many bytes of the answer are held.
@@ -283,7 +295,7 @@ impl Live {
                 }
                 Verdict::Usage => {}
                 Verdict::Done => {
-                    match self.reader.end(true) {
+                    match self.reader.end(true).and_then(|()| self.fold()) {
                         Ok(()) => {
                             heard.whole = true;
                             run.add(&chunk, frame.bytes, &mut heard.pass);
@@ -363,7 +375,7 @@ impl Live {
         if !rest.is_empty() {
             return self.bare_text(&rest);
         }
-        match self.reader.end(true) {
+        match self.reader.end(true).and_then(|()| self.fold()) {
             Ok(()) => {
                 self.state = State::Over;
                 Told::Heard(Heard { whole: true, pass: vec![Bytes::from_static(DONE)], ..Heard::default() })

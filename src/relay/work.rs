@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use hyper::header::CONTENT_LENGTH;
 use tokio::{
     sync::watch,
     time::{Instant, Sleep, sleep_until},
@@ -340,7 +341,7 @@ impl Work {
                 }
             }
             Mode::Pass => self.waiting.extend(heard.pass),
-            Mode::Plain if self.committed => self.mouth.push(live.take_whole().unwrap_or_default()),
+            Mode::Plain if self.committed => self.mouth.push(live.take_whole().map(|(bytes, _)| bytes).unwrap_or_default()),
             Mode::Fold | Mode::Plain => {
                 if held > HELD_PLAIN || !self.record.hold(held) {
                     return self.on_too_much(no, mode, now);
@@ -378,6 +379,7 @@ impl Work {
             aliases: &relay.settings.aliases,
             fallback: self.errand.fallback(&relay),
             tried: self.machine.tried(),
+            first: self.record.attempts.first().map(|it| &it.server),
             in_flight: &|id| traffic.of(id),
             now: self.now(),
             salt: self.seed,
@@ -399,6 +401,10 @@ impl Work {
             Decision::UnknownModel { nearest } => {
                 let model = self.errand.request.head.model.clone();
                 self.nobody = Some(Failure::UnknownModel { model, nearest });
+                Chosen::Nobody
+            }
+            Decision::Lacking(what) => {
+                self.nobody = Some(Failure::Unsupported(what));
                 Chosen::Nobody
             }
             Decision::Nobody(why) => {
@@ -494,13 +500,18 @@ impl Work {
         self.record.first_token = Some(self.record.started.elapsed());
         let attempts = self.attempts();
         let Some(live) = &mut self.record.live else { return };
+        let whole = live.take_whole();
         if !self.opened {
             let content_type = if self.errand.request.head.stream { EVENT_STREAM } else { JSON };
-            self.mouth.head(answering(Some(&live.choice), content_type, &self.record.request_id, attempts));
+            let mut head = answering(Some(&live.choice), content_type, &self.record.request_id, attempts);
+            if let Some((bytes, true)) = &whole {
+                head.headers.insert(CONTENT_LENGTH, bytes.len().into());
+            }
+            self.mouth.head(head);
         }
         self.record.status = 200;
-        if let Some(whole) = live.take_whole() {
-            self.mouth.push(whole);
+        if let Some((bytes, _)) = whole {
+            self.mouth.push(bytes);
         }
         live.passing = true;
         for piece in self.waiting.drain(..) {

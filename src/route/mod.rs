@@ -74,8 +74,10 @@ pub struct Ask<'a> {
     pub aliases: &'a BTreeMap<String, String>,
     /// How far a stand-in may be.
     pub fallback: Fallback,
-    /// Who was asked already.
+    /// Who was asked already, and may not be asked now.
     pub tried: &'a [ServerId],
+    /// Who was asked first. Where no stand-in is wanted, nobody else is asked.
+    pub first: Option<&'a ServerId>,
     /// How many requests each server has now.
     pub in_flight: &'a dyn Fn(&ServerId) -> u32,
     /// When this is.
@@ -109,6 +111,8 @@ pub enum Decision {
         /// The nearest names that exist.
         nearest: Vec<String>,
     },
+    /// Servers have the model, and all lack what the request needs; the text says what.
+    Lacking(String),
     /// Nobody can serve this now; the text says why, for people.
     Nobody(String),
 }
@@ -139,6 +143,9 @@ pub fn choose(snapshot: &Snapshot, ask: &Ask<'_>) -> (Decision, Vec<Candidate>) 
             let (judged, _) = out.remove(at);
             able.push(judged);
             Decision::Server(able[0].choice())
+        }
+        (None, None) if !out.is_empty() && out.iter().all(|(_, reason)| reason.is_lack()) => {
+            Decision::Lacking(explain(asked, &meant, &out))
         }
         (None, None) => Decision::Nobody(explain(asked, &meant, &out)),
     };

@@ -169,6 +169,11 @@ impl Reason {
         matches!(self, Self::Resting | Self::OnTrial)
     }
 
+    /// Whether the request asks for what is not there.
+    pub(super) fn is_lack(self) -> bool {
+        matches!(self, Self::Cannot(_))
+    }
+
     /// Whether it is over by itself after a while.
     pub(super) fn is_passing(self) -> bool {
         self.is_rest() || matches!(self, Self::Busy(_))
@@ -208,7 +213,7 @@ pub(super) fn unfit_server(server: &Server, in_flight: u32, ask: &Ask<'_>) -> Op
     if ask.tried.contains(&server.id) {
         return Some(Reason::Tried);
     }
-    if ask.fallback == Fallback::None && !ask.tried.is_empty() {
+    if ask.fallback == Fallback::None && ask.first.is_some_and(|first| *first != server.id) {
         return Some(Reason::OneServerOnly);
     }
     match server.admission {

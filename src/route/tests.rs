@@ -100,6 +100,7 @@ struct World {
     head: Head,
     fallback: Fallback,
     tried: Vec<ServerId>,
+    first: Option<ServerId>,
     salt: u64,
 }
 
@@ -126,6 +127,7 @@ fn with(mut servers: Vec<Server>) -> World {
         },
         fallback: Fallback::Same,
         tried: Vec::new(),
+        first: None,
         salt: 1,
     }
 }
@@ -139,6 +141,7 @@ impl World {
                 aliases: &self.aliases,
                 fallback: self.fallback,
                 tried: &self.tried,
+                first: self.first.as_ref().or(self.tried.first()),
                 in_flight: &|id| self.in_flight.get(id.as_str()).copied().unwrap_or(0),
                 now: self.now,
                 salt: self.salt,
@@ -155,6 +158,7 @@ impl World {
                 format!("later {}", until.saturating_duration_since(self.now).as_secs_f64().round())
             }
             Decision::UnknownModel { nearest } => format!("unknown {}", nearest.join(" ")),
+            Decision::Lacking(what) => format!("lacking: {what}"),
             Decision::Nobody(why) => format!("nobody: {why}"),
         }
     }
@@ -220,11 +224,28 @@ fn who_may_not_be_asked_is_not_asked() {
         ("host", "refuses the name that it is called by"),
         ("sick", "reports itself unhealthy"),
         ("displaced", "is gone; something else answers at its address"),
-        ("embed", "has it, but not for chat"),
     ] {
         check(&[("a", word)], &format!("nobody: no server can take `m` now: a {why}"));
         check(&[("a", word), ("b", "due")], "b m");
     }
+}
+
+#[test]
+fn what_every_server_with_the_model_lacks_is_said() {
+    check(&[("a", "embed")], "lacking: no server can take `m` now: a has it, but not for chat");
+    check(&[("a", "embed"), ("b", "due")], "b m");
+    check(
+        &[("a", "embed"), ("b", "key")],
+        "nobody: no server can take `m` now: a has it, but not for chat; b needs a key",
+    );
+}
+
+#[test]
+fn without_a_stand_in_the_same_server_is_asked_again_and_no_other() {
+    let mut world = world(&[("a", "due"), ("b", "")]);
+    world.fallback = Fallback::None;
+    world.first = Some("a".into());
+    assert_eq!(world.decide(), "a m");
 }
 
 #[test]

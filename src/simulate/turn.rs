@@ -33,13 +33,17 @@ impl Turn<'_> {
             Shape::Vllm => "text/event-stream; charset=utf-8",
             Shape::Ollama | Shape::LmStudio | Shape::LlamaCpp | Shape::OpenAi => "text/event-stream",
         };
-        let framing = match self.fault {
-            Some(Fault::LengthTooLong) => "content-length: 1000000\r\n",
-            Some(Fault::LengthTooShort) => "content-length: 100\r\n",
-            _ => "transfer-encoding: chunked\r\n",
-        };
-        let mut out = (self.server.head(200, Some(content_type), framing) + "\r\n").into_bytes();
         let mut first = self.voice.opening().unwrap_or_default();
+        let framing = match self.fault {
+            Some(Fault::LengthTooLong) => "content-length: 1000000\r\n".to_owned(),
+            // Room for the words before the fault and a part of the next.
+            Some(Fault::LengthTooShort) => {
+                let pieces = (0..self.script.after).map(|index| self.voice.piece(index, false).len());
+                format!("content-length: {}\r\n", first.len() + pieces.sum::<usize>() + 20)
+            }
+            _ => "transfer-encoding: chunked\r\n".to_owned(),
+        };
+        let mut out = (self.server.head(200, Some(content_type), &framing) + "\r\n").into_bytes();
         if !self.voice.shape.head_waits() {
             if !first.is_empty() {
                 self.put(&mut out, first.as_bytes());
@@ -178,6 +182,11 @@ impl Turn<'_> {
             Fault::EndlessFrame => {
                 self.put(&mut out, &next.as_bytes()[..next.len() / 2]);
                 return self.for_ever(out, &[b'a'; 4096], Duration::ZERO).await;
+            }
+            // More than was announced, to the end of the next word.
+            Fault::LengthTooShort => {
+                self.put(&mut out, next.as_bytes());
+                false
             }
             _ => false,
         };

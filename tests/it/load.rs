@@ -6,11 +6,16 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::caller::{Answer, Caller, Verdict, exchange, request};
+
+/// An answer that has no end by then never has one.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What came of many requests.
 #[derive(Clone, Debug, Default)]
@@ -99,9 +104,10 @@ async fn work(load: Load, left: Arc<AtomicUsize>) -> Tally {
             continue;
         };
         let request = request("POST", "/v1/chat/completions", body.clone().into(), &[]);
-        let verdict = match exchange(open, request).await {
-            Ok(answer) => (load.judge)(&answer),
-            Err(error) => Verdict::Wrong(format!("no answer: {error:?}")),
+        let verdict = match timeout(PATIENCE, exchange(open, request)).await {
+            Ok(Ok(answer)) => (load.judge)(&answer),
+            Ok(Err(error)) => Verdict::Wrong(format!("no answer: {error:?}")),
+            Err(_) => Verdict::Wrong("no end of the answer in time".to_owned()),
         };
         // After an odd end the connection may be unusable.
         if !matches!(verdict, Verdict::Whole(_)) {
