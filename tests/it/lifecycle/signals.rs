@@ -1,6 +1,6 @@
 //! How it stops, and what does not stop it.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use lovable::simulate::{Script, Shape, Simulated};
 use rustix::process::Signal;
@@ -106,5 +106,19 @@ async fn other_signals_do_not_stop_it() {
     })
     .await;
     assert_eq!(home.caller().get("/healthz").await.status, 200);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    let home = Home::new();
+    let mut command = home.lovabled(&["-v"]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    let running = home.answering(Running(child), &home.socket()).await;
+    for _ in 0..3 {
+        running.signal(Signal::HUP);
+        assert_eq!(home.caller().get("/healthz").await.status, 200);
+    }
     running.stop().await;
 }

@@ -13,7 +13,7 @@ use std::{
     process::Stdio,
 };
 
-use crate::lifecycle::{Home, LOVABLED, check, curl_as_nobody, is_root, mode, output};
+use crate::lifecycle::{Home, LOVABLED, check, curl_as_nobody, is_root, mode, output, until};
 
 #[tokio::test]
 async fn what_it_makes_is_private_whatever_the_umask() {
@@ -59,6 +59,28 @@ async fn a_stale_socket_is_taken_over_and_a_live_one_is_not() {
     }
     running.stop().await;
     assert!(!home.socket().exists());
+}
+
+#[tokio::test]
+async fn of_many_that_start_at_once_one_stays() {
+    let home = Home::new();
+    // A stale socket is there for all of them to find.
+    home.start(&[]).await.kill().await;
+    let mut all: Vec<_> = (0..6).map(|_| home.spawn(home.lovabled(&[]))).collect();
+    until("all but one have left", async || {
+        all.retain_mut(|it| match it.0.try_wait().unwrap() {
+            None => true,
+            Some(status) => {
+                assert_eq!(status.code(), Some(5), "{}", home.log());
+                false
+            }
+        });
+        (all.len() <= 1).then_some(())
+    })
+    .await;
+    let last = home.answering(all.pop().expect("one stays"), &home.socket()).await;
+    assert_eq!(home.status().await["pid"], last.pid().as_raw_nonzero().get());
+    last.stop().await;
 }
 
 #[tokio::test]
