@@ -178,7 +178,9 @@ impl hyper::body::Body for Conduit {
         loop {
             {
                 let mut slot = self.mouth.slot();
-                if !slot.gathering && let Some(piece) = slot.pop() {
+                if !slot.gathering
+                    && let Some(piece) = slot.pop()
+                {
                     return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
             }

@@ -114,7 +114,7 @@ impl Drop for Record {
         self.relay.running.fetch_sub(1, Ordering::Relaxed);
         self.let_go();
         // Delivered means that the caller has taken all of it.
-        let untaken = self.mouth.has_pieces();
+        let untaken = self.mouth.waiting() > 0;
         let (ending, status, failure, callers_fault) = match self.over.take() {
             Some(over) if !(over.0.is_success() && untaken) => over,
             Some((_, status, ..)) => (Ending::CallerGone, status, None, false),

@@ -12,6 +12,7 @@ mod dialect;
 mod discovery;
 mod fault_table;
 mod layering;
+mod lifecycle;
 mod load;
 mod privacy;
 mod proof;
