@@ -341,7 +341,9 @@ impl Work {
                 }
             }
             Mode::Pass => self.waiting.extend(heard.pass),
-            Mode::Plain if self.committed => self.mouth.push(live.take_whole().map(|(bytes, _)| bytes).unwrap_or_default()),
+            Mode::Plain if self.committed => {
+                self.mouth.push(live.take_whole().map(|(bytes, _)| bytes).unwrap_or_default())
+            }
             Mode::Fold | Mode::Plain => {
                 if held > HELD_PLAIN || !self.record.hold(held) {
                     return self.on_too_much(no, mode, now);
