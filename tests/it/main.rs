@@ -10,6 +10,7 @@ mod crash;
 mod daemon;
 mod dialect;
 mod fault_table;
+mod http;
 mod layering;
 mod load;
 mod privacy;
