@@ -8,8 +8,8 @@
 //! through HAProxy (where it is installed, as a plain proxy with one thread) and
 //! through `lovabled`, in slices that take turns, so that what the machine does
 //! meanwhile hits all three alike. The proxies share core 0 and have it to
-//! themselves, since only one is busy at a time; servers and client are on core
-//! 1. Callers come over Unix sockets, or with `--tcp` over loopback for all.
+//! themselves, since only one is busy at a time; core 1 has servers and client.
+//! Callers come over Unix sockets, or with `--tcp` over loopback for all.
 //! On a machine with one core nothing is pinned, and the table says so.
 //!
 //! It never fails for being slow: it prints what was met and what was missed.
@@ -17,11 +17,11 @@
 #![expect(clippy::print_stdout, reason = "a table is what it is run for")]
 
 #[path = "../../tests/it/caller.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
+#[allow(dead_code, clippy::unwrap_used, reason = "it belongs to the tests, which use more of it")]
 mod caller;
 mod client;
 #[path = "../../tests/it/daemon.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
+#[allow(dead_code, clippy::unwrap_used, reason = "it belongs to the tests, which use more of it")]
 mod daemon;
 mod measure;
 mod process;
@@ -91,12 +91,15 @@ impl Scene {
     }
 
     /// The servers as configured for a daemon.
-    pub(crate) fn known(&self, mut options: Options) -> Options {
-        for (name, port) in &self.ports {
-            options = options.server(&Endpoint::tcp([127, 0, 0, 1].into(), *port), name, 0);
-        }
-        options
+    pub(crate) fn known(&self, options: Options) -> Options {
+        known(options, &self.ports)
     }
+}
+
+fn known(options: Options, ports: &BTreeMap<String, u16>) -> Options {
+    ports.iter().fold(options, |options, (name, port)| {
+        options.server(&Endpoint::tcp([127, 0, 0, 1].into(), *port), name, 0)
+    })
 }
 
 fn main() {
@@ -123,10 +126,7 @@ async fn run(short: bool, tcp: bool, cores: Option<Cores>, only: Option<String>)
         tcp.then(|| ports.keys().map(|name| (name.clone(), free_port())).collect());
     let haproxy = process::haproxy(directory.path(), &ports, doors.as_ref(), cores);
     let listen = free_port();
-    let mut options = Options::alone();
-    for (name, port) in &ports {
-        options = options.server(&Endpoint::tcp([127, 0, 0, 1].into(), *port), name, 0);
-    }
+    let mut options = known(Options::alone(), &ports);
     if tcp {
         options = options.arg("--listen").arg(&format!("127.0.0.1:{listen}"));
     }

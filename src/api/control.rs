@@ -171,6 +171,7 @@ pub(super) async fn add(knock: Knock) -> Response<Body> {
     };
     door.it.house.add(endpoint.clone());
     let server = door.it.house.recognised(&endpoint, RECOGNISE).await;
+    door.it.house.lasts().await;
     let status = if server.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let server = server.map(|it| server_view(&door, &it));
     json(status, &Added { url: endpoint.to_string(), server })
@@ -178,22 +179,26 @@ pub(super) async fn add(knock: Knock) -> Response<Body> {
 
 pub(super) async fn forget(knock: Knock) -> Response<Body> {
     match knock.door.it.house.change(|registry, now| registry.forget(&knock.rest, now)) {
-        Some(_) => json(StatusCode::OK, &json!({"forgotten": knock.rest})),
+        Some(_) => {
+            knock.door.it.house.lasts().await;
+            json(StatusCode::OK, &json!({"forgotten": knock.rest}))
+        }
         None => no_server(&knock),
     }
 }
 
 pub(super) async fn drain(knock: Knock) -> Response<Body> {
     let done = knock.door.it.house.change(|registry, now| registry.drain(&knock.rest, now));
-    changed(&knock, done.is_some())
+    changed(&knock, done.is_some()).await
 }
 
 pub(super) async fn resume(knock: Knock) -> Response<Body> {
     let done = knock.door.it.house.change(|registry, now| registry.resume(&knock.rest, now));
-    changed(&knock, done.is_some())
+    changed(&knock, done.is_some()).await
 }
 
-fn changed(knock: &Knock, done: bool) -> Response<Body> {
+async fn changed(knock: &Knock, done: bool) -> Response<Body> {
+    knock.door.it.house.lasts().await;
     match knock.door.it.house.snapshot().server(&knock.rest).filter(|_| done) {
         Some(server) => json(StatusCode::OK, &server_view(&knock.door, server)),
         None => no_server(knock),

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -16,7 +17,7 @@ use crate::{
     registry::{self, Hint, ServerSettings},
     relay::{self, Relay},
     scan::{self, Watch},
-    server::Source,
+    server::{Address, Endpoint, Source},
     service::launch::RunError,
     simulate::{self, Simulated},
     store::{Store, StoreError},
@@ -89,6 +90,12 @@ pub(super) async fn furnish(
         started,
         fastrand::u64(..),
     );
+    // Outside this machine the configuration alone trusts, and that may have changed.
+    for server in &house.snapshot().servers {
+        if server.found_by.contains(&Source::Added) && !server.endpoint.is_local() {
+            house.add(server.endpoint.clone());
+        }
+    }
     for entry in &config.servers {
         hint(&house, entry);
     }
@@ -123,10 +130,15 @@ fn open_store(dir: &Path) -> Result<(Store, crate::store::Loaded), RunError> {
     })
 }
 
-/// Whom `[discovery] trust` names.
+/// What `[discovery] trust` names, and Unix sockets of ours: no table tells whose those are, their files do.
 fn trusts(config: &Config) -> housekeeping::Trusts {
     let trust = config.discovery.trust.clone();
-    Box::new(move |endpoint| trust.iter().any(|it| it.covers(endpoint)))
+    let owners = scan::Settings::default().owners;
+    let is_ours = move |endpoint: &Endpoint| match endpoint.address() {
+        Address::Unix(path) => owners.trust(std::fs::metadata(path).ok().map(|it| it.uid())),
+        Address::Tcp { .. } => false,
+    };
+    Box::new(move |endpoint| is_ours(endpoint) || trust.iter().any(|it| it.covers(endpoint)))
 }
 
 fn hint(house: &Housekeeping, entry: &ServerEntry) {

@@ -13,6 +13,8 @@ use crate::{
 const VERSION: u8 = 1;
 /// How long figures may wait before they go to the store: one write for many requests.
 const FIGURES_EVERY: Duration = Duration::from_millis(500);
+/// How often long lost servers are looked for; they are forgotten after weeks.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
 /// Hours are kept apart for a week, then folded into days.
 const HOURS_APART: Hour = 7 * 24;
 /// After so many hours figures are forgotten.
@@ -74,6 +76,21 @@ impl Housekeeping {
             tokio::time::sleep(FIGURES_EVERY).await;
             self.save_figures();
         }
+    }
+
+    /// Forgets servers that nobody will miss any more, until dropped.
+    pub async fn tidy(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TIDY_EVERY).await;
+            self.change(|registry, now| registry.tidy(now));
+        }
+    }
+
+    /// Waits until what a person said is on the disk: whom we answer that it is
+    /// done must not find it undone after a power cut.
+    pub async fn lasts(&self) {
+        // A store that cannot write says so itself, and the person's word holds until the end all the same.
+        self.store.flush().await;
     }
 
     /// Carries what is left to the store and waits for the disk.

@@ -74,13 +74,13 @@ pub struct Furnishing {
     pub keys: BTreeMap<Endpoint, Key>,
     /// Kinds that the person switched off.
     pub kinds_off: BTreeSet<KindId>,
-    /// Whom the person trusts, whoever found it.
+    /// What is trusted, whoever found it.
     pub trusts: Trusts,
     /// Whether outcomes may be stored.
     pub tracking: bool,
 }
 
-/// Says whether the person trusts an address.
+/// Says whether an address is trusted by what is known of it without any table.
 pub type Trusts = Box<dyn Fn(&Endpoint) -> bool + Send + Sync>;
 
 impl Housekeeping {
@@ -204,12 +204,10 @@ impl Housekeeping {
         self.change(|registry, now| registry.take_back_strikes(servers, now));
     }
 
-    /// Makes an address known. It is trusted only if it is this machine's.
+    /// Makes an address known. Whether it is trusted others say: the owner of
+    /// its listening socket, or the configuration.
     pub fn add(&self, endpoint: Endpoint) {
-        Watch::hint(
-            self,
-            Hint { trusted: endpoint.is_local(), endpoint, source: Source::Added, settings: None },
-        );
+        Watch::hint(self, Hint { trusted: false, endpoint, source: Source::Added, settings: None });
     }
 
     /// Waits until something at this address is recognised as a server.

@@ -21,6 +21,10 @@ impl Watch for Housekeeping {
         self.change(|registry, now| registry.on_hint_gone(endpoint, source, now));
     }
 
+    fn other_program(&self, endpoint: &Endpoint) {
+        self.change(|registry, now| registry.on_other_program(endpoint, now));
+    }
+
     fn due(&self) -> Vec<Endpoint> {
         lock(&self.registry).due(now())
     }
@@ -34,11 +38,15 @@ impl Watch for Housekeeping {
     }
 
     fn key(&self, endpoint: &Endpoint) -> Option<Key> {
-        self.keys.get(endpoint).cloned()
+        // A key for the usual address of a kind is not for whoever took that port first.
+        let key = self.keys.get(endpoint)?;
+        lock(&self.registry).trusts(endpoint).then(|| key.clone())
     }
 
     fn seen(&self, endpoint: &Endpoint, sighting: Sighting) {
-        if self.kinds_off.contains(&sighting.kind) {
+        // With an Ollama its engines are switched off, which look like servers of their own.
+        let engine_of_off = sighting.engine_of.is_some() && self.kinds_off.contains("ollama");
+        if engine_of_off || self.kinds_off.contains(&sighting.kind) {
             return self.foreign(endpoint);
         }
         self.change(|registry, now| registry.on_seen(endpoint, sighting, now));

@@ -24,6 +24,7 @@ mod vllm;
 use std::{borrow::Cow, collections::BTreeSet};
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::{fault::Cause, server::Sighting};
@@ -181,7 +182,10 @@ impl Answer {
 
     /// The body read as JSON.
     fn json(&self) -> Json {
-        match serde_json::from_slice(&self.body) {
+        // An endless list is megabytes of torn text, which is none the better for being built first.
+        let read =
+            serde_json::from_slice::<IgnoredAny>(&self.body).and_then(|_| serde_json::from_slice(&self.body));
+        match read {
             Ok(value) => Json::Whole(value),
             Err(error) if error.is_eof() && !self.body.trim_ascii().is_empty() => Json::Torn,
             Err(_) => Json::None,

@@ -55,7 +55,7 @@ pub struct Hint {
     /// Who told.
     pub source: Source,
     /// Whether that vouches for it: `false` for a listener of another ordinary
-    /// user, and for an address outside this machine that was only added.
+    /// user, and outside this machine for what no person said they trust.
     pub trusted: bool,
     /// What a person says about the server there.
     pub settings: Option<ServerSettings>,

@@ -82,8 +82,8 @@ impl Registry {
 
     /// Somebody told of an address; it becomes due. A hint alone never makes a server.
     ///
-    /// Each hint of the socket table or of a person is taken for a new listener;
-    /// other sources only repeat what they said.
+    /// Each hint of the socket table, of a usual port or of a person is taken for
+    /// a new listener; other sources only repeat what they said.
     pub fn on_hint(&mut self, hint: Hint, now: Now) -> Vec<Change> {
         let Hint { endpoint, source, trusted, settings } = hint;
         self.watched |= source == Source::SocketTable;
@@ -97,14 +97,15 @@ impl Registry {
         let news = match source {
             Source::SocketTable | Source::Added => true,
             Source::Config | Source::Environment => first,
-            Source::Port => false,
+            // Beside the table of sockets it says the same once more.
+            Source::Port => !place.hints.contains_key(&Source::SocketTable),
         };
         if known && news {
             place.wake(now.at);
         }
         let mut changes = Vec::new();
         if let Some(id) = place.server.clone() {
-            if source == Source::SocketTable
+            if is_of_socket(source)
                 && let Some(server) = self.servers.get_mut(&id)
             {
                 server.health.renew();
@@ -114,10 +115,11 @@ impl Registry {
         self.told(changes)
     }
 
-    /// A source takes its hint back. From the socket table that means that the
-    /// listener is gone: the server there goes down at once.
+    /// A source takes its hint back. From the socket table, or of a usual port,
+    /// that means that the listener is gone: the server there goes down at once.
     pub fn on_hint_gone(&mut self, endpoint: &Endpoint, source: Source, now: Now) -> Vec<Change> {
-        let watched = self.watched && is_listed(endpoint);
+        // Who says that a listener at a usual port is gone will say when there is a new one.
+        let watched = (self.watched || source == Source::Port) && is_listed(endpoint);
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
         if place.hints.remove(&source).is_none() {
             return Vec::new();
@@ -127,7 +129,7 @@ impl Registry {
             place.settings = None;
         }
         let mut changes = Vec::new();
-        if source == Source::SocketTable {
+        if is_of_socket(source) {
             place.wake(now.at);
             place.engine = false;
             if !self.leave(endpoint, now, &mut changes)
@@ -198,7 +200,7 @@ impl Registry {
     /// An address did not answer, or cannot be told yet: again after 1, 2, 4 … 60 s.
     pub fn on_silent(&mut self, endpoint: &Endpoint, fault: Fault, now: Now) -> Vec<Change> {
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
-        place.end_silent(is_gone(&fault), self.watched && is_listed(endpoint), now.at);
+        place.end_silent(is_gone(&fault), endpoint.is_local(), self.watched && is_listed(endpoint), now.at);
         place.engine = false;
         let mut changes = Vec::new();
         let moved = is_gone(&fault) && self.leave(endpoint, now, &mut changes);
@@ -225,6 +227,15 @@ impl Registry {
         }
         self.sweep(endpoint);
         self.told(changes)
+    }
+
+    /// The program that listens there is known to be something else, and must
+    /// not be asked. Where a person named the address they know better.
+    pub fn on_other_program(&mut self, endpoint: &Endpoint, now: Now) -> Vec<Change> {
+        if self.places.get(endpoint).is_none_or(Place::is_named) {
+            return Vec::new();
+        }
+        self.on_foreign(endpoint, now)
     }
 
     /// A live request was answered to its end.
@@ -297,6 +308,11 @@ impl Registry {
     pub fn server(&self, id: &str) -> Option<&Arc<Server>> {
         let by_name = || self.servers.values().find(|it| it.now.name.as_deref() == Some(id));
         self.servers.get(id).or_else(by_name).map(|it| &it.shown)
+    }
+
+    /// Whether what answers there may be used, and shown its key.
+    pub fn trusts(&self, endpoint: &Endpoint) -> bool {
+        self.places.get(endpoint).is_some_and(Place::is_trusted)
     }
 
     /// Whether some server has, or had since we started, a model of that name.
@@ -372,6 +388,11 @@ impl Registry {
             self.places.remove(endpoint);
         }
     }
+}
+
+/// Whether this source tells of a listening socket when it appears and when it is gone.
+fn is_of_socket(source: Source) -> bool {
+    matches!(source, Source::SocketTable | Source::Port)
 }
 
 /// Whether the table of listening sockets would show who listens there.

@@ -17,8 +17,9 @@ const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// The longest pause between two questions to a silent address.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The longest pause at a usual port where nobody listens, on systems where no
-/// table of listening sockets tells when somebody begins to.
+/// The longest pause at an address of this machine where nobody listens and no
+/// table of listening sockets tells when somebody begins to: to be refused here
+/// costs microseconds, and a server that was started again is waited for.
 const UNWATCHED: Duration = Duration::from_secs(4);
 
 /// When an address is asked next.
@@ -91,20 +92,22 @@ impl Place {
         }
     }
 
-    /// Decides trust anew. Configuration and environment speak for the person,
-    /// and nothing else makes an address outside this machine trusted. On this
-    /// machine the owner of the listening socket decides; where the table is
+    /// Decides trust anew. Configuration and environment speak for the person.
+    /// Outside this machine a hint is trusted only where a person said so. On
+    /// this machine the owner of the listening socket decides; where the table is
     /// `watched` and does not show the socket the last word stands, and where
-    /// there is no table whoever told us is believed.
+    /// there is no table whoever else told us is believed.
     pub(super) fn weigh_trust(&mut self, endpoint: &Endpoint, watched: bool) {
         let says = |source: Source| self.hints.get(&source).copied();
         self.trusted = if says(Source::Config) == Some(true) || says(Source::Environment) == Some(true) {
             true
         } else if !endpoint.is_local() {
-            false
+            self.hints.values().any(|it| *it)
         } else if let Some(owner) = says(Source::SocketTable) {
             owner
-        } else if watched || self.hints.is_empty() {
+        } else if let (false, Some(owner)) = (watched, says(Source::Port)) {
+            owner
+        } else if self.hints.is_empty() || (watched && endpoint.port().is_some()) {
             self.trusted
         } else {
             self.hints.values().any(|it| *it)
@@ -170,18 +173,18 @@ impl Place {
         self.settle(next, now);
     }
 
-    /// It did not answer, or not yet. `refused` says that nobody listens,
-    /// `watched` that a table will tell when somebody does.
-    pub(super) fn end_silent(&mut self, refused: bool, watched: bool, now: Instant) {
+    /// It did not answer, or not yet. `refused` says that nobody listens, `near`
+    /// that it is on this machine, `watched` that a table will tell when somebody does.
+    pub(super) fn end_silent(&mut self, refused: bool, near: bool, watched: bool, now: Instant) {
         self.silences = self.silences.saturating_add(1);
         if watched && self.hints.is_empty() {
             return self.settle(Ask::Never, now);
         }
         let guessed = self.server.is_none() && self.hints.keys().all(|it| *it == Source::Port);
-        let wait = match (guessed && refused, watched) {
-            (true, true) => LONGEST,
-            (true, false) => pause(self.silences).min(UNWATCHED),
-            (false, _) => pause(self.silences),
+        let wait = match (refused, watched) {
+            (true, true) if guessed => LONGEST,
+            (true, false) if near => pause(self.silences).min(UNWATCHED),
+            _ => pause(self.silences),
         };
         self.settle(Ask::At(now + wait), now);
     }

@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::{HeaderMap, body::Frame};
 
 /// Status and headers of an answer.
@@ -25,11 +25,49 @@ pub(crate) struct AnswerHead {
     pub(crate) headers: HeaderMap,
 }
 
+/// Pieces up to this size that wait together are joined: one write for all is cheaper than the copy.
+const SMALL: usize = 2048;
+
 #[derive(Default)]
 struct Slot {
     head: Option<AnswerHead>,
     pieces: VecDeque<Bytes>,
+    /// Small pieces that came after those.
+    joined: BytesMut,
+    /// The writer will be back at once with more.
+    gathering: bool,
     broken: bool,
+}
+
+impl Slot {
+    fn push(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        let alone = self.is_empty();
+        if !alone && piece.len() <= SMALL {
+            self.joined.extend_from_slice(&piece);
+            return;
+        }
+        if !self.joined.is_empty() {
+            let joined = self.joined.split().freeze();
+            self.pieces.push_back(joined);
+        }
+        self.pieces.push_back(piece);
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let joined = || (!self.joined.is_empty()).then(|| self.joined.split().freeze());
+        self.pieces.pop_front().or_else(joined)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.joined.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum::<usize>() + self.joined.len()
+    }
 }
 
 /// The end that the request's future writes to.
@@ -48,19 +86,25 @@ impl Mouth {
 
     /// Queues a piece without waiting.
     pub(crate) fn push(&self, piece: Bytes) {
-        if !piece.is_empty() {
-            self.slot().pieces.push_back(piece);
-        }
+        self.slot().push(piece);
     }
 
-    /// Whether a piece waits to be taken.
-    pub(crate) fn has_pieces(&self) -> bool {
-        !self.slot().pieces.is_empty()
+    /// How many bytes wait to be taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.slot().len()
+    }
+
+    /// Lets everything else run once while what waits here is held back, so that
+    /// what comes meanwhile goes in the same write.
+    pub(crate) async fn gather(&self) {
+        self.slot().gathering = true;
+        tokio::task::yield_now().await;
+        self.slot().gathering = false;
     }
 
     /// Waits until every piece was taken.
     pub(crate) async fn taken(&self) {
-        poll_fn(|_| if self.slot().pieces.is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| if self.slot().is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Makes the body end in an error, so that the connection breaks: the honest
@@ -107,10 +151,10 @@ impl Conduit {
             return None;
         }
         let mut slot = self.mouth.slot();
-        if slot.broken || slot.pieces.len() > 1 {
+        if slot.broken || slot.pieces.len() + usize::from(!slot.joined.is_empty()) > 1 {
             return None;
         }
-        Some(slot.pieces.pop_front().unwrap_or_default())
+        Some(slot.pop().unwrap_or_default())
     }
 
     fn advance(&mut self, ctx: &mut Context<'_>) -> Poll<()> {
@@ -132,12 +176,17 @@ impl hyper::body::Body for Conduit {
         ctx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         loop {
-            if let Some(piece) = self.mouth.slot().pieces.pop_front() {
-                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            {
+                let mut slot = self.mouth.slot();
+                if !slot.gathering
+                    && let Some(piece) = slot.pop()
+                {
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
             }
             let over = self.advance(ctx).is_ready();
             let slot = self.mouth.slot();
-            if !slot.pieces.is_empty() {
+            if !slot.is_empty() && !slot.gathering {
                 continue;
             }
             return match (over, slot.broken) {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::header::CONTENT_LENGTH;
 use tokio::{
     sync::watch,
@@ -37,6 +38,10 @@ use crate::{
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// The most bytes of one plain answer that are held; above it the answer is passed on as it comes.
 const HELD_PLAIN: usize = 32 << 20;
+/// Pieces of a stream that come closer together than that are sent on together.
+const DENSE: Duration = Duration::from_micros(200);
+/// At most so many bytes of a dense stream are gathered for one write.
+const GATHERED: usize = 16 << 10;
 /// A plain answer of at most so many tokens is asked for plain where hanging up frees the slot.
 const SHORT: u64 = 64;
 
@@ -109,7 +114,7 @@ impl Drop for Record {
         self.relay.running.fetch_sub(1, Ordering::Relaxed);
         self.let_go();
         // Delivered means that the caller has taken all of it.
-        let untaken = self.mouth.has_pieces();
+        let untaken = self.mouth.waiting() > 0;
         let (ending, status, failure, callers_fault) = match self.over.take() {
             Some(over) if !(over.0.is_success() && untaken) => over,
             Some((_, status, ..)) => (Ending::CallerGone, status, None, false),
@@ -179,6 +184,8 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         opened: false,
         committed: false,
         next_keep_alive: None,
+        heard_at: now.into_std(),
+        dense: false,
     };
     let sleep = sleep_until(now + Duration::from_secs(3600));
     tokio::pin!(sleep);
@@ -232,6 +239,9 @@ struct Work {
     opened: bool,
     committed: bool,
     next_keep_alive: Option<Instant>,
+    /// When something was heard last, and whether it followed on the heels of what came before.
+    heard_at: std::time::Instant,
+    dense: bool,
 }
 
 impl Work {
@@ -241,37 +251,64 @@ impl Work {
 
     /// Does all that the machine wants done now. True when the request is over.
     async fn step(&mut self) -> bool {
-        while let Some(step) = self.machine.poll(self.now()) {
-            match step {
-                Step::Choose => self.choose(),
-                Step::Send(no) => self.send(no),
-                Step::Abort { fault, .. } => self.drop_attempt(fault),
-                Step::Open => self.open(),
-                Step::Commit => {
-                    // Once the caller has an answer of a known length nobody waits for us any
-                    // more, and the server's connection could not be used again.
-                    if let Some(live) = &mut self.record.live
-                        && live.mode == Mode::Fold
-                    {
-                        live.read_to_end().await;
-                    }
-                    self.commit();
-                }
-                Step::Finish(ending) => {
-                    self.finish(ending).await;
+        loop {
+            while let Some(step) = self.machine.poll(self.now()) {
+                if self.obey(step).await {
                     return true;
                 }
+            }
+            if self.mouth.waiting() == 0 {
+                return false;
+            }
+            if !self.heard_more().await {
+                break;
             }
         }
         // Backpressure: no more is read from the server than the caller takes. While the
         // caller is slow the server is not, so its gap begins anew when we listen again.
-        if self.mouth.has_pieces() {
-            self.mouth.taken().await;
-            if let Some(live) = &self.record.live {
-                self.machine.on_token(live.no, self.now());
+        self.mouth.taken().await;
+        if let Some(live) = &self.record.live {
+            self.machine.on_token(live.no, self.now());
+        }
+        false
+    }
+
+    /// Carries out one step. True when the request is over.
+    async fn obey(&mut self, step: Step) -> bool {
+        match step {
+            Step::Choose => self.choose(),
+            Step::Send(no) => self.send(no),
+            Step::Abort { fault, .. } => self.drop_attempt(fault),
+            Step::Open => self.open(),
+            Step::Commit => {
+                // Once the caller has an answer of a known length nobody waits for us any
+                // more, and the server's connection could not be used again.
+                if let Some(live) = &mut self.record.live
+                    && live.mode == Mode::Fold
+                {
+                    live.read_to_end().await;
+                }
+                self.commit();
+            }
+            Step::Finish(ending) => {
+                self.finish(ending).await;
+                return true;
             }
         }
         false
+    }
+
+    /// In a dense stream, hears what has come meanwhile, so that it goes in the same write:
+    /// a write for each event would cost more than the event. False when nothing has.
+    async fn heard_more(&mut self) -> bool {
+        if !self.committed || !self.dense || self.mouth.waiting() >= GATHERED {
+            return false;
+        }
+        self.mouth.gather().await;
+        let Some(live) = &mut self.record.live else { return false };
+        let Some(told) = live.next().now_or_never() else { return false };
+        self.on_told(told);
+        true
     }
 
     /// Waits for the server, the machine's next deadline or the next keep-alive.
@@ -350,6 +387,8 @@ impl Work {
 
     fn on_heard(&mut self, no: AttemptNo, heard: Heard, now: std::time::Instant) {
         let Some(live) = &mut self.record.live else { return };
+        self.dense = now.saturating_duration_since(self.heard_at) < DENSE;
+        self.heard_at = now;
         if heard.content {
             if live.first_token.is_none() {
                 live.first_token = Some(live.started.elapsed());

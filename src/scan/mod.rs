@@ -11,10 +11,12 @@
 //! alone (`skip`), until a server is recognised there are only GETs, and every
 //! conversation has its limits in time and bytes (`probe`).
 //!
-//! The table exists on Linux. Elsewhere, or where it is switched off, the usual
-//! ports are hinted at once and for all, and the registry has them asked every
-//! few seconds. Then nobody can tell whose a listener is, so it counts as
-//! another user's.
+//! The table exists on Linux. Where it shall not tell of servers it is still
+//! read for the usual ports: whether somebody listens there, whose program that
+//! is, and whether it is one that a connection would harm. Where there is none
+//! the usual ports are hinted at once and for all, and the registry has them
+//! asked every few seconds; then nobody can tell whose a listener is, so it
+//! counts as another user's.
 
 mod owner;
 mod place;
@@ -32,7 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::oneshot, time::MissedTickBehavior};
 
 pub use crate::scan::owner::Owners;
 use crate::{
@@ -57,6 +59,8 @@ pub trait Watch: Send + Sync + 'static {
     fn hint(&self, hint: Hint);
     /// Nobody listens there any more.
     fn hint_gone(&self, endpoint: &Endpoint, source: Source);
+    /// What listens there is a program that is known to be something else.
+    fn other_program(&self, endpoint: &Endpoint);
     /// The endpoints to ask now; each is reported on exactly once.
     fn due(&self) -> Vec<Endpoint>;
     /// When the next endpoint becomes due.
@@ -82,7 +86,7 @@ pub struct Settings {
     pub ports: Vec<u16>,
     /// Ports that are never asked.
     pub skip_ports: Vec<u16>,
-    /// Whether the table of listening sockets is watched.
+    /// Whether the table of listening sockets tells of servers on any port.
     pub socket_table: bool,
     /// Addresses where this daemon itself listens.
     pub own: Vec<SocketAddr>,
@@ -118,8 +122,15 @@ pub async fn run<W: Watch>(
     watch: Arc<W>,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) {
-    let looking = Scan::new(settings, watch.clone()).run();
-    let asking = probe::run(upstream, watch);
+    // What was known before we started may meanwhile be a program that a
+    // connection would harm: nothing is asked before the first look.
+    let (looked, first_look) = oneshot::channel();
+    let looking = Scan::new(settings, watch.clone()).run(looked);
+    let asking = async {
+        // An error means that nobody looks any more, and this ends with that.
+        let _ = first_look.await;
+        probe::run(upstream, watch).await;
+    };
     tokio::select! {
         () = looking => {}
         () = asking => {}
@@ -144,14 +155,14 @@ impl<W: Watch> Scan<W> {
         Self { settings, watch, usual_ports, places: Places::new() }
     }
 
-    async fn run(mut self) {
-        let open =
-            |settings: &Settings| settings.socket_table.then(|| Table::open(&settings.proc_root)).flatten();
-        let mut table = open(&self.settings);
+    async fn run(mut self, looked: oneshot::Sender<()>) {
+        let mut table = Table::open(&self.settings.proc_root);
         if table.is_none() {
             self.guess();
+            let _ = looked.send(());
             return std::future::pending().await;
         }
+        let mut looked = Some(looked);
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut listeners = Vec::new();
@@ -166,7 +177,10 @@ impl<W: Watch> Scan<W> {
                     tracing::warn!(%error, "cannot read the table of listening sockets");
                     table = None;
                 }
-                None => table = open(&self.settings),
+                None => table = Table::open(&self.settings.proc_root),
+            }
+            if let Some(looked) = looked.take() {
+                let _ = looked.send(());
             }
         }
     }
@@ -180,19 +194,25 @@ impl<W: Watch> Scan<W> {
     }
 
     async fn compare(&mut self, listeners: &[table::Listener]) {
-        let now = place::places(listeners, &self.settings.own, |port| self.settings.may_ask(port));
+        let now = place::places(listeners, &self.settings.own, |port| {
+            self.settings.may_ask(port) && (self.settings.socket_table || self.usual_ports.contains(&port))
+        });
         let Difference { gone, mut new } = place::difference(&self.places, &now);
         self.places = now;
         for endpoint in &gone {
-            for source in [Source::SocketTable, Source::Port] {
-                self.watch.hint_gone(endpoint, source);
+            if self.settings.socket_table {
+                self.watch.hint_gone(endpoint, Source::SocketTable);
             }
+            self.watch.hint_gone(endpoint, Source::Port);
         }
         if new.is_empty() {
             return;
         }
         let others = self.other_programs(&new).await;
         new.retain(|it| !others.contains(it));
+        for endpoint in &others {
+            self.watch.other_program(endpoint);
+        }
         let rank = |port: u16| self.usual_ports.iter().position(|it| *it == port);
         new.sort_by_key(|it| {
             let rank = self.places.get(it).and_then(|it| rank(it.port));
@@ -200,8 +220,12 @@ impl<W: Watch> Scan<W> {
         });
         for endpoint in new {
             let Some(place) = self.places.get(&endpoint) else { continue };
-            let trusted = self.settings.owners.trust(Some(place.uid));
-            self.hint(endpoint.clone(), Source::SocketTable, trusted);
+            // A socket outlives the address that it is bound to: on the next
+            // network a machine's old address is somebody else's.
+            let trusted = endpoint.is_local() && self.settings.owners.trust(Some(place.uid));
+            if self.settings.socket_table {
+                self.hint(endpoint.clone(), Source::SocketTable, trusted);
+            }
             if rank(place.port).is_some() {
                 self.hint(endpoint, Source::Port, trusted);
             }

@@ -226,7 +226,7 @@ impl<W: Watch> Prober<W> {
         let bytes = if question.path == "/" { ROOT_BYTES } else { LIST_BYTES };
         let limits = Limits { time: of_two(PATIENCE, endpoint), connect: CONNECT, bytes };
         let answer = self.upstream.ask(endpoint, question, None, limits).await?;
-        if answer.status == 401 && key.is_some() {
+        if matches!(answer.status, 401 | 403) && key.is_some() {
             return self.upstream.ask(endpoint, question, key, limits).await;
         }
         Ok(answer)

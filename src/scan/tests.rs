@@ -83,6 +83,10 @@ impl Watch for House {
         self.act(|registry, now| registry.on_hint_gone(endpoint, source, now));
         self.report(format!("gone {endpoint} {source:?}"));
     }
+    fn other_program(&self, endpoint: &Endpoint) {
+        self.act(|registry, now| registry.on_other_program(endpoint, now));
+        self.report(format!("other {endpoint}"));
+    }
     fn due(&self) -> Vec<Endpoint> {
         self.act(Registry::due)
     }
@@ -322,6 +326,7 @@ async fn debuggers_keep_their_connection_and_strangers_are_not_trusted() {
     assert_eq!(
         hinted,
         [
+            "other http://127.0.0.1:1234",
             "hint http://127.0.0.1:11434 SocketTable true",
             "hint http://127.0.0.1:11434 Port true",
             "hint http://127.0.0.1:8000 SocketTable false",
@@ -334,6 +339,40 @@ async fn debuggers_keep_their_connection_and_strangers_are_not_trusted() {
     assert_eq!(
         *house.reports.lock().unwrap(),
         ["gone http://127.0.0.1:8000 SocketTable", "gone http://127.0.0.1:8000 Port"]
+    );
+}
+
+#[cfg(target_endian = "little")]
+#[tokio::test]
+async fn where_the_table_shall_not_tell_of_servers_it_is_read_for_the_usual_ports() {
+    let root = proc_root(&[
+        (1234, 1000, "gdbserver"),
+        (11434, 1000, "ollama"),
+        (8000, 1001, "vllm"),
+        (7100, 1000, "llama-server"),
+    ]);
+    let house = House::new(None);
+    let settings = Settings {
+        socket_table: false,
+        owners: Owners::read(1000, Path::new("/nonexistent")),
+        proc_root: root.path().to_owned(),
+        ..Settings::default()
+    };
+    let mut listeners = Vec::new();
+    Table::files(root.path()).read(&mut listeners).unwrap();
+    let mut scan = Scan::new(settings, house.clone());
+    scan.compare(&listeners).await;
+    scan.compare(&[]).await;
+    assert_eq!(
+        *house.reports.lock().unwrap(),
+        [
+            "other http://127.0.0.1:1234",
+            "hint http://127.0.0.1:11434 Port true",
+            "hint http://127.0.0.1:8000 Port false",
+            "gone http://127.0.0.1:1234 Port",
+            "gone http://127.0.0.1:8000 Port",
+            "gone http://127.0.0.1:11434 Port",
+        ]
     );
 }
 

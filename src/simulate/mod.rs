@@ -25,6 +25,7 @@
 
 mod answer;
 mod http;
+mod listing;
 mod script;
 mod serve;
 mod shape;

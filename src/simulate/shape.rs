@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     http::Request,
+    listing::{llama_props, llama_slots, lm_studio_v0, lm_studio_v1, show},
     script::{Offer, Script},
 };
 
@@ -270,63 +271,6 @@ impl Shape {
         }
     }
 
-    fn tag(self, offer: &Offer) -> Value {
-        let name = self.name(offer);
-        json!({
-            "name": name, "model": name, "modified_at": "2026-08-01T10:00:00Z", "size": 5_225_388_164_u64,
-            "digest": "500a1f067a9f782620b40bee6f7b0c89e17ae61f686b92c24933e4ca4b2b8b41",
-            "details": details(offer),
-        })
-    }
-
-    fn list(self, script: &Script) -> Value {
-        let data: Vec<_> = script.models.iter().map(|offer| self.listed(offer)).collect();
-        match self {
-            // Ollama says null where it has none.
-            Self::Ollama if data.is_empty() => json!({"object": "list", "data": null}),
-            Self::LlamaCpp => {
-                let models: Vec<_> = script
-                    .models
-                    .iter()
-                    .map(|offer| {
-                        json!({
-                            "name": offer.name, "model": offer.name, "type": "model", "capabilities": ["completion"],
-                            "details": {"format": "gguf", "family": "", "parameter_size": "", "quantization_level": ""},
-                        })
-                    })
-                    .collect();
-                json!({"models": models, "object": "list", "data": data})
-            }
-            Self::Ollama | Self::Vllm | Self::LmStudio | Self::OpenAi => {
-                json!({"object": "list", "data": data})
-            }
-        }
-    }
-
-    fn listed(self, offer: &Offer) -> Value {
-        let mut model = json!({"id": self.name(offer), "object": "model", "created": 1_766_000_000});
-        match self {
-            Self::Ollama => model["owned_by"] = "library".into(),
-            Self::Vllm => {
-                model["owned_by"] = "vllm".into();
-                model["root"] = offer.name.as_str().into();
-                model["parent"] = Value::Null;
-                model["max_model_len"] = offer.context.into();
-            }
-            Self::LmStudio => model["owned_by"] = "organization_owner".into(),
-            Self::LlamaCpp => {
-                model["owned_by"] = "llamacpp".into();
-                model["aliases"] = json!([offer.name]);
-                model["meta"] = json!({
-                    "n_ctx": offer.context, "n_ctx_train": offer.context, "n_params": 1_000_000_000_u64,
-                    "size": 5_022_000_000_u64, "ftype": offer.quantization,
-                });
-            }
-            Self::OpenAi => model["owned_by"] = "somebody".into(),
-        }
-        model
-    }
-
     /// A refusal in this shape's words.
     pub(super) fn refuse(self, refusal: &Refusal) -> Reply {
         let (status, message, word) = match (self, refusal) {
@@ -418,80 +362,4 @@ fn is_own_host(host: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok()
         || name == "localhost"
         || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end))
-}
-
-fn details(offer: &Offer) -> Value {
-    json!({
-        "parent_model": "", "format": "gguf", "family": offer.family, "families": [offer.family],
-        "parameter_size": offer.parameters, "quantization_level": offer.quantization,
-    })
-}
-
-fn show(offer: &Offer) -> Value {
-    let capability = if offer.embeds { "embedding" } else { "completion" };
-    let family = &offer.family;
-    json!({
-        "details": details(offer),
-        "capabilities": [capability],
-        "model_info": {"general.architecture": family, (format!("{family}.context_length")): offer.context},
-    })
-}
-
-fn lm_studio_v0(script: &Script) -> Value {
-    let data: Vec<_> = script
-        .models
-        .iter()
-        .map(|offer| {
-            let mut model = json!({
-                "id": offer.name, "object": "model", "type": if offer.embeds { "embeddings" } else { "llm" },
-                "publisher": "simulated", "arch": offer.family, "compatibility_type": "gguf",
-                "quantization": offer.quantization, "state": if offer.loaded { "loaded" } else { "not-loaded" },
-                "max_context_length": offer.context,
-            });
-            if offer.loaded {
-                model["loaded_context_length"] = offer.context.into();
-            }
-            model
-        })
-        .collect();
-    json!({"object": "list", "data": data})
-}
-
-fn lm_studio_v1(script: &Script) -> Value {
-    let models: Vec<_> = script
-        .models
-        .iter()
-        .map(|offer| {
-            let instance = json!({"id": offer.name, "config": {"context_length": offer.context, "parallel": 4}});
-            json!({
-                "type": if offer.embeds { "embedding" } else { "llm" }, "publisher": "simulated", "key": offer.name,
-                "display_name": offer.name, "architecture": offer.family,
-                "quantization": {"name": offer.quantization, "bits_per_weight": 4},
-                "size_bytes": 5_027_783_488_u64, "params_string": offer.parameters,
-                "max_context_length": offer.context, "format": "gguf",
-                "loaded_instances": if offer.loaded { vec![instance] } else { Vec::new() },
-                "capabilities": {"vision": false, "trained_for_tool_use": false},
-            })
-        })
-        .collect();
-    json!({"models": models})
-}
-
-fn llama_props(script: &Script) -> Value {
-    let offer = script.models.first();
-    json!({
-        "default_generation_settings": {"n_ctx": offer.map(|it| it.context)},
-        "total_slots": script.slots.max(1),
-        "model_alias": offer.map(|it| it.name.as_str()),
-        "model_path": offer.map(|it| format!("{}.gguf", it.name)),
-        "modalities": {"vision": false, "audio": false},
-        "build_info": "b0-simulated",
-        "is_sleeping": false,
-    })
-}
-
-fn llama_slots(script: &Script, busy: u32) -> Value {
-    let slots = script.slots.max(1);
-    let context = script.models.first().map(|it| it.context);
-    (0..slots).map(|id| json!({"id": id, "n_ctx": context, "is_processing": id < busy})).collect()
 }

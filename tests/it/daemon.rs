@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use lovable::{server::Endpoint, simulate::Simulated};
+use lovable::{kind, server::Endpoint, simulate::Simulated};
 use serde_json::Value;
 use tokio::{
     process::{Child, Command},
@@ -37,7 +37,8 @@ pub(crate) struct Options {
 impl Options {
     /// A daemon that knows of no server but those it is told of, whatever else listens on this machine.
     pub(crate) fn alone() -> Self {
-        Self::default().config("[discovery]\nsocket_table = false\n")
+        Self::default()
+            .config(&format!("[discovery]\nsocket_table = false\nskip_ports = {:?}\n", kind::usual_ports()))
     }
 
     /// A daemon that looks at all of this machine.
@@ -49,6 +50,15 @@ impl Options {
     pub(crate) fn config(mut self, lines: &str) -> Self {
         self.config.push_str(lines);
         self.config.push('\n');
+        self
+    }
+
+    /// Adds lines to `[discovery]`.
+    pub(crate) fn discovery(mut self, lines: &str) -> Self {
+        if !self.config.contains("[discovery]\n") {
+            self.config.push_str("[discovery]\n");
+        }
+        self.config = self.config.replacen("[discovery]\n", &format!("[discovery]\n{lines}"), 1);
         self
     }
 

@@ -9,6 +9,7 @@ mod clients;
 mod crash;
 mod daemon;
 mod dialect;
+mod discovery;
 mod fault_table;
 mod http;
 mod layering;

@@ -593,7 +593,11 @@ fn trust_and_switches_decide_admission() {
     check("127.0.0.1:1", &[(Port, true), (SocketTable, false)], true, Admission::Untrusted);
     check("127.0.0.1:1", &[(SocketTable, false), (Config, true)], true, Admission::Open);
     check("127.0.0.1:1", &[(SocketTable, true), (Config, true)], false, Admission::Off);
-    check("192.168.1.2:1", &[(Added, true)], true, Admission::Untrusted);
+    check("127.0.0.1:1", &[(Added, true), (Port, false)], true, Admission::Untrusted);
+    check("unix:/a.sock", &[(Added, true)], true, Admission::Open);
+    check("unix:/a.sock", &[(Added, false)], true, Admission::Untrusted);
+    check("192.168.1.2:1", &[(Added, false)], true, Admission::Untrusted);
+    check("192.168.1.2:1", &[(Added, true)], true, Admission::Open);
     check("192.168.1.2:1", &[(Added, false), (Environment, true)], true, Admission::Open);
     check("192.168.1.2:1", &[(Config, true)], true, Admission::Open);
 }
