@@ -32,8 +32,8 @@ pub struct RequestView {
     pub stream: bool,
     /// How it ended.
     pub ending: Ending,
-    /// The status that the caller got.
-    pub status: u16,
+    /// The status that the caller got; `None` when it left before there was one.
+    pub status: Option<u16>,
     /// The code of the failure that the caller was told.
     pub failure: Option<String>,
     /// The tries, in order.
@@ -94,7 +94,7 @@ impl From<&Outcome> for RequestView {
             asked: outcome.asked.clone(),
             stream: outcome.stream,
             ending: outcome.ending,
-            status: outcome.status,
+            status: (outcome.status != 0).then_some(outcome.status),
             failure: outcome.failure.clone(),
             attempts: outcome.attempts.iter().map(AttemptView::from).collect(),
             candidates: outcome.candidates.iter().map(CandidateView::from).collect(),

@@ -11,6 +11,7 @@ mod daemon;
 mod dialect;
 mod discovery;
 mod fault_table;
+mod http;
 mod layering;
 mod lifecycle;
 mod load;
