@@ -1,7 +1,7 @@
 //! The command line: asks the daemon and says what it said.
 //!
 //! One file per subcommand and one line in the table below. A command gets a
-//! [`Context`], writes data to `out` and talk to `talk`, and returns an exit
+//! `Context`, writes data to `out` and talk to `talk`, and returns an exit
 //! code or the [`Trouble`] that it had; only `run` turns trouble into words and
 //! a code, so every command fails in the same way. With `--json` the bytes of
 //! the API are printed as they came.
