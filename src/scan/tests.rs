@@ -114,6 +114,17 @@ impl Watch for House {
     }
 }
 
+/// A listener where no lovable looks by itself, on a port of remote screens: one
+/// may well run on this machine, and what comes here is counted.
+async fn quiet() -> TcpListener {
+    for port in 5900..5984 {
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+            return listener;
+        }
+    }
+    panic!("84 ports are taken")
+}
+
 /// Something that answers by the path asked, and notes each request.
 struct Fake {
     port: u16,
@@ -123,7 +134,10 @@ struct Fake {
 
 impl Fake {
     async fn start(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(quiet().await, answer)
+    }
+
+    fn on(listener: TcpListener, answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (noted, answer) = (requests.clone(), Arc::new(answer));
@@ -197,7 +211,8 @@ fn scan_only(house: &Arc<House>, ports: &[u16], settings: Settings) -> tokio::sy
 #[tokio::test]
 async fn a_server_on_an_odd_port_is_found_and_lost_in_time() {
     let house = House::new(None);
-    let placeholder = Fake::ollama().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let placeholder = Fake::on(listener, |request| ollama(request, 7));
     let later = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let _stop = scan_only(&house, &[placeholder.port, later], Settings::default());
     let found = house.until(Duration::from_secs(1), |it| it.server_at(placeholder.port)).await;
@@ -220,7 +235,8 @@ async fn something_else_is_asked_once_and_what_fails_is_asked_again() {
     let mute = Fake::start(|_| String::new()).await;
     let house = House::new(None);
     let ports = [shop.port, banner.port, broken.port, mute.port];
-    let _stop = scan_only(&house, &ports, Settings::default());
+    let settings = Settings { ports: ports.to_vec(), ..Settings::default() };
+    let _stop = scan_only(&house, &ports, settings);
     for (fake, cause) in [(&broken, "Status"), (&mute, "Reset")] {
         let silent = format!("silent {} {cause}", fake.url());
         house.until(Duration::from_secs(5), |it| (it.count(&silent) >= 2).then_some(())).await;

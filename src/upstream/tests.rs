@@ -13,13 +13,24 @@ use super::*;
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-type: text/plain\r\n\r\nhello";
 
+/// A listener where no lovable looks by itself, on a port of remote screens: one
+/// may well run on this machine, and what comes here is counted.
+async fn quiet() -> TcpListener {
+    for port in 5900..5984 {
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+            return listener;
+        }
+    }
+    panic!("84 ports are taken")
+}
+
 /// A server that plays `play(socket, number of the connection)` on each connection.
 async fn server<F, R>(play: F) -> Endpoint
 where
     F: Fn(TcpStream, usize) -> R + Send + 'static,
     R: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = quiet().await;
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         for number in 0.. {
@@ -135,7 +146,7 @@ async fn what_servers_do_wrong_has_a_name() {
 
 #[tokio::test]
 async fn a_port_without_listener_refuses_and_a_socket_without_file_is_unreachable() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = quiet().await;
     let address = listener.local_addr().unwrap();
     drop(listener);
     let refused = upstream().send(call(&Endpoint::tcp(address.ip(), address.port()))).await.unwrap_err();
@@ -227,7 +238,7 @@ async fn a_new_connection_that_dies_is_a_fault_and_nothing_is_sent_twice() {
 
 #[tokio::test]
 async fn a_kept_connection_whose_server_is_gone_refuses() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = quiet().await;
     let address = listener.local_addr().unwrap();
     let endpoint = Endpoint::tcp(address.ip(), address.port());
     let serving = tokio::spawn(async move {
@@ -289,7 +300,7 @@ async fn dropping_a_request_before_its_head_closes_the_connection() {
 
 #[tokio::test]
 async fn a_redirect_is_a_reply_and_nothing_goes_where_it_points() {
-    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let elsewhere = quiet().await;
     let location = elsewhere.local_addr().unwrap();
     let endpoint =
         answering(format!("HTTP/1.1 307 T\r\nlocation: http://{location}/\r\ncontent-length: 0\r\n\r\n"))
