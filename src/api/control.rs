@@ -171,7 +171,7 @@ pub(super) async fn add(knock: Knock) -> Response<Body> {
     };
     door.it.house.add(endpoint.clone());
     let server = door.it.house.recognised(&endpoint, RECOGNISE).await;
-    door.it.house.lasts().await;
+    door.it.house.settled().await;
     let status = if server.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let server = server.map(|it| server_view(&door, &it));
     json(status, &Added { url: endpoint.to_string(), server })
@@ -180,7 +180,7 @@ pub(super) async fn add(knock: Knock) -> Response<Body> {
 pub(super) async fn forget(knock: Knock) -> Response<Body> {
     match knock.door.it.house.change(|registry, now| registry.forget(&knock.rest, now)) {
         Some(_) => {
-            knock.door.it.house.lasts().await;
+            knock.door.it.house.settled().await;
             json(StatusCode::OK, &json!({"forgotten": knock.rest}))
         }
         None => no_server(&knock),
@@ -198,7 +198,9 @@ pub(super) async fn resume(knock: Knock) -> Response<Body> {
 }
 
 async fn changed(knock: &Knock, done: bool) -> Response<Body> {
-    knock.door.it.house.lasts().await;
+    if done {
+        knock.door.it.house.settled().await;
+    }
     match knock.door.it.house.snapshot().server(&knock.rest).filter(|_| done) {
         Some(server) => json(StatusCode::OK, &server_view(&knock.door, server)),
         None => no_server(knock),

@@ -15,6 +15,8 @@ const VERSION: u8 = 1;
 const FIGURES_EVERY: Duration = Duration::from_millis(500);
 /// How often long lost servers are looked for; they are forgotten after weeks.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
+/// How long a person waits for the disk. One that sleeps wakes up within this time.
+const DISK: Duration = Duration::from_secs(5);
 /// Hours are kept apart for a week, then folded into days.
 const HOURS_APART: Hour = 7 * 24;
 /// After so many hours figures are forgotten.
@@ -86,11 +88,12 @@ impl Housekeeping {
         }
     }
 
-    /// Waits until what a person said is on the disk: whom we answer that it is
-    /// done must not find it undone after a power cut.
-    pub async fn lasts(&self) {
-        // A store that cannot write says so itself, and the person's word holds until the end all the same.
-        self.store.flush().await;
+    /// Waits until what was changed is on the disk, so that a person can be told that it
+    /// is done; for a disk that hangs nobody is kept waiting.
+    pub async fn settled(&self) {
+        if tokio::time::timeout(DISK, self.store.flush()).await.is_err() {
+            tracing::warn!("the disk takes longer than {} s", DISK.as_secs());
+        }
     }
 
     /// Carries what is left to the store and waits for the disk.

@@ -246,7 +246,7 @@ fn spawn(directory: &Path, options: &Options) -> Child {
 }
 
 /// A command that inherits nothing but the way to programs.
-fn clean(program: &Path, directory: &Path) -> Command {
+pub(crate) fn clean(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("HOME", directory.join("home")).env("XDG_RUNTIME_DIR", directory.join("run"));

@@ -13,6 +13,7 @@ mod discovery;
 mod fault_table;
 mod http;
 mod layering;
+mod lifecycle;
 mod load;
 mod privacy;
 mod proof;
