@@ -198,6 +198,14 @@ impl Failover {
         }
     }
 
+    /// Nothing was read from the server for so long, because the caller took
+    /// nothing: that was not the server's silence.
+    pub fn on_held_back(&mut self, attempt: AttemptNo, waited: Duration) {
+        if let Some(live) = self.live(attempt) {
+            live.last_content += waited;
+        }
+    }
+
     /// A plain answer has outgrown what may be held: it is committed and passed on as it comes.
     pub fn on_bound_reached(&mut self, attempt: AttemptNo, now: Instant) {
         self.on_first_token(attempt, now);

@@ -30,6 +30,7 @@ enum What {
     FirstToken,
     Token,
     Bound,
+    HeldBack,
     End,
     Fault(Fault),
 }
@@ -138,6 +139,7 @@ impl Observer {
             What::Head => self.machine.on_head(attempt),
             What::Loading => self.machine.on_loading(attempt),
             What::Token => self.machine.on_token(attempt, now),
+            What::HeldBack => self.machine.on_held_back(attempt, Duration::ZERO),
             What::FirstToken | What::Bound => {
                 if current {
                     self.content_since.get_or_insert(now);
@@ -339,6 +341,7 @@ fn acts() -> impl Strategy<Value = Act> {
         2 => Just(What::FirstToken),
         2 => Just(What::Token),
         1 => Just(What::Bound),
+        1 => Just(What::HeldBack),
         1 => Just(What::End),
         5 => faults().prop_map(What::Fault),
     ];

@@ -426,6 +426,15 @@ fn the_deadlines_clock_stands_still_while_content_comes() {
 }
 
 #[test]
+fn time_that_a_slow_caller_takes_is_not_the_servers_silence() {
+    let gap = Policy::default().patience.gap;
+    let mut it = Journey::stream();
+    it.expect("choose ![]").choose("a").expect("send 1").content(1).expect("commit").wait(gap * 2);
+    it.machine.on_held_back(AttemptNo(1), gap * 2);
+    it.expect("").wait(gap).expect("abort 1, it stopped in the middle of its answer; finish CutShort");
+}
+
+#[test]
 fn a_caller_that_leaves_ends_it_at_once() {
     let mut it = Journey::stream();
     it.expect("choose ![]").choose("a").expect("send 1");

@@ -265,10 +265,12 @@ impl Work {
             }
         }
         // Backpressure: no more is read from the server than the caller takes. While the
-        // caller is slow the server is not, so its gap begins anew when we listen again.
+        // caller is slow the server is not, so that time is not counted as its silence. More
+        // is not given for it: comments without end are taken by a caller as well.
+        let begun = Instant::now();
         self.mouth.taken().await;
         if let Some(live) = &self.record.live {
-            self.machine.on_token(live.no, self.now());
+            self.machine.on_held_back(live.no, begun.elapsed());
         }
         false
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lovable::simulate::{Script, Shape, Simulated};
+use lovable::simulate::{At, Script, Shape, Simulated};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -378,6 +378,21 @@ async fn nothing_of_a_server_that_stalled_before_content_stands_before_the_next_
 }
 
 #[tokio::test]
+async fn comments_without_end_after_content_are_a_stall() {
+    let server = Scripted::start(|_, mut line| async move {
+        line.say(format!("{STREAM}{ROLE}{}", word("w1 "))).await;
+        while line.say(": still here\n\n").await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let daemon = daemon(&[&server], SHORT).await;
+    let answer = ask(&daemon, &chat("m", true, "x"), &[("x-request-id", "r")]).await;
+    assert_eq!(answer.verdict(), Verdict::BrokenOff(1), "{}", answer.text());
+    assert_eq!(attempts(&told(&daemon, "r").await), "a stalled");
+}
+
+#[tokio::test]
 async fn a_plain_request_whose_answer_stalls_is_answered_by_the_next_server() {
     let stalling = Scripted::start(|_, mut line| async move {
         line.say(format!("{STREAM}{ROLE}{}", word("w1 "))).await;
@@ -654,8 +669,9 @@ async fn a_busy_server_alone_is_waited_for_briefly_and_else_the_caller_is_told_w
     })
     .await;
     let daemon = daemon(&[&server], "").await;
-    let answer = ask(&daemon, &chat("m", true, "x"), &[]).await;
-    assert_eq!(answer.verdict(), Verdict::Whole(2), "{}", answer.text());
+    let answer = ask(&daemon, &chat("m", true, "x"), &[("x-request-id", "r")]).await;
+    let told = told(&daemon, "r").await;
+    assert_eq!(answer.verdict(), Verdict::Whole(2), "{} {told:#}", answer.text());
     let begun = Instant::now();
     for _ in 0..2 {
         let answer = ask(&daemon, &chat("m", true, "x"), &[]).await;
@@ -697,37 +713,25 @@ async fn a_refusal_that_never_ends_is_taken_for_what_its_head_says() {
 
 #[tokio::test]
 async fn servers_that_restart_together_are_waited_for() {
-    let first = Scripted::saying(whole()).await;
-    let second = Scripted::saying(whole()).await;
-    let daemon = daemon(&[&first, &second], "").await;
-    let address = first.endpoint().to_string().replace("http://", "");
-    drop((first, second));
-    // Long enough for the first round to fail, far shorter than the rests in all.
+    // Sockets of their own, because a port that is free is soon another test's.
+    let directory = tempfile::tempdir().unwrap();
+    let start = |name: &str| {
+        Simulated::start_at(Shape::OpenAi, Script::default(), At::Unix(directory.path().join(name)))
+    };
+    let (first, second) = (start("a").await.unwrap(), start("b").await.unwrap());
+    let daemon = Options::alone().simulated(&first, "a", 0).simulated(&second, "b", 1).start().await;
+    first.kill().await;
+    second.kill().await;
     let back = async {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        let listener = loop {
-            match tokio::net::TcpListener::bind(address.trim_end_matches('/')).await {
-                Ok(listener) => break listener,
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        };
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut got = vec![0; 4096];
-            let count = stream.read(&mut got).await.unwrap();
-            if got[..count].starts_with(b"POST") {
-                stream.write_all(whole().as_bytes()).await.unwrap();
-            }
-        }
+        daemon.until("both are down", |all| all.iter().all(|it| it["standing"] == "down")).await;
+        first.revive().await;
     };
-    let wanted = chat("m", false, "x");
-    let asking = ask(&daemon, &wanted, &[("x-request-id", "r")]);
-    let answer = tokio::select! {
-        answer = asking => answer,
-        () = back => unreachable!(),
-    };
-    assert_eq!(answer.verdict(), Verdict::Whole(2), "{}", answer.text());
-    assert!(attempts(&told(&daemon, "r").await).starts_with("a refused, b refused, "));
+    let wanted = chat("sim", false, "x");
+    let (answer, ()) = tokio::join!(ask(&daemon, &wanted, &[("x-request-id", "r")]), back);
+    assert_eq!(answer.verdict(), Verdict::Whole(8), "{}", answer.text());
+    let told = told(&daemon, "r").await;
+    assert!(told["attempts"].as_array().unwrap().len() > 2, "{told}");
+    assert_eq!(first.counts().received, 1);
 }
 
 #[tokio::test]
