@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -17,7 +16,7 @@ use crate::{
     registry::{self, Hint, ServerSettings},
     relay::{self, Relay},
     scan::{self, Watch},
-    server::{Address, Endpoint, Source},
+    server::Source,
     service::launch::RunError,
     simulate::{self, Simulated},
     store::{Store, StoreError},
@@ -53,6 +52,7 @@ pub(super) async fn furnish(
         keys: config.keys(),
         kinds_off: config.disabled_kinds.clone(),
         trusts: trusts(config),
+        ours: ours(),
         tracking: config.stats.tracking,
     });
     let ca = config.servers.iter().filter_map(|it| Some((it.endpoint.clone(), it.ca.clone()?))).collect();
@@ -130,15 +130,16 @@ fn open_store(dir: &Path) -> Result<(Store, crate::store::Loaded), RunError> {
     })
 }
 
-/// What `[discovery] trust` names, and Unix sockets of ours: no table tells whose those are, their files do.
+/// What `[discovery] trust` names.
 fn trusts(config: &Config) -> housekeeping::Trusts {
     let trust = config.discovery.trust.clone();
-    let owners = scan::Settings::default().owners;
-    let is_ours = move |endpoint: &Endpoint| match endpoint.address() {
-        Address::Unix(path) => owners.trust(std::fs::metadata(path).ok().map(|it| it.uid())),
-        Address::Tcp { .. } => false,
-    };
-    Box::new(move |endpoint| is_ours(endpoint) || trust.iter().any(|it| it.covers(endpoint)))
+    Box::new(move |endpoint| trust.iter().any(|it| it.covers(endpoint)))
+}
+
+/// What belongs to somebody trusted, by its socket.
+fn ours() -> housekeeping::Trusts {
+    let scan::Settings { owners, proc_root, .. } = scan::Settings::default();
+    Box::new(move |endpoint| owners.trust_listener(endpoint, &proc_root))
 }
 
 fn hint(house: &Housekeeping, entry: &ServerEntry) {

@@ -54,6 +54,7 @@ pub struct Housekeeping {
     keys: BTreeMap<Endpoint, Key>,
     kinds_off: BTreeSet<KindId>,
     trusts: Trusts,
+    ours: Trusts,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
     tracking: bool,
@@ -74,13 +75,15 @@ pub struct Furnishing {
     pub keys: BTreeMap<Endpoint, Key>,
     /// Kinds that the person switched off.
     pub kinds_off: BTreeSet<KindId>,
-    /// What is trusted, whoever found it.
+    /// Whom the person trusts, whoever found it.
     pub trusts: Trusts,
+    /// Who is trusted by the owner of the socket there.
+    pub ours: Trusts,
     /// Whether outcomes may be stored.
     pub tracking: bool,
 }
 
-/// Says whether an address is trusted by what is known of it without any table.
+/// Says whether an address is trusted.
 pub type Trusts = Box<dyn Fn(&Endpoint) -> bool + Send + Sync>;
 
 impl Housekeeping {
@@ -95,6 +98,7 @@ impl Housekeeping {
             keys: it.keys,
             kinds_off: it.kinds_off,
             trusts: it.trusts,
+            ours: it.ours,
             feed: broadcast::channel(FEED_LAG).0,
             store: it.store,
             tracking: it.tracking,

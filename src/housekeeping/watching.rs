@@ -49,7 +49,16 @@ impl Watch for Housekeeping {
         if engine_of_off || self.kinds_off.contains(&sighting.kind) {
             return self.foreign(endpoint);
         }
-        self.change(|registry, now| registry.on_seen(endpoint, sighting, now));
+        let wants_owner = lock(&self.registry).wants_owner(endpoint);
+        let trusted = wants_owner && ((self.trusts)(endpoint) || (self.ours)(endpoint));
+        self.change(|registry, now| {
+            let mut changes = Vec::new();
+            if wants_owner {
+                changes = registry.on_owner(endpoint, trusted, now);
+            }
+            changes.extend(registry.on_seen(endpoint, sighting, now));
+            changes
+        });
     }
 
     fn silent(&self, endpoint: &Endpoint, fault: Fault) {

@@ -149,6 +149,26 @@ impl Registry {
         self.told(changes)
     }
 
+    /// Whether nobody but a person told of this address of this machine, so that
+    /// it is not known whose listener that is.
+    pub fn wants_owner(&self, endpoint: &Endpoint) -> bool {
+        let told = |place: &Place| {
+            place.hints.contains_key(&Source::Added) && !place.hints.keys().any(|it| is_of_socket(*it))
+        };
+        endpoint.is_local() && self.places.get(endpoint).is_some_and(told)
+    }
+
+    /// It was found out whether the owner of what listens at an added address is trusted.
+    pub fn on_owner(&mut self, endpoint: &Endpoint, trusted: bool, now: Now) -> Vec<Change> {
+        let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
+        place.trust_owner(trusted);
+        let mut changes = Vec::new();
+        if let Some(id) = self.server_at(endpoint) {
+            self.refresh(&id, now, &mut changes);
+        }
+        self.told(changes)
+    }
+
     /// The addresses to ask now. Each counts as being asked until it is reported on.
     pub fn due(&mut self, now: Now) -> Vec<Endpoint> {
         let is_due = |place: &Place| matches!(place.ask, Ask::At(at) if at <= now.at);

@@ -5,7 +5,12 @@
 //! process of the same user (or of a container that this user runs), of root
 //! and of the system's own accounts.
 
-use std::{fs, ops::Range, path::Path};
+use std::{fs, ops::Range, os::unix::fs::MetadataExt, path::Path};
+
+use crate::{
+    scan::{place, table::Table},
+    server::{Address, Endpoint},
+};
 
 /// Which user ids are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +38,20 @@ impl Owners {
             subordinate: subordinate_of(own, name.as_deref(), &text("subuid")),
             first_ordinary: first_ordinary(&text("login.defs")),
         }
+    }
+
+    /// Whether what listens at this address of this machine now is trusted, by
+    /// the owner of the socket; `proc_root` is where the kernel shows sockets.
+    pub fn trust_listener(&self, endpoint: &Endpoint, proc_root: &Path) -> bool {
+        let uid = match endpoint.address() {
+            Address::Unix(path) => fs::metadata(path).ok().map(|it| it.uid()),
+            Address::Tcp { port, .. } => endpoint.ip().and_then(|ip| {
+                let mut listeners = Vec::new();
+                Table::open(proc_root)?.read(&mut listeners).ok()?;
+                place::owner(&listeners, ip, *port)
+            }),
+        };
+        self.trust(uid)
     }
 
     /// Whether a listener of this owner may be sent prompts without being asked

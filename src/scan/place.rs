@@ -63,6 +63,19 @@ pub(super) fn places(listeners: &[Listener], own: &[SocketAddr], asked: impl Fn(
     places
 }
 
+/// Whose socket takes connections to this address.
+pub(super) fn owner(listeners: &[Listener], ip: IpAddr, port: u16) -> Option<u32> {
+    let ip = ip.to_canonical();
+    let there = || listeners.iter().filter(|it| it.port == port);
+    let all_of = |v4: bool| there().filter(move |it| it.ip.is_unspecified() && it.ip.is_ipv4() == v4);
+    // The kernel prefers the socket that is bound to exactly this address, then
+    // one that takes all of its family, then one that takes both families.
+    let exact = there().find(|it| it.ip.to_canonical() == ip);
+    let family = || all_of(ip.is_ipv4()).next();
+    let both = || all_of(false).find(|it| ip.is_ipv4() && !it.v6_only);
+    exact.or_else(family).or_else(both).map(|it| it.uid)
+}
+
 /// The address by which a socket bound to `ip` is reached from this machine.
 fn reached_at(ip: IpAddr) -> Option<IpAddr> {
     match ip.to_canonical() {
@@ -128,6 +141,26 @@ mod tests {
         check(&["127.0.0.53:8000", "10.0.0.5:8000"], &["http://10.0.0.5:8000", "http://127.0.0.53:8000"]);
         check(&["[::ffff:127.0.0.1]:8000"], &["http://127.0.0.1:8000"]);
         check(&["[fe80::1]:8000", "0.0.0.0:22"], &[]);
+    }
+
+    #[test]
+    fn an_address_has_the_owner_of_the_socket_that_takes_it() {
+        let listeners: Vec<_> =
+            [("127.0.0.1:1", 10), ("0.0.0.0:1", 11), ("[::]:1", 12), ("[::]:2", 13), ("[::]:3 only", 14)]
+                .iter()
+                .map(|(at, uid)| Listener { uid: *uid, ..listener(at, 1) })
+                .collect();
+        let owner = |at: &str| {
+            let at: SocketAddr = at.parse().unwrap();
+            owner(&listeners, at.ip(), at.port())
+        };
+        assert_eq!(owner("127.0.0.1:1"), Some(10));
+        assert_eq!(owner("127.0.0.2:1"), Some(11));
+        assert_eq!(owner("[::1]:1"), Some(12));
+        assert_eq!(owner("127.0.0.1:2"), Some(13));
+        assert_eq!(owner("[::1]:3"), Some(14));
+        assert_eq!(owner("127.0.0.1:3"), None);
+        assert_eq!(owner("127.0.0.1:4"), None);
     }
 
     #[test]

@@ -603,6 +603,32 @@ fn trust_and_switches_decide_admission() {
 }
 
 #[test]
+fn the_owner_of_an_added_address_decides_where_no_table_does() {
+    let at = Endpoint::parse("127.0.0.1:1").unwrap();
+    for watched in [false, true] {
+        let mut world = World::new();
+        if watched {
+            world.hint("127.0.0.1:9");
+        }
+        world.hint_as("127.0.0.1:1", Source::Added, false, None);
+        assert!(world.registry.wants_owner(&at));
+        world.due();
+        for (ours, admission) in [(true, "open"), (false, "untrusted")] {
+            let changes = world.registry.on_owner(&at, ours, world.now());
+            world.take(changes);
+            world.seen("127.0.0.1:1", sighting("vllm", &[]));
+            assert_eq!(world.shown(), [format!("vllm-1 127.0.0.1:1 up {admission}")]);
+        }
+        world.hint_as("127.0.0.1:1", Source::SocketTable, true, None);
+        assert!(!world.registry.wants_owner(&at));
+        assert_eq!(world.shown(), ["vllm-1 127.0.0.1:1 up open"]);
+    }
+    let mut world = World::new();
+    world.hint_as("192.168.1.2:1", Source::Added, false, None);
+    assert!(!world.registry.wants_owner(&Endpoint::parse("192.168.1.2:1").unwrap()));
+}
+
+#[test]
 fn a_usual_port_vouches_for_nobody_after_the_table_said_otherwise() {
     let mut world = World::new();
     world.hint_as("127.0.0.1:1", Source::Port, true, None);

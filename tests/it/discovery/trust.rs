@@ -80,6 +80,19 @@ async fn adding_what_another_user_runs_does_not_make_it_trusted_with_or_without_
 }
 
 #[tokio::test]
+async fn what_we_run_ourselves_is_open_when_it_is_added_without_the_table() {
+    let server = Listener::start(openai("ours"));
+    let mut daemon = Options::alone().start().await;
+    daemon.ctl(&["servers", "add", &server.url()]).await;
+    for _ in 0..2 {
+        assert_eq!(until_up(&daemon, &server.url()).await["admission"], "open");
+        daemon.kill().await;
+        daemon.start_again();
+        daemon.until_answering().await;
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_owner_asks_again() {
     if !is_root() {
         return;
