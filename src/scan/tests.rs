@@ -158,10 +158,6 @@ impl Fake {
         Self { port, requests, serving }
     }
 
-    async fn ollama() -> Self {
-        Self::start(|request| ollama(request, 7)).await
-    }
-
     fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

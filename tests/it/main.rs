@@ -2,6 +2,7 @@
 //! and real model servers.
 
 #![expect(clippy::unwrap_used, reason = "a failed test should stop at the value")]
+#![expect(clippy::print_stderr, reason = "a test that is left out says so")]
 
 mod bad_input;
 mod caller;

@@ -105,9 +105,12 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).unwrap().map(|it| it.unwrap().path()).filter(|it| it.is_file()).collect()
 }
 
+/// What a failing disk makes of a file.
+type Inflict = fn(Vec<u8>) -> Vec<u8>;
+
 #[tokio::test]
 async fn a_damaged_database_is_moved_aside_and_life_goes_on() {
-    let damages: [(&str, fn(Vec<u8>) -> Vec<u8>); 2] = [
+    let damages: [(&str, Inflict); 2] = [
         ("cut", |bytes| bytes[..bytes.len() / 2].to_vec()),
         ("scribbled on", |bytes| bytes.iter().map(|it| it ^ 0xA5).collect()),
     ];
