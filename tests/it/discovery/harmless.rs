@@ -89,7 +89,8 @@ async fn what_fails_is_asked_again_after_one_two_and_four_seconds() {
         let seconds: Vec<f64> = heard.windows(2).map(|it| (it[1].at - it[0].at).as_secs_f64()).collect();
         for (waited, pause) in seconds.iter().zip([1.0, 2.0]) {
             let expected = pause + f64::from(patience);
-            assert!(*waited > expected - 0.1 && *waited < expected + 1.5, "{seconds:?} with {patience}");
+            // On a busy machine a connection is noted late.
+            assert!(*waited > expected - 0.5 && *waited < expected + 2.0, "{seconds:?} with {patience}");
         }
         assert!(heard.iter().all(|it| it.line() == "GET /"), "{heard:?}");
         assert_gentle(&heard, it.port());
