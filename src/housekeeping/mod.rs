@@ -32,7 +32,7 @@ use crate::{
     fault::Fault,
     generate::Outcome,
     registry::{Change, Hint, Now, Registry, Server, Snapshot},
-    scan::Watch,
+    scan::{self, Watch},
     server::{Endpoint, KindId, ServerId, Source},
     stats::{Query, Stats},
     store::Store,
@@ -205,9 +205,11 @@ impl Housekeeping {
     }
 
     /// Makes an address known. Whether it is trusted others say: the owner of
-    /// its listening socket, or the configuration.
+    /// its listening socket, or the configuration. The owner is looked up here,
+    /// for the table may not be watched.
     pub fn add(&self, endpoint: Endpoint) {
-        Watch::hint(self, Hint { trusted: false, endpoint, source: Source::Added, settings: None });
+        let trusted = endpoint.is_local() && scan::is_trusted_listener(&endpoint);
+        Watch::hint(self, Hint { trusted, endpoint, source: Source::Added, settings: None });
     }
 
     /// Waits until something at this address is recognised as a server.

@@ -7,7 +7,9 @@
 
 mod answer;
 mod conduit;
+mod ending;
 mod live;
+mod record;
 mod work;
 
 use std::{

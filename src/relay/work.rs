@@ -6,7 +6,7 @@
 //! later line runs.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -20,15 +20,16 @@ use tokio::{
 
 use super::{
     Errand, Relay,
-    answer::{Answerer, answering, refused},
+    answer::{Answerer, answering},
     conduit::Mouth,
     live::{Heard, Live, Mode, Start, Told},
+    record::Record,
 };
 use crate::{
     dialect::openai::{self, Readdress},
     failover::{AttemptNo, Chosen, Failover, Policy, Step},
-    fault::{Blame, Cause, Failure, Fault, Stage, Tried, Words},
-    generate::{Attempt, Candidate, Ending, Operation, Outcome, Substitution, Usage},
+    fault::{Blame, Cause, Failure, Fault, Stage, Words},
+    generate::Operation,
     kind,
     route::{self, Ask, Choice, Decision, Fallback},
     upstream::Call,
@@ -45,130 +46,12 @@ const GATHERED: usize = 16 << 10;
 /// A plain answer of at most so many tokens is asked for plain where hanging up frees the slot.
 const SHORT: u64 = 64;
 
-/// What is known of a request while it runs; dropping it writes the outcome down.
-struct Record {
-    relay: Arc<Relay>,
-    request_id: String,
-    head: crate::generate::Head,
-    started: Instant,
-    at_ms: u64,
-    attempts: Vec<Attempt>,
-    candidates: Vec<Candidate>,
-    live: Option<Live>,
-    first_token: Option<Duration>,
-    over: Option<(Ending, u16, Option<&'static str>, bool)>,
-    status: u16,
-    zone: Option<crate::server::Zone>,
-    substituted: Substitution,
-    usage: Usage,
-    reason: Option<crate::generate::Reason>,
-    held: usize,
-    mouth: Mouth,
-}
-
-impl Record {
-    /// Closes the current attempt, if there is one, with what went wrong.
-    fn close(&mut self, fault: Option<Fault>) -> Option<Live> {
-        let live = self.live.take()?;
-        let (usage, _) = live.tally();
-        self.attempts.push(Attempt {
-            server: live.choice.server.id.clone(),
-            kind: live.choice.server.kind.clone(),
-            model: live.choice.model.clone(),
-            after: live.started - self.started,
-            first_token: live.first_token,
-            total: live.started.elapsed(),
-            fault,
-            usage,
-        });
-        Some(live)
-    }
-
-    /// Closes the current attempt as failed and tells housekeeping.
-    fn fail(&mut self, fault: Fault) {
-        if let Some(live) = self.close(Some(fault)) {
-            let id = &live.choice.server.id;
-            tracing::debug!(request = self.request_id, server = %id, %fault, stage = ?fault.stage, "attempt failed");
-            self.relay.house.attempt_failed(id, &fault);
-        }
-    }
-
-    /// Counts what is held against the daemon's bound; says whether it fits.
-    fn hold(&mut self, bytes: usize) -> bool {
-        let grown = bytes.saturating_sub(self.held);
-        if grown == 0 {
-            return true;
-        }
-        let before = self.relay.held.fetch_add(grown, Ordering::Relaxed);
-        self.held += grown;
-        before + grown <= self.relay.settings.held
-    }
-
-    fn let_go(&mut self) {
-        self.relay.held.fetch_sub(std::mem::take(&mut self.held), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        self.relay.running.fetch_sub(1, Ordering::Relaxed);
-        self.let_go();
-        // Delivered means that the caller has taken all of it.
-        let untaken = self.mouth.waiting() > 0;
-        let (ending, status, failure, callers_fault) = match self.over.take() {
-            Some(over) if !(over.0.is_success() && untaken) => over,
-            Some((_, status, ..)) => (Ending::CallerGone, status, None, false),
-            None => (Ending::CallerGone, self.status, None, false),
-        };
-        self.close(None);
-        self.relay.house.finished(Outcome {
-            request_id: std::mem::take(&mut self.request_id),
-            at_ms: self.at_ms,
-            dialect: "openai".to_owned(),
-            operation: self.head.operation,
-            asked: std::mem::take(&mut self.head.model),
-            stream: self.head.stream,
-            ending,
-            status,
-            failure: failure.map(str::to_owned),
-            callers_fault,
-            attempts: std::mem::take(&mut self.attempts),
-            candidates: std::mem::take(&mut self.candidates),
-            zone: self.zone,
-            substituted: self.substituted,
-            first_token: self.first_token,
-            total: self.started.elapsed(),
-            usage: self.usage,
-            reason: self.reason,
-        });
-    }
-}
-
 /// Carries out one request to its end.
 pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: u64) {
     let now = Instant::now();
     let machine = Failover::new(policy(&relay, &errand), now.into_std(), seed);
     tracing::debug!(request = errand.request_id, seed, model = errand.request.head.model, "request");
-    relay.running.fetch_add(1, Ordering::Relaxed);
-    let record = Record {
-        relay: relay.clone(),
-        request_id: errand.request_id.clone(),
-        head: errand.request.head.clone(),
-        started: now,
-        at_ms: crate::housekeeping::wall_ms(),
-        attempts: Vec::new(),
-        candidates: Vec::new(),
-        live: None,
-        first_token: None,
-        over: None,
-        status: 0,
-        zone: None,
-        substituted: Substitution::No,
-        usage: Usage::default(),
-        reason: None,
-        held: 0,
-        mouth: mouth.clone(),
-    };
+    let record = Record::begin(relay.clone(), &errand, now, mouth.clone());
     relay.budget.lock().unwrap_or_else(PoisonError::into_inner).on_request();
     let mut work = Work {
         news: relay.house.news(),
@@ -221,31 +104,31 @@ impl Errand {
     }
 }
 
-struct Work {
-    machine: Failover,
+pub(super) struct Work {
+    pub(super) machine: Failover,
     /// Tells that servers have changed since the last choice.
-    news: watch::Receiver<()>,
-    record: Record,
-    errand: Errand,
-    mouth: Mouth,
-    seed: u64,
-    chosen: Option<Choice>,
+    pub(super) news: watch::Receiver<()>,
+    pub(super) record: Record,
+    pub(super) errand: Errand,
+    pub(super) mouth: Mouth,
+    pub(super) seed: u64,
+    pub(super) chosen: Option<Choice>,
     /// Why nobody could be chosen.
-    nobody: Option<Failure>,
+    pub(super) nobody: Option<Failure>,
     /// What the last server that refused said.
-    words: Option<Words>,
+    pub(super) words: Option<Words>,
     /// Frames that wait for the commit.
-    waiting: Vec<Bytes>,
-    opened: bool,
-    committed: bool,
-    next_keep_alive: Option<Instant>,
+    pub(super) waiting: Vec<Bytes>,
+    pub(super) opened: bool,
+    pub(super) committed: bool,
+    pub(super) next_keep_alive: Option<Instant>,
     /// When something was heard last, and whether it followed on the heels of what came before.
-    heard_at: std::time::Instant,
-    dense: bool,
+    pub(super) heard_at: std::time::Instant,
+    pub(super) dense: bool,
 }
 
 impl Work {
-    fn now(&self) -> std::time::Instant {
+    pub(super) fn now(&self) -> std::time::Instant {
         Instant::now().into_std()
     }
 
@@ -552,7 +435,7 @@ impl Work {
         }));
     }
 
-    fn attempts(&self) -> usize {
+    pub(super) fn attempts(&self) -> usize {
         self.record.attempts.len() + usize::from(self.record.live.is_some())
     }
 
@@ -593,78 +476,6 @@ impl Work {
             self.mouth.push(piece);
         }
         self.record.let_go();
-    }
-
-    async fn finish(&mut self, ending: Ending) {
-        if ending.is_success() {
-            return self.deliver(ending).await;
-        }
-        if self.machine.is_poison() {
-            let servers: Vec<_> = self.record.attempts.iter().map(|it| it.server.clone()).collect();
-            self.record.relay.house.poisoned(&servers);
-        }
-        let failure = self.failure(ending);
-        let (code, callers) = (failure.code(), failure.is_callers());
-        tracing::debug!(request = self.record.request_id, ?ending, code, "request failed");
-        if self.committed || self.opened {
-            if self.errand.request.head.stream {
-                self.mouth.push(self.errand.shape.break_off(&failure, &self.record.request_id));
-            } else {
-                self.mouth.break_connection();
-            }
-        } else {
-            let attempts = self.attempts();
-            let (head, body) = refused(&failure, self.errand.shape, &self.record.request_id, attempts);
-            self.record.status = head.status;
-            self.mouth.head(head);
-            self.mouth.push(body);
-        }
-        self.record.over = Some((ending, self.record.status, Some(code), callers));
-    }
-
-    async fn deliver(&mut self, ending: Ending) {
-        self.record.over = Some((ending, self.record.status, None, false));
-        let Some(live) = &self.record.live else { return };
-        (self.record.usage, self.record.reason) = live.tally();
-        // The server has done its work, whatever becomes of the caller, who may leave
-        // once it has the terminator: no line below needs to run.
-        let live = self.record.close(None);
-        if let Some(mut live) = live {
-            self.record.relay.house.attempt_succeeded(&live.choice.server.id);
-            live.read_to_end().await;
-        }
-        self.mouth.taken().await;
-    }
-
-    /// What the caller is told, given how the request ended and what happened on the way.
-    fn failure(&mut self, ending: Ending) -> Failure {
-        let tried: Vec<Tried> = self
-            .record
-            .attempts
-            .iter()
-            .filter_map(|it| Some(Tried { server: it.server.to_string(), fault: it.fault? }))
-            .collect();
-        match ending {
-            Ending::Delivered | Ending::Resumed | Ending::CallerGone => Failure::Internal,
-            Ending::Refused => match tried.last().map(|it| it.fault.blame()) {
-                None => self.nobody.take().unwrap_or(Failure::Internal),
-                Some(Blame::Daemon) => self.nobody.take().unwrap_or(Failure::Internal),
-                Some(_) => self.words.take().map_or(Failure::Exhausted(tried), |words| {
-                    // Some servers say 500 to what is the caller's fault; SDKs would send that again.
-                    let status = if (400..500).contains(&words.status) { words.status } else { 400 };
-                    Failure::Relayed(Words { status, ..words })
-                }),
-            },
-            Ending::OutOfTime => Failure::OutOfTime { waited: self.record.started.elapsed(), tried },
-            Ending::CutShort => Failure::Exhausted(tried),
-            Ending::Exhausted => match (self.machine.free_at(), self.nobody.take()) {
-                (Some(at), _) => Failure::Busy {
-                    retry_after: at.saturating_duration_since(self.now()).max(Duration::from_secs(1)),
-                },
-                (None, Some(nobody)) if tried.is_empty() => nobody,
-                (None, _) => Failure::Exhausted(tried),
-            },
-        }
     }
 }
 

@@ -261,14 +261,19 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Adds an outcome and names the buckets that changed.
-    pub fn add(&mut self, outcome: &Outcome) -> BTreeSet<Bucket> {
+    /// Adds an outcome and names the buckets that changed; one that several attempts
+    /// changed is named for each.
+    pub fn add(&mut self, outcome: &Outcome) -> Vec<Bucket> {
         self.totals.endings.add(outcome.ending);
         self.totals.attempts_failed_over += outcome.attempts.len().saturating_sub(1) as u64;
-        let mut touched = BTreeSet::new();
+        let mut touched = Vec::with_capacity(outcome.attempts.len() + 1);
         for (bucket, sample) in samples(outcome) {
-            self.buckets.entry(bucket.clone()).or_default().add(&sample);
-            touched.insert(bucket);
+            // Nearly always it is there, and then nothing is copied.
+            match self.buckets.get_mut(&bucket) {
+                Some(sums) => sums.add(&sample),
+                None => self.buckets.entry(bucket.clone()).or_default().add(&sample),
+            }
+            touched.push(bucket);
         }
         touched
     }

@@ -1,0 +1,140 @@
+//! What is known of a request while it runs. Dropping it writes the outcome
+//! down, so that no way of ending can be forgotten: a caller who leaves drops it too.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Errand, Relay, conduit::Mouth, live::Live};
+use crate::{
+    fault::Fault,
+    generate::{Attempt, Candidate, Ending, Head, Outcome, Reason, Substitution, Usage},
+    housekeeping::wall_ms,
+    server::Zone,
+};
+
+/// What is known of a request while it runs; dropping it writes the outcome down.
+pub(super) struct Record {
+    pub(super) relay: Arc<Relay>,
+    pub(super) request_id: String,
+    pub(super) head: Head,
+    pub(super) started: Instant,
+    pub(super) at_ms: u64,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) live: Option<Live>,
+    pub(super) first_token: Option<Duration>,
+    pub(super) over: Option<(Ending, u16, Option<&'static str>, bool)>,
+    pub(super) status: u16,
+    pub(super) zone: Option<Zone>,
+    pub(super) substituted: Substitution,
+    pub(super) usage: Usage,
+    pub(super) reason: Option<Reason>,
+    pub(super) held: usize,
+    pub(super) mouth: Mouth,
+}
+
+impl Record {
+    /// A request has arrived.
+    pub(super) fn begin(relay: Arc<Relay>, errand: &Errand, now: Instant, mouth: Mouth) -> Self {
+        relay.running.fetch_add(1, Ordering::Relaxed);
+        Self {
+            relay,
+            request_id: errand.request_id.clone(),
+            head: errand.request.head.clone(),
+            started: now,
+            at_ms: wall_ms(),
+            attempts: Vec::new(),
+            candidates: Vec::new(),
+            live: None,
+            first_token: None,
+            over: None,
+            status: 0,
+            zone: None,
+            substituted: Substitution::No,
+            usage: Usage::default(),
+            reason: None,
+            held: 0,
+            mouth,
+        }
+    }
+
+    /// Closes the current attempt, if there is one, with what went wrong.
+    pub(super) fn close(&mut self, fault: Option<Fault>) -> Option<Live> {
+        let live = self.live.take()?;
+        let (usage, _) = live.tally();
+        self.attempts.push(Attempt {
+            server: live.choice.server.id.clone(),
+            kind: live.choice.server.kind.clone(),
+            model: live.choice.model.clone(),
+            after: live.started - self.started,
+            first_token: live.first_token,
+            total: live.started.elapsed(),
+            fault,
+            usage,
+        });
+        Some(live)
+    }
+
+    /// Closes the current attempt as failed and tells housekeeping.
+    pub(super) fn fail(&mut self, fault: Fault) {
+        if let Some(live) = self.close(Some(fault)) {
+            let id = &live.choice.server.id;
+            tracing::debug!(request = self.request_id, server = %id, %fault, stage = ?fault.stage, "attempt failed");
+            self.relay.house.attempt_failed(id, &fault);
+        }
+    }
+
+    /// Counts what is held against the daemon's bound; says whether it fits.
+    pub(super) fn hold(&mut self, bytes: usize) -> bool {
+        let grown = bytes.saturating_sub(self.held);
+        if grown == 0 {
+            return true;
+        }
+        let before = self.relay.held.fetch_add(grown, Ordering::Relaxed);
+        self.held += grown;
+        before + grown <= self.relay.settings.held
+    }
+
+    pub(super) fn let_go(&mut self) {
+        self.relay.held.fetch_sub(std::mem::take(&mut self.held), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.relay.running.fetch_sub(1, Ordering::Relaxed);
+        self.let_go();
+        // Delivered means that the caller has taken all of it.
+        let untaken = self.mouth.waiting() > 0;
+        let (ending, status, failure, callers_fault) = match self.over.take() {
+            Some(over) if !(over.0.is_success() && untaken) => over,
+            Some((_, status, ..)) => (Ending::CallerGone, status, None, false),
+            None => (Ending::CallerGone, self.status, None, false),
+        };
+        self.close(None);
+        self.relay.house.finished(Outcome {
+            request_id: std::mem::take(&mut self.request_id),
+            at_ms: self.at_ms,
+            dialect: "openai".to_owned(),
+            operation: self.head.operation,
+            asked: std::mem::take(&mut self.head.model),
+            stream: self.head.stream,
+            ending,
+            status,
+            failure: failure.map(str::to_owned),
+            callers_fault,
+            attempts: std::mem::take(&mut self.attempts),
+            candidates: std::mem::take(&mut self.candidates),
+            zone: self.zone,
+            substituted: self.substituted,
+            first_token: self.first_token,
+            total: self.started.elapsed(),
+            usage: self.usage,
+            reason: self.reason,
+        });
+    }
+}
