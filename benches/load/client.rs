@@ -40,10 +40,12 @@ impl Door {
     }
 }
 
-/// The bytes of a chat request.
+/// The bytes of a chat request. A plain one is for a short answer: for a long one
+/// lovable asks for a stream, so that a caller who leaves is noticed.
 pub(crate) fn request(model: &str, stream: bool, prompt: &str) -> Vec<u8> {
+    let most = if stream { 100_000 } else { 8 };
     let body = format!(
-        "{{\"model\":\"{model}\",\"stream\":{stream},\"max_tokens\":100000,\
+        "{{\"model\":\"{model}\",\"stream\":{stream},\"max_tokens\":{most},\
          \"messages\":[{{\"role\":\"user\",\"content\":\"{prompt}\"}}]}}"
     );
     let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";

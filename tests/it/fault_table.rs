@@ -16,18 +16,19 @@ use crate::{
 const WORDS: usize = 8;
 
 /// Short patiences, so that a stall costs little; the rules are the same.
-const PATIENCE: &str = "[patience]\nfirst_token = \"300ms\"\nload = \"300ms\"\ngap = \"300ms\"\n";
+const PATIENCE: &str = "[patience]\nfirst_token = \"1s\"\nload = \"1s\"\ngap = \"1s\"\n";
 
 struct Row {
     streamed: Tally,
     plain: Tally,
     struck: u64,
+    served_by_faulty: u64,
     served_by_good: u64,
     received_by_good: u64,
 }
 
-async fn run(fault: Fault, after: usize, requests: usize) -> Row {
-    let script = || Script { words: WORDS, after, slow: Duration::from_millis(20), ..Script::default() };
+async fn run(fault: Fault, after: usize, requests: usize, plan: Plan) -> Row {
+    let script = || Script { words: WORDS, after, slow: Duration::from_millis(50), ..Script::default() };
     let faulty = Simulated::start(Shape::Vllm, script()).await.unwrap();
     let good = Simulated::start(Shape::OpenAi, script()).await.unwrap();
     // The faulty one is asked first, as long as it is thought to be well.
@@ -37,7 +38,7 @@ async fn run(fault: Fault, after: usize, requests: usize) -> Row {
         .simulated(&good, "good", 10)
         .start()
         .await;
-    faulty.change(|script| script.plan = Plan::Always(fault));
+    faulty.change(|script| script.plan = plan);
     let load = |stream| Load {
         caller: daemon.caller(),
         body: chat("sim", stream, "Count for me."),
@@ -56,6 +57,7 @@ async fn run(fault: Fault, after: usize, requests: usize) -> Row {
         streamed,
         plain,
         struck: faulty.counts().received,
+        served_by_faulty: faulty.counts().served,
         served_by_good: good.counts().served,
         received_by_good: good.counts().received,
     };
@@ -77,7 +79,7 @@ async fn no_caller_sees_a_fault_that_comes_before_the_first_content() {
     );
     let mut bad = Vec::new();
     for fault in recoverable() {
-        let row = run(fault, 0, requests).await;
+        let row = run(fault, 0, requests, Plan::Always(fault)).await;
         let failures = row.streamed.failures() + row.plain.failures() + row.streamed.broken_off;
         table.row(&[
             &fault,
@@ -103,6 +105,47 @@ async fn no_caller_sees_a_fault_that_comes_before_the_first_content() {
     assert!(bad.is_empty(), "{bad:#?}");
 }
 
+/// A server that is never wrong long enough to be left alone is met again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_fails_now_and_then_costs_no_caller_an_answer() {
+    let requests = times(25, 1000);
+    let mut table = Table::new(
+        "Faults before the first content in every third answer",
+        &[
+            "fault",
+            "streamed ok",
+            "plain ok",
+            "failures",
+            "hit the fault",
+            "answered by it",
+            "by the good one",
+        ],
+    );
+    let mut bad = Vec::new();
+    for fault in recoverable().filter(|it| !matches!(it, Fault::Refuse | Fault::SlowBytes)) {
+        let plan = Plan::Sometimes { fault, probability: 1.0 / 3.0, seed: 7 };
+        let row = run(fault, 0, requests, plan).await;
+        let failures = row.streamed.failures() + row.plain.failures() + row.streamed.broken_off;
+        let hit = row.struck - row.served_by_faulty;
+        table.row(&[
+            &fault,
+            &row.streamed.whole,
+            &row.plain.whole,
+            &failures,
+            &hit,
+            &row.served_by_faulty,
+            &row.served_by_good,
+        ]);
+        // Each request was answered once, and the good one saw none twice.
+        let answers = row.served_by_faulty + row.served_by_good;
+        if failures > 0 || answers != 2 * requests as u64 || row.received_by_good != row.served_by_good {
+            bad.push(format!("{fault}: {answers} answers, {:?} {:?}", row.streamed, row.plain));
+        }
+    }
+    table.show();
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_cut_after_its_first_content_ends_in_an_error_and_a_plain_answer_is_made_good() {
     let requests = times(25, 1000);
@@ -112,7 +155,7 @@ async fn a_stream_cut_after_its_first_content_ends_in_an_error_and_a_plain_answe
     );
     let mut bad = Vec::new();
     for fault in recoverable().filter(|it| it.strikes() == Strikes::Body) {
-        let row = run(fault, 3, requests).await;
+        let row = run(fault, 3, requests, Plan::Always(fault)).await;
         let failures = row.streamed.failures() + row.plain.failures() + row.plain.broken_off;
         table.row(&[&fault, &row.streamed.whole, &row.streamed.broken_off, &row.plain.whole, &failures]);
         if failures > 0 || row.plain.whole != requests {
