@@ -32,7 +32,7 @@ use crate::{
     fault::Fault,
     generate::Outcome,
     registry::{Change, Hint, Now, Registry, Server, Snapshot},
-    scan::{self, Watch},
+    scan::Watch,
     server::{Endpoint, KindId, ServerId, Source},
     stats::{Query, Stats},
     store::Store,
@@ -209,11 +209,9 @@ impl Housekeeping {
     }
 
     /// Makes an address known. Whether it is trusted others say: the owner of
-    /// its listening socket, or the configuration. The owner is looked up here,
-    /// for the table may not be watched.
+    /// its listening socket, or the configuration.
     pub fn add(&self, endpoint: Endpoint) {
-        let trusted = endpoint.is_local() && scan::is_trusted_listener(&endpoint);
-        Watch::hint(self, Hint { trusted, endpoint, source: Source::Added, settings: None });
+        Watch::hint(self, Hint { trusted: false, endpoint, source: Source::Added, settings: None });
     }
 
     /// Waits until something at this address is recognised as a server.

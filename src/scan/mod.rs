@@ -138,19 +138,6 @@ pub async fn run<W: Watch>(
     }
 }
 
-/// Whether what listens at this address of this machine is ours to trust, by one
-/// look at the table. Where there is no table, or nobody listens, it is not.
-pub fn is_trusted_listener(endpoint: &Endpoint) -> bool {
-    let Settings { owners, proc_root, .. } = Settings::default();
-    let mut listeners = Vec::new();
-    let read = Table::open(&proc_root).is_some_and(|mut it| it.read(&mut listeners).is_ok());
-    let places = place::places(&listeners, &[], |port| endpoint.port() == Some(port));
-    read && endpoint.ip().is_some_and(|ip| {
-        let there = endpoint.port().map(|port| Endpoint::tcp(ip, port));
-        there.and_then(|it| places.get(&it)).is_some_and(|it| owners.trust(Some(it.uid)))
-    })
-}
-
 /// The loop that watches who listens.
 struct Scan<W> {
     settings: Settings,
