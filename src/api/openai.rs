@@ -49,7 +49,7 @@ async fn relay(
         let body = prepare(body::read(body, door.it.body_limit).await?)?;
         let request = dialect::peek(operation, &body)?;
         let pass = pass(&headers, &request_id, door.instance());
-        Ok(Errand { request, body, operation, request_id: request_id.clone(), wishes, pass, shape })
+        Ok(Errand { request, body, request_id: request_id.clone(), wishes, pass, shape })
     };
     match errand.await {
         Ok(errand) => door.it.relay.clone().run(errand).await,

@@ -280,6 +280,23 @@ mod tests {
     }
 
     #[test]
+    fn cutting_at_any_byte_gives_the_same_events() {
+        let stream = ": hello\n\ndata: {\"a\":\"ä\"}\n\nevent: x\r\ndata: 1\r\ndata: 2\r\n\r\ndata:[DONE]\n\ndata: torn";
+        for at in 0..=stream.len() {
+            let (start, end) = stream.as_bytes().split_at(at);
+            let events: Vec<_> = cut(&[start, end])
+                .0
+                .into_iter()
+                .filter_map(|frame| match frame.data {
+                    FrameData::Event(data) => Some(data),
+                    FrameData::Comment | FrameData::Broken => None,
+                })
+                .collect();
+            assert_eq!(events, ["{\"a\":\"ä\"}", "1\n2", "[DONE]"], "cut at {at}");
+        }
+    }
+
+    #[test]
     fn only_one_space_belongs_to_the_field() {
         check("data:  a\n\n", &[" a"]);
         check("data\n\n", &["<comment>"]);

@@ -32,7 +32,6 @@ use crate::{
     dialect::openai::Request,
     failover::{Budget, Patience},
     fault::Failure,
-    generate::Operation,
     housekeeping::Housekeeping,
     route::Fallback,
     upstream::Upstream,
@@ -80,8 +79,6 @@ pub struct Errand {
     pub request: Request,
     /// The body as it came.
     pub body: Bytes,
-    /// What is wanted.
-    pub operation: Operation,
     /// The id that goes into headers, logs and records.
     pub request_id: String,
     /// What the caller wishes.

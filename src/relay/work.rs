@@ -389,7 +389,7 @@ impl Work {
         let request = &self.errand.request;
         let head = &request.head;
         let kind = kind::by_id(choice.server.kind.as_str());
-        let mode = match (head.stream, self.errand.operation) {
+        let mode = match (head.stream, head.operation) {
             (true, _) => Mode::Pass,
             (false, Operation::Embed) => Mode::Plain,
             (false, Operation::Chat | Operation::Complete) => {
@@ -407,7 +407,7 @@ impl Work {
                 max_tokens: kind.is_some_and(|it| it.wants_max_tokens()),
             },
         );
-        let path = match self.errand.operation {
+        let path = match head.operation {
             Operation::Chat => "/v1/chat/completions",
             Operation::Complete => "/v1/completions",
             Operation::Embed => "/v1/embeddings",
@@ -428,7 +428,7 @@ impl Work {
             no,
             choice,
             mode,
-            operation: self.errand.operation,
+            operation: head.operation,
             drop_usage,
             calling: Box::pin(calling),
             in_flight,
