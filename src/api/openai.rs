@@ -10,9 +10,8 @@ use hyper::{
 
 use super::{Knock, VIA, body, bytes_of_json};
 use crate::{
-    dialect::openai::{self as dialect, Listed},
+    dialect::{Door, Listed, openai as dialect},
     fault::Failure,
-    generate::Operation,
     relay::{Body, Errand, Wishes},
     route::{Fallback, nearest},
     wire::{self, ModelView},
@@ -22,32 +21,28 @@ use crate::{
 const PASSED_ON: [&str; 4] = ["accept", "anthropic-version", "anthropic-beta", "traceparent"];
 
 pub(super) async fn chat(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Chat, Ok).await
+    relay(knock, Door::OpenAiChat, Ok).await
 }
 
 pub(super) async fn complete(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Complete, Ok).await
+    relay(knock, Door::OpenAiComplete, Ok).await
 }
 
 pub(super) async fn embed(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Embed, Ok).await
+    relay(knock, Door::OpenAiEmbed, Ok).await
 }
 
 pub(super) async fn generate(knock: Knock) -> Response<Body> {
-    relay(knock, Operation::Chat, |body| dialect::generate(&body)).await
+    relay(knock, Door::OpenAiChat, |body| dialect::generate(&body)).await
 }
 
-async fn relay(
-    knock: Knock,
-    operation: Operation,
-    prepare: fn(Bytes) -> Result<Bytes, Failure>,
-) -> Response<Body> {
+async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failure>) -> Response<Body> {
     let Knock { door, headers, body, request_id, shape, .. } = knock;
     let errand = async {
         let wishes = wishes(&headers)?;
         understood(&headers)?;
         let body = prepare(body::read(body, door.it.body_limit).await?)?;
-        let request = dialect::peek(operation, &body)?;
+        let request = dialect::peek(at, &body)?;
         let pass = pass(&headers, &request_id, door.instance());
         Ok(Errand { request, body, request_id: request_id.clone(), wishes, pass, shape })
     };
@@ -155,6 +150,12 @@ fn listed<'a>(knock: &Knock, id: &'a str, model: &'a ModelView) -> Listed<'a> {
         id,
         created: knock.door.started_at_seconds(),
         owned_by: model.servers.first().map_or("lovable", |it| it.kind.as_str()),
+        family: model.family.as_deref(),
+        parameters: model.parameters.as_deref(),
+        quantization: model.quantization.as_deref(),
+        size_bytes: model.servers.iter().find_map(|it| it.size_bytes),
+        memory_bytes: model.servers.iter().find_map(|it| it.memory_bytes),
+        expires: model.servers.iter().find_map(|it| it.expires.as_deref()),
         context_length: model.loaded_context_length.or(model.context_length),
         capabilities: &model.capabilities,
         loaded: loaded(model),

@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, fmt, ops::Range};
 
+use bytes::Bytes;
 use memchr::memchr2;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -135,6 +136,57 @@ pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str(value.get()).ok().map(Cow::Owned)
 }
 
+/// The object `body` with these top-level fields set to JSON; everything else stays byte for byte.
+/// `body` must have been walked over before; of a field given twice the first is set.
+pub(super) fn set(body: &Bytes, fields: &[(&str, &str)]) -> Bytes {
+    let mut spans: Vec<Option<Range<usize>>> = vec![None; fields.len()];
+    let walked = walk(body, |name, _, value| {
+        for ((field, _), place) in fields.iter().zip(&mut spans) {
+            if *field == name && place.is_none() {
+                *place = Some(span(body, value));
+            }
+        }
+        Ok(())
+    });
+    let Some(open) = body.iter().position(|it| *it == b'{').filter(|_| walked.is_ok()) else {
+        return body.clone();
+    };
+    let is_empty = body[open + 1..].trim_ascii_start().first() == Some(&b'}');
+    let mut first = String::new();
+    let mut edits: Vec<(Range<usize>, &str)> = Vec::new();
+    for ((name, value), place) in fields.iter().zip(spans) {
+        match place {
+            Some(place) => edits.push((place, value)),
+            None => {
+                first.push_str(&quote(name));
+                first.push(':');
+                first.push_str(value);
+                first.push(',');
+            }
+        }
+    }
+    if is_empty {
+        first.pop();
+    }
+    edits.push((open + 1..open + 1, &first));
+    edits.sort_by_key(|(span, _)| span.start);
+    splice(body, &edits)
+}
+
+/// `body` with each span replaced by its text; the spans are in order and apart.
+pub(super) fn splice(body: &[u8], edits: &[(Range<usize>, impl AsRef<str>)]) -> Bytes {
+    let grown: usize = edits.iter().map(|(_, text)| text.as_ref().len()).sum();
+    let mut out = Vec::with_capacity(body.len() + grown);
+    let mut here = 0;
+    for (span, text) in edits {
+        out.extend_from_slice(&body[here..span.start]);
+        out.extend_from_slice(text.as_ref().as_bytes());
+        here = span.end;
+    }
+    out.extend_from_slice(&body[here..]);
+    out.into()
+}
+
 /// Text as JSON.
 pub(super) fn quote(text: &str) -> String {
     // Writing a str cannot fail.
@@ -200,6 +252,17 @@ mod tests {
         check_body(&nested(128), "the body is nested deeper than 128 levels");
         check_body(&nested(1_000_000), "the body is nested deeper than 128 levels");
         check_body("{\"a\":\"[[[[\\\"[[[\"}", "fine");
+    }
+
+    #[test]
+    fn fields_are_set_where_they_stand_or_first() {
+        let check = |body: &'static str, expected: &str| {
+            let set = set(&Bytes::from_static(body.as_bytes()), &[("model", "\"b\""), ("stream", "true")]);
+            assert_eq!(set, expected, "for {body}");
+        };
+        check(r#"{"x": 1, "model" : "a"}"#, r#"{"stream":true,"x": 1, "model" : "b"}"#);
+        check(r#" {"stream":false,"mod\u0065l":"a"}"#, r#" {"stream":true,"mod\u0065l":"b"}"#);
+        check("{ }", r#"{"model":"b","stream":true }"#);
     }
 
     #[test]

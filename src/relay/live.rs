@@ -14,8 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::SERVERS_REQUEST_ID;
 use crate::{
     dialect::{
+        Verdict,
         frames::{Cutter, FrameData},
-        openai::{DONE, Fold, Reader, Verdict, judge_plain},
+        openai::{DONE, Fold, Reader, judge_plain},
     },
     failover::AttemptNo,
     fault::{Cause, Fault, Stage, Words},

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use self::{conduit::Conduit, work::work};
 use crate::{
-    dialect::openai::Request,
+    dialect::Request,
     failover::{Budget, Patience},
     fault::Failure,
     housekeeping::Housekeeping,

@@ -26,7 +26,7 @@ use super::{
     record::Record,
 };
 use crate::{
-    dialect::openai::{self, Readdress},
+    dialect::{To, openai},
     failover::{AttemptNo, Chosen, Failover, Policy, Step},
     fault::{Blame, Cause, Failure, Fault, Stage, Words},
     generate::Operation,
@@ -398,9 +398,10 @@ impl Work {
             }
         };
         let drop_usage = mode != Mode::Plain && !request.asks_usage;
-        let body = request.readdress(
+        let body = openai::readdress(
+            request,
             &self.errand.body,
-            &Readdress {
+            &To {
                 model: choice.model.as_str(),
                 stream: mode != Mode::Plain,
                 ask_usage: mode != Mode::Plain,

@@ -20,7 +20,11 @@ fn attempt(server: &str, fault: Option<Fault>) -> Attempt {
         first_token: fault.is_none().then_some(Duration::from_millis(100)),
         total: Duration::from_millis(1100),
         fault,
-        usage: Usage { input_tokens: None, output_tokens: fault.is_none().then_some(101) },
+        usage: Usage {
+            input_tokens: None,
+            output_tokens: fault.is_none().then_some(101),
+            ..Usage::default()
+        },
     }
 }
 
@@ -42,7 +46,7 @@ fn outcome(hour: u64, ending: Ending, attempts: Vec<Attempt>) -> Outcome {
         substituted: Substitution::No,
         first_token: ending.is_success().then_some(Duration::from_millis(200)),
         total: Duration::from_millis(1200),
-        usage: Usage { input_tokens: Some(5), output_tokens: Some(101) },
+        usage: Usage { input_tokens: Some(5), output_tokens: Some(101), ..Usage::default() },
         reason: None,
     }
 }
@@ -206,7 +210,7 @@ fn an_hour_of_one_model_is_small() {
     assert!(size_of::<Sums>() <= 256 && sums.to_bytes().len() < 32);
     for turn in 0..1000_u64 {
         let first = Duration::from_millis(100 + turn % 400);
-        let usage = Usage { input_tokens: Some(1), output_tokens: Some(100) };
+        let usage = Usage { input_tokens: Some(1), output_tokens: Some(100), ..Usage::default() };
         let total = Duration::from_millis(1000 + turn);
         let (ending, first_token) = (Ending::Delivered, Some(first));
         sums.add(&Sample {
@@ -247,7 +251,7 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
                 .collect();
             Outcome {
                 callers_fault,
-                usage: Usage { input_tokens: None, output_tokens },
+                usage: Usage { input_tokens: None, output_tokens, ..Usage::default() },
                 first_token: Some(Duration::from_micros(micros)),
                 total: Duration::from_micros(micros * 2),
                 ..outcome(hour, ending, attempts)

@@ -60,9 +60,24 @@ impl<'a> Chunk<'a> {
         struct Counts {
             prompt_tokens: Option<u64>,
             completion_tokens: Option<u64>,
+            prompt_tokens_details: Option<Cached>,
+            completion_tokens_details: Option<Reasoning>,
+        }
+        #[derive(Deserialize)]
+        struct Cached {
+            cached_tokens: Option<u64>,
+        }
+        #[derive(Deserialize)]
+        struct Reasoning {
+            reasoning_tokens: Option<u64>,
         }
         let counts: Counts = serde_json::from_str(self.usage?.get()).ok()?;
-        Some(Usage { input_tokens: counts.prompt_tokens, output_tokens: counts.completion_tokens })
+        Some(Usage {
+            input_tokens: counts.prompt_tokens,
+            output_tokens: counts.completion_tokens,
+            cached_tokens: counts.prompt_tokens_details.and_then(|it| it.cached_tokens),
+            reasoning_tokens: counts.completion_tokens_details.and_then(|it| it.reasoning_tokens),
+        })
     }
 }
 

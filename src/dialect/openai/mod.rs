@@ -14,11 +14,128 @@ mod reader;
 mod request;
 mod writer;
 
+use bytes::Bytes;
+
+use self::request::operation;
+use super::{Asked, Dialect, Door, Framing, Judged, Lack, Plain, Request, To, Voice};
+use crate::{
+    fault::{Cause, Failure},
+    generate::{Answer, Event, Meaning, Operation, Reason, Usage},
+};
+
+pub(in crate::dialect) use self::request::Spans;
 pub use self::{
     fold::Fold,
     generate::generate,
-    plain::{Plain, judge_plain},
-    reader::{Judged, Reader, Verdict},
-    request::{Readdress, Request, peek},
-    writer::{DONE, KEEP_ALIVE, Listed, break_off, list, one, refuse},
+    plain::judge_plain,
+    reader::Reader,
+    request::{peek, readdress},
+    writer::{DONE, KEEP_ALIVE, break_off, list, one, refuse},
 };
+
+/// OpenAI's chat completions, completions and embeddings.
+pub struct OpenAi;
+
+impl Dialect for OpenAi {
+    fn id(&self) -> &'static str {
+        "openai"
+    }
+
+    fn framing(&self) -> Framing {
+        Framing::Events
+    }
+
+    fn peek(&self, door: Door, body: &Bytes) -> Result<Request, Failure> {
+        peek(door, body)
+    }
+
+    fn understand(&self, _door: Door, _body: &[u8]) -> Result<Meaning, Failure> {
+        todo!()
+    }
+
+    fn writer(&self, _door: Door, _voice: Voice) -> Box<dyn super::Writer> {
+        todo!()
+    }
+
+    fn whole(&self, _door: Door, _answer: &Answer, _voice: &Voice) -> Bytes {
+        todo!()
+    }
+
+    fn refuse(&self, failure: &Failure, request_id: &str) -> Bytes {
+        refuse(failure, request_id)
+    }
+
+    fn break_off(&self, failure: &Failure, _request_id: &str, _frames: u64) -> Bytes {
+        break_off(failure)
+    }
+
+    fn keep_alive(&self, _door: Door, _model: &str) -> Bytes {
+        Bytes::from_static(KEEP_ALIVE)
+    }
+
+    fn readdress(&self, request: &Request, body: &Bytes, to: &To<'_>) -> Bytes {
+        readdress(request, body, to)
+    }
+
+    fn ask(&self, _door: Door, _meaning: &Meaning, _to: &To<'_>) -> Result<Asked, Lack> {
+        todo!()
+    }
+
+    fn reader(&self, door: Door, _operation: Operation) -> Box<dyn super::Reader> {
+        Box::new(Reader::new(operation(door)))
+    }
+
+    fn fold(&self, door: Door, _operation: Operation) -> Box<dyn super::Fold> {
+        Box::new(Fold::new(operation(door)))
+    }
+
+    fn judge_plain(
+        &self,
+        door: Door,
+        _operation: Operation,
+        body: &[u8],
+        _events: Option<&mut Vec<Event>>,
+    ) -> Result<Plain, Cause> {
+        judge_plain(operation(door), body)
+    }
+}
+
+impl super::Reader for Reader {
+    fn read(&mut self, data: &[u8], _events: Option<&mut Vec<Event>>) -> Judged {
+        self.judge(data)
+    }
+
+    fn end(&self, clean: bool) -> Result<(), Cause> {
+        Reader::end(self, clean)
+    }
+
+    fn missing_terminator(&self) -> Bytes {
+        Bytes::from_static(DONE)
+    }
+
+    fn usage(&self) -> Usage {
+        Reader::usage(self)
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        Reader::reason(self)
+    }
+}
+
+impl super::Fold for Fold {
+    fn add(&mut self, data: &[u8]) {
+        Fold::add(self, data);
+    }
+
+    fn held(&self) -> usize {
+        self.len()
+    }
+
+    fn is_broken(&self) -> bool {
+        Fold::is_broken(self)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Bytes, Cause> {
+        Fold::finish(*self)
+    }
+}

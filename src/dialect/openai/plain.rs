@@ -5,23 +5,12 @@ use serde_json::value::RawValue;
 
 use crate::{
     dialect::{
-        json,
+        Plain, json,
         openai::chunk::{Chunk, Finish},
     },
     fault::Cause,
-    generate::{Operation, Reason, Usage},
+    generate::{Operation, Reason},
 };
-
-/// What a whole answer says about itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plain {
-    /// Its counts.
-    pub usage: Usage,
-    /// Why the model stopped.
-    pub reason: Option<Reason>,
-    /// The model as the server names it.
-    pub model: Option<String>,
-}
 
 /// Judges the body of a 200. LM Studio has such bodies with nothing but an error.
 pub fn judge_plain(operation: Operation, body: &[u8]) -> Result<Plain, Cause> {

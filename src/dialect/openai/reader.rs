@@ -6,44 +6,13 @@
 //! died, and `transformers serve` never sends `[DONE]`.
 
 use crate::{
-    dialect::openai::chunk::{Choices, Chunk, Finish},
+    dialect::{
+        Judged, Verdict,
+        openai::chunk::{Choices, Chunk, Finish},
+    },
     fault::Cause,
     generate::{Operation, Reason, Usage},
 };
-
-/// What one event is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It has text, thinking, a refusal or a piece of a tool call.
-    Content,
-    /// It has nothing yet: a role, an empty delta.
-    Quiet,
-    /// It says why a choice ended, and nothing else.
-    Finish,
-    /// Only token counts, after the answer. Drop it when the caller did not ask.
-    Usage,
-    /// The terminator.
-    Done,
-    /// The server reports an error. The data has its words.
-    Error,
-    /// No chunk of this dialect.
-    Unreadable,
-}
-
-/// What one event is, and whether a choice ended with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Judged {
-    /// What it is.
-    pub verdict: Verdict,
-    /// Whether it has a finish reason; content can come in the same event.
-    pub finished: bool,
-}
-
-impl From<Verdict> for Judged {
-    fn from(verdict: Verdict) -> Self {
-        Self { verdict, finished: false }
-    }
-}
 
 /// Reads one stream.
 #[derive(Clone, Debug)]
@@ -120,7 +89,7 @@ impl Reader {
                 return self.only_usage(usage).into();
             }
             // Ollama's completions carry a count of zero in every chunk.
-            if usage != (Usage { input_tokens: Some(0), output_tokens: Some(0) }) {
+            if usage != (Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() }) {
                 self.usage = usage;
             }
         }
@@ -337,7 +306,10 @@ mod tests {
         assert!(reader.has_finished() && !reader.is_done());
         let after = format!("{{\"choices\":[],{}}}", usage(27, 8));
         assert_eq!(reader.judge(after.as_bytes()).verdict, Verdict::Usage);
-        assert_eq!(reader.usage(), Usage { input_tokens: Some(27), output_tokens: Some(8) });
+        assert_eq!(
+            reader.usage(),
+            Usage { input_tokens: Some(27), output_tokens: Some(8), ..Usage::default() }
+        );
         let litellm = format!("{{\"choices\":[{{\"index\":0,\"delta\":{{}}}}],{}}}", usage(27, 9));
         assert_eq!(reader.judge(litellm.as_bytes()).verdict, Verdict::Usage);
         assert_eq!(reader.judge(DONE.as_bytes()).verdict, Verdict::Done);

@@ -16,7 +16,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    dialect::json::{self, bad},
+    dialect::{
+        Door, Request, To,
+        json::{self, bad},
+    },
     fault::Failure,
     generate::{Head, Needs, Operation},
 };
@@ -24,22 +27,9 @@ use crate::{
 /// The longest model name that is taken. Names go into headers, logs and records.
 const LONGEST_NAME: usize = 512;
 
-/// A request as it was peeked at: the facts, and where they stand in its body.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// What routing needs.
-    pub head: Head,
-    /// Whether the caller itself asked for usage at the end of the stream.
-    pub asks_usage: bool,
-    /// How many answers it wants.
-    pub choices: u64,
-    /// Whether it wants log probabilities.
-    pub logprobs: bool,
-    spans: Spans,
-}
-
+/// Where the fields that are read stand in a body.
 #[derive(Clone, Debug, Default)]
-struct Spans {
+pub(in crate::dialect) struct Spans {
     /// After the brace that opens the object.
     open: usize,
     model: Range<usize>,
@@ -58,21 +48,9 @@ struct Options {
     include_usage: Option<Range<usize>>,
 }
 
-/// How a request goes to a server.
-#[derive(Clone, Copy, Debug)]
-pub struct Readdress<'a> {
-    /// The model's name there.
-    pub model: &'a str,
-    /// Whether the server shall stream.
-    pub stream: bool,
-    /// Whether a stream shall end with token counts.
-    pub ask_usage: bool,
-    /// Whether `max_completion_tokens` must be called `max_tokens` there.
-    pub max_tokens: bool,
-}
-
 /// Finds what routing needs, in one pass and without copying.
-pub fn peek(operation: Operation, body: &Bytes) -> Result<Request, Failure> {
+pub fn peek(door: Door, body: &Bytes) -> Result<Request, Failure> {
+    let operation = operation(door);
     let mut found = Found::default();
     json::walk(body, |name, written, value| found.take(name, written, value))?;
 
@@ -107,6 +85,7 @@ pub fn peek(operation: Operation, body: &Bytes) -> Result<Request, Failure> {
         }
     }
     Ok(Request {
+        door,
         head: Head {
             operation,
             model,
@@ -395,27 +374,27 @@ fn shows_image(content: &RawValue) -> bool {
         .is_ok_and(|parts| parts.iter().any(|it| matches!(it.r#type.as_str(), "image_url" | "input_image")))
 }
 
-impl Request {
-    /// The caller's bytes for a server: only what `to` names is different.
-    pub fn readdress(&self, body: &Bytes, to: &Readdress<'_>) -> Bytes {
-        let edits = self.edits(body, to);
-        if edits.is_empty() {
-            return body.clone();
-        }
-        let grown: usize = edits.iter().map(|(_, text)| text.len()).sum();
-        let mut out = Vec::with_capacity(body.len() + grown);
-        let mut here = 0;
-        for (span, text) in edits {
-            out.extend_from_slice(&body[here..span.start]);
-            out.extend_from_slice(text.as_bytes());
-            here = span.end;
-        }
-        out.extend_from_slice(&body[here..]);
-        out.into()
+/// What is wanted at this door.
+pub(super) fn operation(door: Door) -> Operation {
+    match door {
+        Door::OpenAiComplete => Operation::Complete,
+        Door::OpenAiEmbed => Operation::Embed,
+        _ => Operation::Chat,
     }
+}
 
+/// The caller's bytes for a server: only what `to` names is different.
+pub fn readdress(request: &Request, body: &Bytes, to: &To<'_>) -> Bytes {
+    let edits = request.edits(body, to);
+    if edits.is_empty() {
+        return body.clone();
+    }
+    json::splice(body, &edits)
+}
+
+impl Request {
     /// What to write over which span, in the order of the body.
-    fn edits(&self, body: &Bytes, to: &Readdress<'_>) -> Vec<(Range<usize>, String)> {
+    fn edits(&self, body: &Bytes, to: &To<'_>) -> Vec<(Range<usize>, String)> {
         let mut edits = Vec::new();
         let mut first = String::new();
         if to.model != self.head.model {
@@ -471,7 +450,12 @@ mod tests {
     use super::*;
 
     fn look(operation: Operation, body: &str) -> Result<Request, String> {
-        peek(operation, &Bytes::copy_from_slice(body.as_bytes())).map_err(|it| it.message())
+        let door = match operation {
+            Operation::Chat => Door::OpenAiChat,
+            Operation::Complete => Door::OpenAiComplete,
+            Operation::Embed => Door::OpenAiEmbed,
+        };
+        peek(door, &Bytes::copy_from_slice(body.as_bytes())).map_err(|it| it.message())
     }
 
     fn refused(operation: Operation, body: &str, expected: &str) {
@@ -482,11 +466,11 @@ mod tests {
         format!("{{\"model\":\"a\",\"messages\":[]{more}}}")
     }
 
-    fn to(model: &str) -> Readdress<'_> {
-        Readdress { model, stream: false, ask_usage: false, max_tokens: false }
+    fn to(model: &str) -> To<'_> {
+        To { model, stream: false, ask_usage: false, max_tokens: false }
     }
 
-    fn sent(body: &str, to: &Readdress<'_>) -> String {
+    fn sent(body: &str, to: &To<'_>) -> String {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
         let request = peek(Operation::Chat, &bytes).unwrap();
         String::from_utf8(request.readdress(&bytes, to).to_vec()).unwrap()
@@ -581,10 +565,10 @@ mod tests {
         assert_eq!(request.readdress(&same, &to("a")).as_ptr(), same.as_ptr());
 
         assert_eq!(sent(body, &to("b\"c")), "{ \"model\" : \"b\\\"c\", \"x\": 1.50, \"messages\":[] }");
-        let streamed = Readdress { stream: true, ask_usage: true, ..to("a") };
+        let streamed = To { stream: true, ask_usage: true, ..to("a") };
         let expected = "{\"stream\":true,\"stream_options\":{\"include_usage\":true}, \"model\"";
         assert!(sent(body, &streamed).starts_with(expected));
-        let check = |more: &str, to: Readdress<'_>, expected: &str| {
+        let check = |more: &str, to: To<'_>, expected: &str| {
             assert_eq!(sent(&chat(more), &to), chat(expected), "for {more}");
         };
         check(",\"stream\":true", to("a"), ",\"stream\":false");
@@ -599,7 +583,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_called_as_the_server_wants_it() {
-        let rename = Readdress { max_tokens: true, ..to("a") };
+        let rename = To { max_tokens: true, ..to("a") };
         let check = |more: &str, expected: &str| assert_eq!(sent(&chat(more), &rename), chat(expected));
         check(",\"max_completion_tokens\": 5", ",\"max_tokens\": 5");
         check(
@@ -650,7 +634,7 @@ mod tests {
                 body.insert("stream_options".to_owned(), json!({"x": 1, "include_usage": options}));
             }
             let text = Value::Object(body.clone()).to_string();
-            let to = Readdress { model: &model, stream: wants_stream, ask_usage: true, max_tokens: true };
+            let to = To { model: &model, stream: wants_stream, ask_usage: true, max_tokens: true };
             let out: Map<String, Value> = serde_json::from_str(&sent(&text, &to)).unwrap();
 
             body.insert("model".to_owned(), model.clone().into());

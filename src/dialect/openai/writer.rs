@@ -1,10 +1,12 @@
 //! What an OpenAI client hears from us: refusals, broken streams, lists.
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{dialect::own, fault::Failure, server::Capability};
+use crate::{
+    dialect::{Listed, own},
+    fault::Failure,
+};
 
 /// Keeps a waiting stream alive; every client passes comments over.
 pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
@@ -64,25 +66,6 @@ fn error(failure: &Failure) -> Value {
     }})
 }
 
-/// A model as it is listed.
-#[derive(Clone, Debug, Serialize)]
-pub struct Listed<'a> {
-    /// The name to ask for.
-    pub id: &'a str,
-    /// When it became known, seconds since 1970.
-    pub created: u64,
-    /// Who serves it.
-    pub owned_by: &'a str,
-    /// The longest context that a request can have, in tokens.
-    pub context_length: Option<u64>,
-    /// What it can do.
-    pub capabilities: &'a [Capability],
-    /// Whether some server has it in memory.
-    pub loaded: Option<bool>,
-    /// The ids of the servers that have it.
-    pub servers: Vec<&'a str>,
-}
-
 /// The body of `GET /v1/models`.
 pub fn list(models: &[Listed<'_>]) -> Bytes {
     let data: Vec<Value> = models.iter().map(entry).collect();
@@ -95,9 +78,16 @@ pub fn one(model: &Listed<'_>) -> Bytes {
 }
 
 fn entry(model: &Listed<'_>) -> Value {
-    let mut entry = json!(model);
-    entry["object"] = "model".into();
-    entry
+    json!({
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+        "context_length": model.context_length,
+        "capabilities": model.capabilities,
+        "loaded": model.loaded,
+        "servers": model.servers,
+    })
 }
 
 #[cfg(test)]
@@ -106,6 +96,7 @@ mod tests {
 
     use super::*;
     use crate::fault::{Cause, Fault, Stage, Tried, Words};
+    use crate::server::Capability;
 
     fn words(body: &str) -> Failure {
         let body = Bytes::copy_from_slice(body.as_bytes());
@@ -198,8 +189,8 @@ mod tests {
             owned_by: "ollama",
             context_length: Some(4096),
             capabilities: &capabilities,
-            loaded: None,
             servers: vec!["ollama"],
+            ..Listed::default()
         };
         let entry = json!({"id": "a/b:latest", "object": "model", "created": 5, "owned_by": "ollama",
             "context_length": 4096, "capabilities": ["chat", "tools"], "loaded": null, "servers": ["ollama"]});

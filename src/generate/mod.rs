@@ -3,8 +3,18 @@
 //! No dialect's JSON is known here. Numbers that a server did not give are
 //! `None`, which is never the same as zero.
 
+mod event;
+mod meaning;
+
 use std::time::Duration;
 
+pub use self::{
+    event::{Answer, Event, Said},
+    meaning::{
+        Call, Chat, Complete, Effort, Embed, Extras, Format, Image, ImageSource, Meaning, Part, Role,
+        Sampling, Tool, ToolChoice, ToolResult, Turn,
+    },
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -53,10 +63,16 @@ pub struct Head {
 /// Token counts of an answer, as the server gave them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, cached ones included.
     pub input_tokens: Option<u64>,
     /// Tokens of the answer, thinking included.
     pub output_tokens: Option<u64>,
+    /// Those tokens of the prompt that the server had read before.
+    #[serde(default)]
+    pub cached_tokens: Option<u64>,
+    /// Those tokens of the answer that were thinking.
+    #[serde(default)]
+    pub reasoning_tokens: Option<u64>,
 }
 
 /// Why a model stopped.
