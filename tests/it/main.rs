@@ -9,7 +9,7 @@ mod caller;
 mod clients;
 mod crash;
 mod daemon;
-//mod dialect;
+mod dialect;
 mod discovery;
 mod fault_table;
 mod http;
