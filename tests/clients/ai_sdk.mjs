@@ -1,6 +1,6 @@
 // What is tried with the AI SDK, in whatever version and through whatever provider.
 
-import { ASKING, MESSAGES, RESULTS, TEXT, TOOLS, broken, called, gathered, person, raises, run, same } from "./scene.mjs";
+import { ASKING, MESSAGES, RESULTS, TEXT, TOOLS, broken, called, ended, gathered, person, raises, run, same } from "./scene.mjs";
 
 const prompt = MESSAGES[0].content;
 const asking = ASKING[0].content;
@@ -29,14 +29,14 @@ export async function tryOut(client, makers, sdk, language, more) {
     text: async (api, model) => {
       const answer = await generateText({ model: language(api, model.chat), prompt, system: "Count." });
       same("text", answer.text, TEXT);
-      same("finish reason", answer.finishReason, "stop");
+      ended(answer.finishReason, "stop");
       same("tokens counted", answer.usage.outputTokens > 0, true);
     },
     stream: async (api, model) => {
       same("text", await gathered(pieces(language(api, model.chat))), TEXT);
       const answer = streamText({ model: language(api, model.chat), prompt });
       same("text of the text stream", await gathered(answer.textStream), TEXT);
-      same("finish reason", await answer.finishReason, "stop");
+      ended(await answer.finishReason, "stop");
       same("tokens counted", (await answer.usage).outputTokens > 0, true);
     },
     tools: async (api, model) => {

@@ -3,7 +3,7 @@
 import anthropic
 import httpx2
 from pydantic import BaseModel
-from scene import ADDRESS, ASKING, KEY, MESSAGES, RESULTS, SOCKET, TEXT, TOOLS, broken, called, person, raises, run, same
+from scene import ADDRESS, ASKING, KEY, MESSAGES, RESULTS, SOCKET, TEXT, TOOLS, broken, called, ended, person, raises, run, same
 
 
 class Person(BaseModel):
@@ -28,7 +28,7 @@ def ask(model, **more):
 def text(api, model):
     answer = api.messages.create(**ask(model.chat, system="Count."))
     same("text", answer.content[0].text, TEXT)
-    same("stop reason", answer.stop_reason, "end_turn")
+    ended(answer.stop_reason, "end_turn")
     same("tokens counted", answer.usage.output_tokens > 0, True)
 
 
@@ -41,7 +41,8 @@ def stream(api, model):
     same("text", "".join(pieces(api, model.chat)), TEXT)
     with api.messages.stream(**ask(model.chat)) as events:
         answer = events.get_final_message()
-    same("the final answer", (answer.content[0].text, answer.stop_reason), (TEXT, "end_turn"))
+    same("the final answer", answer.content[0].text, TEXT)
+    ended(answer.stop_reason, "end_turn")
 
 
 def uses(answer):
@@ -110,5 +111,6 @@ run(
         "models": models,
         "refused": refused,
         "broken off": lambda api, model: broken(anthropic.APIError, lambda: pieces(api, model.breaks)),
+        "keyless": lambda api, model: raises(anthropic.AuthenticationError, lambda: text(api, model)),
     },
 )

@@ -73,6 +73,7 @@ def with_responses(wanted):
         "embeddings": None if wanted else embeddings,
         "refused": refused,
         "broken off": lambda api, model: broken(openai.APIError, lambda: pieces(api, model.breaks)),
+        "keyless": lambda api, model: raises(openai.AuthenticationError, lambda: text(api, model)),
     }
 
 

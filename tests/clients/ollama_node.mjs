@@ -2,7 +2,7 @@
 
 import { Ollama } from "ollama";
 import { ADDRESS, ASKING, MESSAGES, PERSON, RESULTS, TEXT, TOOLS } from "./scene.mjs";
-import { broken, called, fetch, gathered, person, raises, run, same } from "./scene.mjs";
+import { broken, called, ended, fetch, gathered, person, raises, run, same } from "./scene.mjs";
 
 const DEFINED = TOOLS.map(([name, description, parameters]) => ({
   type: "function",
@@ -30,7 +30,8 @@ await run(
     text: async (api, model) => {
       const answer = await api.chat({ model: model.chat, messages: MESSAGES });
       same("text", answer.message.content, TEXT);
-      same("how it ended", [answer.done, answer.done_reason], [true, "stop"]);
+      same("it is done", answer.done, true);
+      ended(answer.done_reason, "stop");
       same("generated", (await api.generate({ model: model.chat, prompt: "Count for me." })).response, TEXT);
     },
     stream: async (api, model) => {

@@ -4,7 +4,7 @@ import json
 
 import httpx
 import ollama
-from scene import ADDRESS, ASKING, MESSAGES, PERSON, RESULTS, SOCKET, TEXT, TOOLS, broken, called, person, raises, run, same
+from scene import ADDRESS, ASKING, MESSAGES, PERSON, RESULTS, SOCKET, TEXT, TOOLS, broken, called, ended, person, raises, run, same
 
 DEFINED = [
     {"type": "function", "function": {"name": name, "description": text, "parameters": schema}}
@@ -15,7 +15,8 @@ DEFINED = [
 def text(api, model):
     answer = api.chat(model=model.chat, messages=MESSAGES)
     same("text", answer.message.content, TEXT)
-    same("how it ended", (answer.done, answer.done_reason), (True, "stop"))
+    same("it is done", answer.done, True)
+    ended(answer.done_reason, "stop")
     same("tokens counted", answer.eval_count > 0, True)
     same("generated", api.generate(model=model.chat, prompt="Count for me.").response, TEXT)
 
@@ -96,5 +97,6 @@ run(
         "models": models,
         "refused": refused,
         "broken off": lambda api, model: broken(ollama.ResponseError, lambda: pieces(api, model.breaks)),
+        "keyless": lambda api, model: raises(ollama.ResponseError, lambda: text(api, model)),
     },
 )

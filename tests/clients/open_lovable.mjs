@@ -6,20 +6,22 @@ import { createGroq } from "@ai-sdk/groq";
 import { createOpenAI } from "@ai-sdk/openai";
 import { generateObject, streamText } from "ai";
 import { z } from "zod";
-import { TEXT, gathered, run, same } from "./scene.mjs";
+import { TEXT, ended, gathered, run, same } from "./scene.mjs";
 
 const { env } = process;
 const PROVIDERS = [
-  ["openai/gpt-5", "gpt-5", () => createOpenAI({ apiKey: env.OPENAI_API_KEY, baseURL: env.OPENAI_BASE_URL })],
+  ["openai/gpt-5", "gpt-5", () => createOpenAI({ apiKey: env.OPENAI_API_KEY, baseURL: env.OPENAI_BASE_URL }), "OPENAI_BASE_URL"],
   [
     "anthropic/claude-sonnet-4-20250514",
     "claude-sonnet-4-20250514",
     () => createAnthropic({ apiKey: env.ANTHROPIC_API_KEY, baseURL: env.ANTHROPIC_BASE_URL }),
+    "ANTHROPIC_BASE_URL",
   ],
   [
     "moonshotai/kimi-k2-instruct-0905",
     "moonshotai/kimi-k2-instruct-0905",
     () => createGroq({ apiKey: env.GROQ_API_KEY, baseURL: env.GROQ_BASE_URL }),
+    "GROQ_BASE_URL",
   ],
 ];
 
@@ -40,7 +42,7 @@ const messages = [
   { role: "user", content: "Make a page." },
 ];
 
-for (const [model, id, create] of PROVIDERS) {
+for (const [model, id, create] of PROVIDERS.filter(([, , , variable]) => env[variable])) {
   await run(`Open Lovable, ${model}`, { environment: create }, {
     stream: async (client) => {
       const options = { model: client(id), messages, maxTokens: 8192, stopSequences: [] };
@@ -51,7 +53,7 @@ for (const [model, id, create] of PROVIDERS) {
       }
       const result = await streamText(options);
       same("text", await gathered(result.textStream), TEXT);
-      same("finish reason", await result.finishReason, "stop");
+      ended(await result.finishReason, "stop");
       same("tokens counted", (await result.usage).outputTokens > 0, true);
     },
     object: async (client) => {

@@ -4,7 +4,7 @@ import OpenAI from "openai";
 import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 import { ADDRESS, ASKING, KEY, MESSAGES, RESULTS, TEXT, TOOLS } from "./scene.mjs";
-import { broken, called, fetch, gathered, person, raises, run, same } from "./scene.mjs";
+import { broken, called, ended, fetch, gathered, person, raises, run, same } from "./scene.mjs";
 
 const Person = z.object({ name: z.string(), age: z.int() });
 const MAKERS = {
@@ -23,7 +23,7 @@ const isAny = (error) => error instanceof OpenAI.APIError;
 async function text(api, model) {
   const answer = await api.chat.completions.create({ model: model.chat, messages: MESSAGES });
   same("text", answer.choices[0].message.content, TEXT);
-  same("finish reason", answer.choices[0].finish_reason, "stop");
+  ended(answer.choices[0].finish_reason, "stop");
   same("tokens counted", answer.usage.completion_tokens > 0, true);
 }
 
@@ -88,6 +88,7 @@ await run("openai, Node, chat", MAKERS, {
     await raises(isServer, () => gathered(pieces(api, model.fails)));
   },
   "broken off": (api, model) => broken(isAny, () => pieces(api, model.breaks)),
+  keyless: (api, model) => raises((error) => error.status === 401, () => text(api, model)),
 });
 
 const ITEM_TOOLS = TOOLS.map(([name, description, parameters]) => ({
@@ -102,7 +103,7 @@ const input = "Count for me.";
 async function said(api, model) {
   const answer = await api.responses.create({ model: model.chat, input, instructions: "Count." });
   same("text", answer.output_text, TEXT);
-  same("status", answer.status, "completed");
+  ended(answer.status, "completed");
 }
 
 async function* deltas(api, model) {
@@ -148,4 +149,5 @@ await run("openai, Node, responses", MAKERS, {
     await raises(isServer, () => gathered(deltas(api, model.fails)));
   },
   "broken off": (api, model) => broken(isAny, () => deltas(api, model.breaks)),
+  keyless: (api, model) => raises((error) => error.status === 401, () => said(api, model)),
 });

@@ -5,7 +5,7 @@ import json
 import httpx2
 import openai
 from pydantic import BaseModel
-from scene import ADDRESS, ASKING, KEY, MESSAGES, RESULTS, SOCKET, TEXT, TOOLS, broken, called, person, raises, run, same
+from scene import ADDRESS, ASKING, KEY, MESSAGES, RESULTS, SOCKET, TEXT, TOOLS, broken, called, ended, person, raises, run, same
 
 
 class Person(BaseModel):
@@ -32,7 +32,7 @@ CHAT_TOOLS = [
 def text(api, model):
     answer = api.chat.completions.create(model=model.chat, messages=MESSAGES)
     same("text", answer.choices[0].message.content, TEXT)
-    same("finish reason", answer.choices[0].finish_reason, "stop")
+    ended(answer.choices[0].finish_reason, "stop")
     same("tokens counted", answer.usage.completion_tokens > 0, True)
 
 
@@ -120,6 +120,7 @@ run(
         "models": models,
         "refused": refused,
         "broken off": lambda api, model: broken(openai.APIError, lambda: pieces(api, model.breaks)),
+        "keyless": lambda api, model: raises(openai.AuthenticationError, lambda: text(api, model)),
     },
 )
 
@@ -132,7 +133,7 @@ ITEM_TOOLS = [
 def said(api, model):
     answer = api.responses.create(model=model.chat, input="Count for me.", instructions="Count.")
     same("text", answer.output_text, TEXT)
-    same("status", answer.status, "completed")
+    ended(answer.status, "completed")
     same("tokens counted", answer.usage.output_tokens > 0, True)
 
 
@@ -197,5 +198,6 @@ run(
         "object": parsed,
         "refused": said_refused,
         "broken off": lambda api, model: broken(openai.APIError, lambda: deltas(api, model.breaks)),
+        "keyless": lambda api, model: raises(openai.AuthenticationError, lambda: said(api, model)),
     },
 )

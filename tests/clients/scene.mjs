@@ -42,6 +42,11 @@ export function called(calls) {
   });
 }
 
+// How an answer ended, where the model ends by itself; a real one is cut by its server.
+export function ended(found, wanted) {
+  same("how it ended", found, SCENE.cut ? found : wanted);
+}
+
 export function person(found) {
   same("keys of the object", Object.keys(found).sort(), ["age", "name"]);
   same("their types", [typeof found.name, Number.isInteger(found.age)], ["string", true]);

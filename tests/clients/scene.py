@@ -2,8 +2,8 @@
 
 LOVABLE_SCENE is JSON: `socket` and `address` of the daemon, the `ways` to try
 (`socket`, `tcp`, or `environment`, which is the client's own variables and
-nothing else), the `features` to try, the `text` that every model says, and of
-each kind of server the names of its models: `chat`, `embed`, `breaks` (in the
+nothing else), the `features` to try, the `text` that every model says, whether
+it is `cut` short there by its server, and of each kind of server the names of its models: `chat`, `embed`, `breaks` (in the
 middle of each stream) and `fails` (before each answer).
 """
 
@@ -50,6 +50,11 @@ def called(calls):
         same(f"arguments of {name}", sorted(arguments), sorted(schema["properties"]))
         for value in arguments.values():
             same(f"an argument of {name} is text", isinstance(value, str), True)
+
+
+def ended(found, wanted):
+    """How an answer ended, where the model ends by itself; a real one is cut by its server."""
+    same("how it ended", found, found if SCENE["cut"] else wanted)
 
 
 def person(found):

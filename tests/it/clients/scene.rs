@@ -1,13 +1,19 @@
-//! The scene in which clients are tried: simulated servers of every kind, each with a
-//! model that answers, one that makes vectors, one that breaks in the middle and one that
-//! fails at once; and a daemon in front of them, on its socket and on loopback TCP.
+//! The scene in which clients are tried: servers with a model that answers, one that makes
+//! vectors, one that breaks in the middle of each answer and one that fails before each; and a
+//! daemon in front of them, on its socket and on loopback TCP.
 
 use std::net::TcpListener;
 
-use lovable::simulate::{Fault, Offer, Plan, Script, Shape, Simulated, text};
+use lovable::{
+    server::Endpoint,
+    simulate::{Fault, Offer, Plan, Script, Shape, Simulated, text},
+};
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, Options};
+use crate::{
+    daemon::{Daemon, Options},
+    real::{Real, odd_port, words},
+};
 
 /// How many words a whole answer has.
 const WORDS: usize = 12;
@@ -15,7 +21,7 @@ const WORDS: usize = 12;
 /// The kinds of the clients' tables.
 pub(super) const SHAPES: &[Shape] = &[Shape::Ollama, Shape::Vllm, Shape::LmStudio, Shape::LlamaCpp];
 
-/// What may be tried; the scripts in `tests/clients` know them by these words.
+/// What is tried; the scripts in `tests/clients` know it by these words.
 pub(super) const FEATURES: &[&str] = &[
     "text",
     "stream",
@@ -29,42 +35,71 @@ pub(super) const FEATURES: &[&str] = &[
     "broken off",
 ];
 
+/// What can be tried with a real model that does nothing but count.
+pub(super) const REAL_FEATURES: &[&str] = &["text", "stream", "embeddings", "models"];
+
 /// Everything that is running.
 pub(super) struct Scene {
     pub(super) daemon: Daemon,
     pub(super) port: u16,
-    shapes: Vec<Shape>,
-    _servers: Vec<Simulated>,
+    kinds: Vec<Value>,
+    text: String,
+    /// Whether answers are cut short by their server.
+    cut: bool,
+    _simulated: Vec<Simulated>,
+    _real: Vec<Real>,
 }
 
 impl Scene {
-    /// Servers of these shapes, and a daemon with these options in front of them.
+    /// Simulated servers of these shapes, and a daemon with these options in front of them.
     pub(super) async fn start(shapes: &[Shape], options: Options) -> Self {
-        let port = free_port();
-        let mut options = options.arg("--listen").arg(&format!("127.0.0.1:{port}"));
+        let (mut options, port) = listening(options);
         let mut servers = Vec::new();
         for shape in shapes {
-            for (role, script) in scripts(*shape) {
-                let server = Simulated::start(*shape, script).await.unwrap();
-                options = options.simulated(&server, &format!("{}-{role}", shape.kind()), 0);
+            for (role, plan) in ROLES {
+                let server = Simulated::start(*shape, script(*shape, role, plan.clone())).await.unwrap();
+                options = options.simulated(&server, &model(shape.kind(), role), 0);
                 servers.push(server);
             }
         }
-        Self { daemon: options.start().await, port, shapes: shapes.to_vec(), _servers: servers }
+        Self {
+            daemon: options.start().await,
+            port,
+            kinds: shapes.iter().map(|shape| names(shape.kind())).collect(),
+            text: text(WORDS),
+            cut: false,
+            _simulated: servers,
+            _real: Vec::new(),
+        }
+    }
+
+    /// llama.cpp's own server, and a daemon in front of it.
+    pub(super) async fn real() -> Self {
+        let (mut options, port) = listening(Options::alone());
+        let words_each = WORDS.to_string();
+        let roles = [("real-chat", vec!["--predict", &words_each]), ("real-embed", vec!["--embeddings"])];
+        let mut servers = Vec::new();
+        for (name, args) in roles {
+            let port = odd_port().await;
+            servers.push(Real::llama_with(name, port, &args).await);
+            options = options.server(&Endpoint::tcp([127, 0, 0, 1].into(), port), name, 0);
+        }
+        Self {
+            daemon: options.start().await,
+            port,
+            kinds: vec![names("real")],
+            text: format!(" {}", words()[..WORDS].join(" ")),
+            cut: true,
+            _simulated: Vec::new(),
+            _real: servers,
+        }
     }
 
     /// The scene as a script is told of it.
     pub(super) fn told(&self, ways: &[&str], features: &[&str]) -> Value {
-        let kinds = self.shapes.iter().map(|shape| {
-            let mut names = json!({"kind": shape.kind()});
-            for role in ["chat", "embed", "breaks", "fails"] {
-                names[role] = json!(model(*shape, role));
-            }
-            names
-        });
         json!({
-            "socket": self.daemon.socket(), "address": self.address(), "text": text(WORDS), "ways": ways,
-            "features": features, "kinds": kinds.collect::<Vec<_>>(),
+            "socket": self.daemon.socket(), "address": self.address(), "text": self.text, "cut": self.cut,
+            "ways": ways, "features": features, "kinds": self.kinds,
         })
     }
 
@@ -74,29 +109,34 @@ impl Scene {
     }
 }
 
+/// What its model does in each role. They are servers of their own, since llama.cpp has one
+/// model each, and a fault is a whole server's.
+const ROLES: [(&str, Plan); 4] = [
+    ("chat", Plan::Never),
+    ("embed", Plan::Never),
+    ("breaks", Plan::Always(Fault::DieMidStream)),
+    ("fails", Plan::Always(Fault::ServerError)),
+];
+
 /// The name of a model.
-pub(super) fn model(shape: Shape, role: &str) -> String {
-    format!("{}-{role}", shape.kind())
+pub(super) fn model(kind: &str, role: &str) -> String {
+    format!("{kind}-{role}")
 }
 
-/// The servers of one kind. llama.cpp has one model each and answers to any name, so there the
-/// maker of vectors is a server of its own.
-fn scripts(shape: Shape) -> Vec<(&'static str, Script)> {
-    let offer = |role| Offer { embeds: role == "embed", ..Offer::named(&model(shape, role)) };
-    let script = |roles: &[&'static str], plan| Script {
-        models: roles.iter().map(|role| offer(role)).collect(),
-        words: WORDS,
-        plan,
-        ..Script::default()
-    };
-    vec![
-        ("chat", script(&["chat"], Plan::Never)),
-        ("embed", script(&["embed"], Plan::Never)),
-        ("breaks", script(&["breaks"], Plan::Always(Fault::DieMidStream))),
-        ("fails", script(&["fails"], Plan::Always(Fault::ServerError))),
-    ]
+fn names(kind: &str) -> Value {
+    let mut names = json!({"kind": kind});
+    for (role, _) in ROLES {
+        names[role] = json!(model(kind, role));
+    }
+    names
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+fn script(shape: Shape, role: &str, plan: Plan) -> Script {
+    let offer = Offer { embeds: role == "embed", ..Offer::named(&model(shape.kind(), role)) };
+    Script { models: vec![offer], words: WORDS, plan, ..Script::default() }
+}
+
+fn listening(options: Options) -> (Options, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    (options.arg("--listen").arg(&format!("127.0.0.1:{port}")), port)
 }

@@ -78,7 +78,7 @@ pub(super) fn programs() -> PathBuf {
 
 impl Script {
     /// Runs it under `before`, which may be nothing, and returns the rows that it prints.
-    pub(super) async fn run(self, before: &[&str], env: &[(&str, &str)], scene: &Value) -> Vec<Row> {
+    pub(super) async fn run(self, before: &[String], env: &[(String, String)], scene: &Value) -> Vec<Row> {
         let output = self.output(before, env, scene).await;
         let said = String::from_utf8_lossy(&output.stdout);
         let mut rows: Vec<Row> = said.lines().filter_map(Row::read).collect();
@@ -90,7 +90,7 @@ impl Script {
     }
 
     /// Runs it under `before` to its end.
-    pub(super) async fn output(self, before: &[&str], env: &[(&str, &str)], scene: &Value) -> Output {
+    async fn output(self, before: &[String], env: &[(String, String)], scene: &Value) -> Output {
         let directory = self.packages.map(node_directory);
         let (program, file) = match &directory {
             Some(directory) => ("node", directory.path().join(self.name)),
@@ -101,7 +101,7 @@ impl Script {
         let mut command = Command::new(words.next().expect("a program at least"));
         command.args(words).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", std::env::temp_dir()).env("PYTHONDONTWRITEBYTECODE", "1");
-        command.envs(env.iter().copied()).env("LOVABLE_SCENE", scene.to_string());
+        command.envs(env.iter().map(|(name, value)| (name, value))).env("LOVABLE_SCENE", scene.to_string());
         command.stdin(Stdio::null()).kill_on_drop(true);
         timeout(PATIENCE, command.output())
             .await
