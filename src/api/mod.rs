@@ -39,6 +39,7 @@ use self::{
     table::{Found, Guard},
 };
 use crate::{
+    dialect::openai::OpenAi,
     fault::Failure,
     housekeeping::{Housekeeping, wall_ms},
     relay::{Body, Relay, Shape, full, refusal},
@@ -160,7 +161,7 @@ impl Door {
         let (parts, body) = request.into_parts();
         let request_id = self.request_id(&parts.headers);
         let path = parts.uri.path();
-        let shape = if path.starts_with("/lovable/") { Shape::Own } else { Shape::OpenAi };
+        let shape = if path.starts_with("/lovable/") { Shape::Own } else { Shape::Of(&OpenAi) };
         let refuse = |failure: &Failure| refusal(failure, shape, &request_id);
         if let Err(failure) = self.admit(peer, &parts) {
             return refuse(&failure);
