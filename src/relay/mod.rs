@@ -7,8 +7,10 @@
 //! up by dropping.
 
 mod answer;
+mod asking;
 mod conduit;
 mod ending;
+mod hearing;
 mod live;
 mod record;
 mod telling;

@@ -23,38 +23,33 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Telling {
     meaning: OnceCell<Result<Box<Meaning>, Failure>>,
-    /// What was found out about doors of other languages.
-    doors: RefCell<Vec<(Door, Result<(), Lack>)>>,
+    /// How it is said at doors of other languages, as far as somebody had to know.
+    said: RefCell<Vec<Said>>,
+}
+
+/// The request as it is said at one door, to servers that call the model so.
+struct Said {
+    door: Door,
+    model: String,
+    max_tokens: bool,
+    asked: Result<Asked, Lack>,
 }
 
 impl Telling {
     /// Whether a server of this kind can be told, and how truly; else why not.
     pub(super) fn to(&self, kind: &str, request: &Request, body: &Bytes) -> Result<Fidelity, String> {
-        match way(kind, request) {
-            Some(Way::Same) => Ok(Fidelity::Own),
-            Some(Way::Other(door)) => self.through(door, kind, request, body).map(|()| Fidelity::Translated),
-            None => Err(format!("it has no door for what `{}` does", request.door)),
-        }
-    }
-
-    fn through(&self, door: Door, kind: &str, request: &Request, body: &Bytes) -> Result<(), String> {
-        let known = self.doors.borrow().iter().find(|(it, _)| *it == door).map(|(_, can)| can.clone());
-        let can = match known {
-            Some(can) => can,
-            None => {
-                let meaning = self.meaning(request, body).map_err(|failure| failure.message())?;
-                let to = to(kind, &request.head.model, request.head.operation);
-                let can = door.dialect().ask(door, meaning, &to).map(|_| ());
-                self.doors.borrow_mut().push((door, can.clone()));
-                can
-            }
+        let door = match way(kind, request) {
+            Some(Way::Same) => return Ok(Fidelity::Own),
+            Some(Way::Other(door)) => door,
+            None => return Err(format!("it has no door for what `{}` does", request.door)),
         };
-        can.map_err(|lack| lack.0)
-    }
-
-    /// What the caller is told if its request cannot even be understood, as far as that was needed.
-    pub(super) fn misunderstood(&self) -> Option<Failure> {
-        self.meaning.get()?.as_ref().err().cloned()
+        // What can be said at a door does not hang on names.
+        let known = self.said.borrow().iter().find(|it| it.door == door).map(|it| it.asked.clone());
+        let asked = match known {
+            Some(asked) => asked.map_err(unsupported),
+            None => self.ask(door, kind, &request.head.model, request, body),
+        };
+        asked.map(|_| Fidelity::Translated).map_err(|failure| failure.message())
     }
 
     /// Says it in the words of this door.
@@ -66,9 +61,24 @@ impl Telling {
         request: &Request,
         body: &Bytes,
     ) -> Result<Asked, Failure> {
-        let meaning = self.meaning(request, body)?;
-        let asked = door.dialect().ask(door, meaning, &to(kind, model, request.head.operation));
-        asked.map_err(|lack| Failure::Unsupported(lack.0))
+        let max_tokens = kind::by_id(kind).is_some_and(|it| it.wants_max_tokens());
+        let is_it = |it: &Said| (it.door, &*it.model, it.max_tokens) == (door, model, max_tokens);
+        if let Some(said) = self.said.borrow().iter().find(|it| is_it(it)) {
+            return said.asked.clone().map_err(unsupported);
+        }
+        // It is streamed wherever there are streams: a stream can be stopped and watched.
+        // Its counts are wanted, since most languages have a place for them.
+        let stream = request.head.operation != Operation::Embed;
+        let to = To { model, stream, ask_usage: stream, max_tokens };
+        let asked = door.dialect().ask(door, self.meaning(request, body)?, &to);
+        let said = Said { door, model: model.to_owned(), max_tokens, asked: asked.clone() };
+        self.said.borrow_mut().push(said);
+        asked.map_err(unsupported)
+    }
+
+    /// What the caller is told if its request cannot even be understood, as far as that was needed.
+    pub(super) fn misunderstood(&self) -> Option<Failure> {
+        self.meaning.get()?.as_ref().err().cloned()
     }
 
     fn meaning(&self, request: &Request, body: &Bytes) -> Result<&Meaning, Failure> {
@@ -82,10 +92,6 @@ pub(super) fn way(kind: &str, request: &Request) -> Option<Way> {
     bridge::pick(kind::doors(kind, request.head.operation), request.door)
 }
 
-/// A translated answer is streamed wherever there are streams: it can be stopped
-/// and watched, and its counts are wanted, since most callers' languages have a place for them.
-fn to<'a>(kind: &str, model: &'a str, operation: Operation) -> To<'a> {
-    let stream = operation != Operation::Embed;
-    let max_tokens = kind::by_id(kind).is_some_and(|it| it.wants_max_tokens());
-    To { model, stream, ask_usage: stream, max_tokens }
+fn unsupported(lack: Lack) -> Failure {
+    Failure::Unsupported(lack.0)
 }
