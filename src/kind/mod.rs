@@ -27,7 +27,7 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::{fault::Cause, server::Sighting};
+use crate::{dialect::Door, fault::Cause, generate::Operation, server::Sighting};
 
 /// All kinds, most specific first: the order of recognition.
 pub static KINDS: &[&dyn Kind] = &[
@@ -104,6 +104,21 @@ pub fn recall(kind: &str, earlier: &Answers, now: &mut Answers) {
         if now.to(question).is_none() {
             now.push(question.clone(), answer.clone());
         }
+    }
+}
+
+/// The doors of a server of this kind for this operation, truest first. Whatever
+/// it is, it was recognised by its OpenAI list at the least.
+pub fn doors(kind: &str, operation: Operation) -> &'static [Door] {
+    by_id(kind).map_or_else(|| openai_doors(operation), |kind| kind.doors(operation))
+}
+
+/// The doors that everybody has.
+fn openai_doors(operation: Operation) -> &'static [Door] {
+    match operation {
+        Operation::Chat => &[Door::OpenAiChat],
+        Operation::Complete => &[Door::OpenAiComplete],
+        Operation::Embed => &[Door::OpenAiEmbed],
     }
 }
 
@@ -304,6 +319,17 @@ pub trait Kind: Sync {
     /// endpoint is still true, by the lists of both.
     fn still_holds(&self, _earlier: &Answers, _now: &Answers) -> bool {
         false
+    }
+
+    /// Where it is asked for this, truest first. A caller's own language is taken
+    /// wherever it is in this list, so what is not to be trusted is left out of it.
+    ///
+    /// vLLM and llama.cpp have `/v1/responses` and `/v1/messages` too. They are left out:
+    /// their answers have ids and fields missing that strict clients look for, their streams
+    /// end in a stray `[DONE]` or break off in an envelope of another language (vLLM 0.32.0,
+    /// llama.cpp b11549), and what is written here in their place has none of that.
+    fn doors(&self, operation: Operation) -> &'static [Door] {
+        openai_doors(operation)
     }
 
     /// What a refusal means; `None` leaves it to the status.

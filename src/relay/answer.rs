@@ -33,10 +33,10 @@ impl Shape {
         }
     }
 
-    /// The event that tells of a failure after a stream has begun.
-    pub(super) fn break_off(self, failure: &Failure, request_id: &str) -> Bytes {
+    /// What tells of a failure after a stream has begun, of which the caller has had that many frames.
+    pub(super) fn break_off(self, failure: &Failure, request_id: &str, frames: u64) -> Bytes {
         match self {
-            Self::Of(dialect) => dialect.break_off(failure, request_id, 1),
+            Self::Of(dialect) => dialect.break_off(failure, request_id, frames),
             Self::Own => own::break_off(failure, request_id),
         }
     }

@@ -11,12 +11,14 @@ use bytes::{Bytes, BytesMut};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::SERVERS_REQUEST_ID;
+use super::{
+    answer::SERVERS_REQUEST_ID,
+    translation::{Piece, Translation},
+};
 use crate::{
     dialect::{
-        Verdict,
+        Door, Fold, Framing, Reader, Verdict,
         frames::{Cutter, FrameData},
-        openai::{DONE, Fold, Reader, judge_plain},
     },
     failover::AttemptNo,
     fault::{Cause, Fault, Stage, Words},
@@ -53,10 +55,21 @@ pub(super) enum Told {
 pub(super) struct Heard {
     /// Whether there was content in it.
     pub(super) content: bool,
-    /// What may go to the caller, in order: whole frames as they came.
+    /// What may go to the caller, in order: whole frames, as they came or translated.
     pub(super) pass: Vec<Bytes>,
+    /// How many frames that is, comments not counted.
+    pub(super) frames: u64,
     /// The answer is whole.
     pub(super) whole: bool,
+}
+
+impl Heard {
+    fn add(&mut self, piece: Piece) {
+        if !piece.bytes.is_empty() {
+            self.pass.push(piece.bytes);
+            self.frames += piece.frames;
+        }
+    }
 }
 
 /// How the server is asked and its answer read.
@@ -86,18 +99,22 @@ pub(super) struct Live {
     pub(super) started: Instant,
     pub(super) first_token: Option<Duration>,
     pub(super) mode: Mode,
+    /// Whether it is a plain answer whose bytes are what the caller gets.
+    pub(super) is_raw: bool,
     /// A plain answer that was too much to hold and goes on as it comes.
     pub(super) passing: bool,
     /// The server's own id of the request.
     pub(super) request_id: Option<HeaderValue>,
+    /// Where it was asked, and so the language of what comes.
+    at: Door,
     operation: Operation,
     drop_usage: bool,
     state: State,
     cutter: Cutter,
-    reader: Reader,
-    fold: Option<Fold>,
-    /// The stream put together, once it is whole.
-    folded: Option<Bytes>,
+    reader: Box<dyn Reader>,
+    sense: Sense,
+    /// The answer put together, once it is whole.
+    whole: Option<Bytes>,
     plain: BytesMut,
     plain_judged: Option<(Usage, Option<Reason>)>,
     prelude: usize,
@@ -105,33 +122,54 @@ pub(super) struct Live {
     _in_flight: InFlight,
 }
 
+/// What is made of the frames, beyond judging them.
+enum Sense {
+    /// They go on as they are.
+    None,
+    /// One answer in the same language.
+    Fold(Box<dyn Fold>),
+    /// The same in the caller's language.
+    Translate(Box<Translation>),
+}
+
 pub(super) struct Start {
     pub(super) no: AttemptNo,
     pub(super) choice: Choice,
     pub(super) mode: Mode,
+    pub(super) at: Door,
     pub(super) operation: Operation,
     /// The usage chunk is there because we asked for it, not the caller.
     pub(super) drop_usage: bool,
+    /// For a caller who speaks another language than is spoken there.
+    pub(super) translation: Option<Translation>,
     pub(super) calling: Calling,
     pub(super) in_flight: InFlight,
 }
 
 impl Live {
     pub(super) fn new(it: Start) -> Self {
+        let dialect = it.at.dialect();
+        let sense = match (it.translation, it.mode) {
+            (Some(translation), _) => Sense::Translate(Box::new(translation)),
+            (None, Mode::Fold) => Sense::Fold(dialect.fold(it.at, it.operation)),
+            (None, Mode::Pass | Mode::Plain) => Sense::None,
+        };
         Self {
             no: it.no,
             choice: it.choice,
             started: Instant::now(),
             first_token: None,
             mode: it.mode,
+            is_raw: it.mode == Mode::Plain && matches!(sense, Sense::None),
             passing: false,
+            at: it.at,
             operation: it.operation,
             drop_usage: it.drop_usage,
             state: State::Calling(it.calling),
-            cutter: Cutter::new(EVENT_CAP),
-            reader: Reader::new(it.operation),
-            fold: (it.mode == Mode::Fold).then(|| Fold::new(it.operation)),
-            folded: None,
+            cutter: Cutter::of(dialect.framing(), EVENT_CAP),
+            reader: dialect.reader(it.at, it.operation),
+            sense,
+            whole: None,
             request_id: None,
             plain: BytesMut::new(),
             plain_judged: None,
@@ -194,26 +232,34 @@ impl Live {
 
     /// What there is of the answer for a caller who wants it whole, and whether that is all of it.
     pub(super) fn take_whole(&mut self) -> Option<(Bytes, bool)> {
-        match self.mode {
-            Mode::Pass => None,
-            Mode::Fold => self.folded.take().map(|whole| (whole, true)),
-            Mode::Plain => {
-                Some((std::mem::take(&mut self.plain).freeze(), matches!(self.state, State::Over)))
-            }
+        if let Some(whole) = self.whole.take() {
+            return Some((whole, true));
         }
+        self.is_raw.then(|| (std::mem::take(&mut self.plain).freeze(), matches!(self.state, State::Over)))
     }
 
-    /// Makes one answer of the stream that has ended.
-    fn fold(&mut self) -> Result<(), Cause> {
-        if let Some(fold) = self.fold.take() {
-            self.folded = Some(fold.finish()?);
+    /// Makes one answer of what has ended, or the end of a stream in another language.
+    fn put_together(&mut self, heard: &mut Heard) -> Result<(), Cause> {
+        match std::mem::replace(&mut self.sense, Sense::None) {
+            Sense::None => {}
+            Sense::Fold(fold) => self.whole = Some(fold.finish()?),
+            Sense::Translate(mut translation) => {
+                heard.add(translation.tell_the_end());
+                self.whole = translation.whole();
+                self.plain = BytesMut::new();
+            }
         }
         Ok(())
     }
 
     /// How many bytes of the answer are held.
     pub(super) fn held(&self) -> usize {
-        self.plain.len() + self.fold.as_ref().map_or(0, Fold::len)
+        let made = match &self.sense {
+            Sense::None => 0,
+            Sense::Fold(fold) => fold.held(),
+            Sense::Translate(translation) => translation.held(),
+        };
+        self.plain.len() + made
     }
 
     /// Reads the body to its end, so that the connection can be used again.
@@ -278,6 +324,7 @@ impl Live {
         self.cutter.push(chunk.clone());
         let mut run = Run::default();
         let mut fault = None;
+        let passes = !matches!(self.sense, Sense::Translate(_));
         while let Some(frame) = self.cutter.next() {
             let Ok(frame) = frame else {
                 fault = Some(self.broke(Cause::Unreadable));
@@ -287,7 +334,7 @@ impl Live {
                 FrameData::Comment => {
                     // A comment proves the socket, not the model: it is no content, and needs no passing on
                     // before there is some.
-                    if self.first_token.is_some() || heard.content {
+                    if passes && (self.first_token.is_some() || heard.content) {
                         run.add(&chunk, frame.bytes, &mut heard.pass);
                     }
                     continue;
@@ -298,25 +345,14 @@ impl Live {
                     break;
                 }
             };
-            let judged = self.reader.judge(data);
+            let judged = match &mut self.sense {
+                Sense::Translate(translation) => self.reader.read(data, Some(translation.ear())),
+                Sense::None | Sense::Fold(_) => self.reader.read(data, None),
+            };
+            self.prelude += frame.bytes.len();
             match judged.verdict {
                 Verdict::Content => heard.content = true,
-                Verdict::Quiet | Verdict::Finish => {}
-                Verdict::Usage if self.drop_usage => {
-                    self.keep(data);
-                    continue;
-                }
-                Verdict::Usage => {}
-                Verdict::Done => {
-                    match self.reader.end(true).and_then(|()| self.fold()) {
-                        Ok(()) => {
-                            heard.whole = true;
-                            run.add(&chunk, frame.bytes, &mut heard.pass);
-                        }
-                        Err(cause) => fault = Some(self.broke(cause)),
-                    }
-                    break;
-                }
+                Verdict::Quiet | Verdict::Finish | Verdict::Usage | Verdict::Done => {}
                 Verdict::Error => {
                     let data = data.clone();
                     fault = Some(self.error_inside(&data));
@@ -327,19 +363,31 @@ impl Live {
                     break;
                 }
             }
-            self.keep(data);
-            if self.fold.as_ref().is_some_and(Fold::is_broken) {
-                fault = Some(self.broke(Cause::Unreadable));
+            if let Err(cause) = self.keep(data) {
+                fault = Some(self.broke(cause));
                 break;
             }
-            run.add(&chunk, frame.bytes, &mut heard.pass);
+            let done = judged.verdict == Verdict::Done;
+            if done && let Err(cause) = self.reader.end(true).and_then(|()| self.put_together(&mut heard)) {
+                fault = Some(self.broke(cause));
+                break;
+            }
+            if passes && !(self.drop_usage && judged.verdict == Verdict::Usage) {
+                run.add(&chunk, frame.bytes, &mut heard.pass);
+                heard.frames += 1;
+            }
+            if done {
+                heard.whole = true;
+                break;
+            }
         }
         run.end(&chunk, &mut heard.pass);
-        if self.first_token.is_none() && !heard.content && fault.is_none() {
-            self.prelude += heard.pass.iter().map(Bytes::len).sum::<usize>();
-            if self.prelude > PRELUDE_CAP {
-                fault = Some(self.broke(Cause::Unreadable));
-            }
+        let begun = self.first_token.is_some() || heard.content;
+        if begun && let Sense::Translate(translation) = &mut self.sense {
+            heard.add(translation.tell());
+        }
+        if !begun && !heard.whole && fault.is_none() && self.prelude > PRELUDE_CAP {
+            fault = Some(self.broke(Cause::Unreadable));
         }
         if let Some(fault) = fault {
             // Content that came before the fault in the same piece is content all the same.
@@ -352,16 +400,17 @@ impl Live {
         (heard.content || heard.whole || !heard.pass.is_empty()).then_some(Told::Heard(heard))
     }
 
-    fn keep(&mut self, data: &[u8]) {
-        if let Some(fold) = &mut self.fold {
-            fold.add(data);
-        }
+    /// Adds a good frame to what is put together.
+    fn keep(&mut self, data: &[u8]) -> Result<(), Cause> {
+        let Sense::Fold(fold) = &mut self.sense else { return Ok(()) };
+        fold.add(data);
+        if fold.is_broken() { Err(Cause::Unreadable) } else { Ok(()) }
     }
 
     /// Text where an event should be: an error body in place of a stream (LM Studio,
     /// a server that cannot stream), or a proxy's words (llama.cpp's router).
     fn bare_text(&mut self, bytes: &Bytes) -> Told {
-        match judge_plain(self.operation, bytes) {
+        match self.at.dialect().judge_plain(self.at, self.operation, bytes, None) {
             Err(Cause::ErrorEvent) => self.error_inside(&bytes.clone()),
             Ok(_) | Err(_) => self.broke(Cause::Unreadable),
         }
@@ -369,36 +418,61 @@ impl Live {
 
     /// The body ended cleanly.
     fn ended(&mut self) -> Told {
-        if self.passing && self.mode == Mode::Plain {
-            // Its framing alone can tell now that it is whole.
-            self.state = State::Over;
-            return Told::Heard(Heard { whole: true, ..Heard::default() });
-        }
         if self.mode == Mode::Plain {
-            return match judge_plain(self.operation, &self.plain) {
-                Ok(plain) => {
-                    self.plain_judged = Some((plain.usage, plain.reason));
-                    self.state = State::Over;
-                    Told::Heard(Heard { whole: true, ..Heard::default() })
-                }
-                Err(Cause::ErrorEvent) => {
-                    let body = std::mem::take(&mut self.plain);
-                    self.error_inside(&body)
-                }
-                Err(cause) => self.broke(cause),
-            };
+            return self.ended_plain();
+        }
+        if self.at.dialect().framing() == Framing::Lines && self.cutter.rest() > 0 {
+            // The last line may do without its end, and there is no other way to tell that it is whole.
+            if let Some(told) = self.hear(Bytes::from_static(b"\n")) {
+                return told;
+            }
         }
         let rest = self.cutter.take_rest();
         if !rest.is_empty() {
             return self.bare_text(&rest);
         }
-        match self.reader.end(true).and_then(|()| self.fold()) {
+        let mut heard = Heard { whole: true, ..Heard::default() };
+        if !matches!(self.sense, Sense::Translate(_)) {
+            heard.pass.push(self.reader.missing_terminator());
+        }
+        match self.reader.end(true).and_then(|()| self.put_together(&mut heard)) {
             Ok(()) => {
                 self.state = State::Over;
-                Told::Heard(Heard { whole: true, pass: vec![Bytes::from_static(DONE)], ..Heard::default() })
+                Told::Heard(heard)
             }
             Err(cause) => self.broke(cause),
         }
+    }
+
+    fn ended_plain(&mut self) -> Told {
+        let mut heard = Heard { whole: true, ..Heard::default() };
+        if self.passing {
+            // Its framing alone can tell now that it is whole.
+            self.state = State::Over;
+            return Told::Heard(heard);
+        }
+        let events = match &mut self.sense {
+            Sense::Translate(translation) => Some(translation.ear()),
+            Sense::None | Sense::Fold(_) => None,
+        };
+        let judged = self.at.dialect().judge_plain(self.at, self.operation, &self.plain, events);
+        match judged.and_then(|plain| self.put_together(&mut heard).map(|()| plain)) {
+            Ok(plain) => {
+                self.plain_judged = Some((plain.usage, plain.reason));
+                self.state = State::Over;
+                Told::Heard(heard)
+            }
+            Err(Cause::ErrorEvent) => {
+                let body = std::mem::take(&mut self.plain);
+                self.error_inside(&body)
+            }
+            Err(cause) => self.broke(cause),
+        }
+    }
+
+    /// Whether more is held than may be, by the bound of one answer.
+    pub(super) fn is_too_long(&self) -> bool {
+        matches!(&self.sense, Sense::Translate(translation) if translation.is_too_long())
     }
 }
 

@@ -1,15 +1,18 @@
 //! Carries out one request: obeys `failover`, moves bytes.
 //!
 //! It knows no policy and no ranking: the machine says when to choose, send,
-//! open, commit and finish; `route` says whom; the dialect's reader says what a
-//! frame means. What is left here is to do it, to tell the truth about it in
-//! headers and in the outcome, and to clean up by dropping.
+//! open, commit and finish; `route` says whom; the dialects say what a frame means
+//! and how it is said to a caller who speaks another language. What is left here is
+//! to do it, to tell the truth about it in headers and in the outcome, and to clean
+//! up by dropping.
 
 mod answer;
 mod conduit;
 mod ending;
 mod live;
 mod record;
+mod telling;
+mod translation;
 mod work;
 
 use std::{
@@ -85,7 +88,7 @@ pub struct Errand {
     pub wishes: Wishes,
     /// Headers that go to the server.
     pub pass: HeaderMap,
-    /// In which shape failures are told before the answer begins.
+    /// In whose words failures are told.
     pub shape: Shape,
 }
 

@@ -24,9 +24,11 @@ use super::{
     conduit::Mouth,
     live::{Heard, Live, Mode, Start, Told},
     record::Record,
+    telling::{self, Telling},
+    translation::{Listener, Translation},
 };
 use crate::{
-    dialect::{To, openai},
+    dialect::{Door, To, Voice, bridge::Way},
     failover::{AttemptNo, Chosen, Failover, Policy, Step},
     fault::{Blame, Cause, Failure, Fault, Stage, Words},
     generate::Operation,
@@ -37,8 +39,8 @@ use crate::{
 
 /// Between keep-alives of an opened stream. Proxies and clients give up on silence after 15 s at the earliest.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
-/// The most bytes of one plain answer that are held; above it the answer is passed on as it comes.
-const HELD_PLAIN: usize = 32 << 20;
+/// The most bytes of one answer that are held; above it a plain one is passed on as it comes.
+const HELD: usize = 32 << 20;
 /// Pieces of a stream that come closer together than that are sent on together.
 const DENSE: Duration = Duration::from_micros(200);
 /// At most so many bytes of a dense stream are gathered for one write.
@@ -63,7 +65,9 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         chosen: None,
         nobody: None,
         words: None,
+        telling: Telling::default(),
         waiting: Vec::new(),
+        frames: 0,
         opened: false,
         committed: false,
         next_keep_alive: None,
@@ -117,8 +121,12 @@ pub(super) struct Work {
     pub(super) nobody: Option<Failure>,
     /// What the last server that refused said.
     pub(super) words: Option<Words>,
+    /// How the request is said to servers.
+    telling: Telling,
     /// Frames that wait for the commit.
     pub(super) waiting: Vec<Bytes>,
+    /// How many frames the caller has had, those that wait included.
+    pub(super) frames: u64,
     pub(super) opened: bool,
     pub(super) committed: bool,
     pub(super) next_keep_alive: Option<Instant>,
@@ -228,8 +236,7 @@ impl Work {
                 if let Some(due) = self.next_keep_alive
                     && due <= Instant::now()
                 {
-                    self.mouth.push(Bytes::from_static(openai::KEEP_ALIVE));
-                    self.next_keep_alive = Some(Instant::now() + KEEP_ALIVE_EVERY);
+                    self.keep_alive();
                 }
                 // A timer that fired early (its deadline has moved since) is set anew on the next turn.
             }
@@ -266,6 +273,7 @@ impl Work {
         }
         if !self.committed {
             self.waiting.clear();
+            self.frames = 0;
         }
         self.record.let_go();
     }
@@ -282,8 +290,8 @@ impl Work {
                 self.machine.on_token(no, now);
             }
         }
-        let (mode, held) = (live.mode, live.held());
-        match mode {
+        let (held, too_long) = (live.held(), live.is_too_long());
+        match live.mode {
             Mode::Pass if self.committed => {
                 for piece in heard.pass {
                     self.mouth.push(piece);
@@ -292,31 +300,37 @@ impl Work {
             Mode::Pass => self.waiting.extend(heard.pass),
             Mode::Plain if self.committed => {
                 self.mouth.push(live.take_whole().map(|(bytes, _)| bytes).unwrap_or_default());
+                return self.on_whole(no, heard.whole);
             }
-            Mode::Fold | Mode::Plain => {
-                let fits = self.record.hold(held);
-                if held > HELD_PLAIN || !fits {
-                    return self.on_too_much(no, mode, fits, now);
-                }
-            }
+            Mode::Fold | Mode::Plain => {}
         }
-        if heard.whole {
+        self.frames += heard.frames;
+        // A stream that passes as it comes holds nothing.
+        let fits = held == 0 || self.record.hold(held);
+        if held > HELD || too_long || !fits {
+            return self.on_too_much(no, fits, now);
+        }
+        self.on_whole(no, heard.whole);
+    }
+
+    fn on_whole(&mut self, no: AttemptNo, whole: bool) {
+        if whole {
             self.machine.on_end(no);
         }
     }
 
-    /// A plain answer that is more than may be held: what came plain is passed on as it
-    /// comes from here on; a stream that was to be folded cannot be, and is an answer
+    /// An answer that is more than may be held: what came plain is passed on as it comes
+    /// from here on; one that was to be folded or translated cannot be, and is an answer
     /// without end, unless only the bound of all requests together is reached.
-    fn on_too_much(&mut self, no: AttemptNo, mode: Mode, fits: bool, now: std::time::Instant) {
-        if mode == Mode::Plain {
+    fn on_too_much(&mut self, no: AttemptNo, fits: bool, now: std::time::Instant) {
+        if self.record.live.as_ref().is_some_and(|it| it.is_raw) {
             return self.machine.on_bound_reached(no, now);
         }
         let cause = if fits { Cause::Unreadable } else { Cause::Internal };
         if !fits {
             tracing::warn!(
                 request = self.record.request_id,
-                "too many plain answers are held at once ([limits] held)"
+                "too many answers are held at once ([limits] held)"
             );
             self.nobody = Some(Failure::Busy { retry_after: Duration::from_secs(1) });
         }
@@ -335,6 +349,7 @@ impl Work {
             tried: self.machine.tried(),
             first: self.record.attempts.first().map(|it| &it.server),
             in_flight: &|id| traffic.of(id),
+            said: &|server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body),
             now: self.now(),
             salt: self.seed,
         };
@@ -361,7 +376,8 @@ impl Work {
                 Chosen::Nobody
             }
             Decision::Lacking(what) => {
-                self.nobody = Some(Failure::Unsupported(what));
+                let misunderstood = self.telling.misunderstood();
+                self.nobody = Some(misunderstood.unwrap_or(Failure::Unsupported(what)));
                 Chosen::Nobody
             }
             Decision::Nobody(why) => {
@@ -386,33 +402,11 @@ impl Work {
     fn send(&mut self, no: AttemptNo) {
         let Some(choice) = self.chosen.take() else { return };
         let relay = self.record.relay.clone();
+        let Some(Asking { at, mode, body, translation }) = self.asking(&choice) else {
+            // What can be said was found out when the server was chosen.
+            return self.machine.on_fault(no, &Fault::new(Stage::Connect, Cause::Internal), self.now());
+        };
         let request = &self.errand.request;
-        let head = &request.head;
-        let kind = kind::by_id(choice.server.kind.as_str());
-        let mode = match (head.stream, head.operation) {
-            (true, _) => Mode::Pass,
-            (false, Operation::Embed) => Mode::Plain,
-            (false, Operation::Chat | Operation::Complete) => {
-                let short = head.max_tokens.is_some_and(|it| it <= SHORT);
-                if short && kind.is_some_and(|it| it.plain_is_cancelled()) { Mode::Plain } else { Mode::Fold }
-            }
-        };
-        let drop_usage = mode != Mode::Plain && !request.asks_usage;
-        let body = openai::readdress(
-            request,
-            &self.errand.body,
-            &To {
-                model: choice.model.as_str(),
-                stream: mode != Mode::Plain,
-                ask_usage: mode != Mode::Plain,
-                max_tokens: kind.is_some_and(|it| it.wants_max_tokens()),
-            },
-        );
-        let path = match head.operation {
-            Operation::Chat => "/v1/chat/completions",
-            Operation::Complete => "/v1/completions",
-            Operation::Embed => "/v1/embeddings",
-        };
         let server = &choice.server;
         let in_flight = relay.house.traffic().enter(&server.id);
         let calling = {
@@ -420,20 +414,84 @@ impl Work {
             async move {
                 let endpoint = &server.endpoint;
                 let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
-                relay.upstream.send(Call { endpoint, path, body, headers, key, connect }).await
+                relay.upstream.send(Call { endpoint, path: at.path(), body, headers, key, connect }).await
             }
         };
         // `upstream` enforces the patience for a connection and does not say when it has one.
         self.machine.on_connected(no);
         self.record.live = Some(Live::new(Start {
             no,
-            choice,
             mode,
-            operation: head.operation,
-            drop_usage,
+            at,
+            operation: request.head.operation,
+            drop_usage: mode != Mode::Plain && !request.asks_usage,
+            translation,
             calling: Box::pin(calling),
             in_flight,
+            choice,
         }));
+    }
+
+    /// What is sent to this server: the caller's own bytes where it speaks the caller's language.
+    fn asking(&mut self, choice: &Choice) -> Option<Asking> {
+        let Errand { request, body, .. } = &self.errand;
+        let head = &request.head;
+        let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
+        let way = telling::way(kind, request)?;
+        let mode = match (head.stream, head.operation) {
+            (_, Operation::Embed) => Mode::Plain,
+            (true, _) => Mode::Pass,
+            (false, _) if way == Way::Same && self.is_short(kind) => Mode::Plain,
+            (false, _) => Mode::Fold,
+        };
+        match way {
+            Way::Same => {
+                let to = To {
+                    model,
+                    stream: mode != Mode::Plain,
+                    ask_usage: mode != Mode::Plain,
+                    max_tokens: kind::by_id(kind).is_some_and(|it| it.wants_max_tokens()),
+                };
+                let body = request.door.dialect().readdress(request, body, &to);
+                Some(Asking { at: request.door, mode, body, translation: None })
+            }
+            Way::Other(at) => match self.telling.ask(at, kind, model, request, body) {
+                Ok(asked) => {
+                    let listener = Listener {
+                        door: request.door,
+                        stream: head.stream,
+                        voice: self.voice(model),
+                        arrived: self.record.started,
+                    };
+                    let translation = Translation::new(listener, asked.forced);
+                    Some(Asking { at, mode, body: asked.body, translation: Some(translation) })
+                }
+                Err(failure) => {
+                    self.nobody = Some(failure);
+                    None
+                }
+            },
+        }
+    }
+
+    /// Whether it is asked for plain: soon over, at a server where hanging up frees the slot.
+    fn is_short(&self, kind: &str) -> bool {
+        self.errand.request.head.max_tokens.is_some_and(|it| it <= SHORT)
+            && kind::by_id(kind).is_some_and(|it| it.plain_is_cancelled())
+    }
+
+    /// As whom an answer of this model is given.
+    fn voice(&self, model: &str) -> Voice {
+        let request = &self.errand.request;
+        Voice {
+            id: voice_id(&self.record.request_id, self.seed),
+            model: model.to_owned(),
+            at_ms: self.record.at_ms,
+            waited: Duration::ZERO,
+            asks_usage: request.asks_usage,
+            operation: request.head.operation,
+            request: self.errand.body.clone(),
+        }
     }
 
     pub(super) fn attempts(&self) -> usize {
@@ -444,8 +502,19 @@ impl Work {
     fn open(&mut self) {
         self.opened = true;
         self.record.status = 200;
-        self.mouth.head(answering(None, EVENT_STREAM, &self.record.request_id, self.attempts()));
-        self.mouth.push(Bytes::from_static(openai::KEEP_ALIVE));
+        let head = answering(None, self.content_type(), &self.record.request_id, self.attempts());
+        self.mouth.head(head);
+        self.keep_alive();
+    }
+
+    fn content_type(&self) -> &'static str {
+        let request = &self.errand.request;
+        if request.head.stream { request.door.dialect().framing().content_type() } else { "application/json" }
+    }
+
+    fn keep_alive(&mut self) {
+        let request = &self.errand.request;
+        self.mouth.push(request.door.dialect().keep_alive(request.door, &request.head.model));
         self.next_keep_alive = Some(Instant::now() + KEEP_ALIVE_EVERY);
     }
 
@@ -454,13 +523,15 @@ impl Work {
         self.committed = true;
         self.next_keep_alive = None;
         self.record.first_token = Some(self.record.started.elapsed());
-        let attempts = self.attempts();
+        let (attempts, content_type) = (self.attempts(), self.content_type());
+        // Nobody else will be told, so what was kept for that is not needed any more.
+        self.telling = Telling::default();
+        self.errand.body = Bytes::new();
         let Some(live) = &mut self.record.live else { return };
         self.record.zone = Some(live.choice.server.zone);
         self.record.substituted = live.choice.substituted;
         let whole = live.take_whole();
         if !self.opened {
-            let content_type = if self.errand.request.head.stream { EVENT_STREAM } else { JSON };
             let answerer = Answerer { choice: &live.choice, request_id: live.request_id.as_ref() };
             let mut head = answering(Some(answerer), content_type, &self.record.request_id, attempts);
             if let Some((bytes, true)) = &whole {
@@ -480,5 +551,20 @@ impl Work {
     }
 }
 
-const EVENT_STREAM: &str = "text/event-stream";
-const JSON: &str = "application/json";
+/// How a server is asked.
+struct Asking {
+    at: Door,
+    mode: Mode,
+    body: Bytes,
+    translation: Option<Translation>,
+}
+
+/// What ids in an answer are made of: the number in our own id of the request. One that
+/// the caller gave may be the same for all its requests, and have any character in it.
+fn voice_id(request_id: &str, seed: u64) -> String {
+    let ours = request_id.strip_prefix("req-");
+    match ours.filter(|it| it.len() == 16 && it.bytes().all(|it| it.is_ascii_hexdigit())) {
+        Some(number) => number.to_owned(),
+        None => format!("{seed:016x}"),
+    }
+}

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 use bytes::Bytes;
 use lovable::{
     dialect::{
+        Door, Verdict,
         frames::{Cutter, FrameData},
-        openai::{Fold, Reader, Verdict, judge_plain, peek},
+        openai::{Fold, Reader, judge_plain, peek},
     },
     fault::Cause,
     generate::Operation,
@@ -246,7 +247,12 @@ fn every_recorded_request_is_peeked_at() {
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     for recording in recordings() {
         let case = recording.name.split('/').nth(1).unwrap().to_owned();
-        let seen = match peek(recording.operation, &recording.request) {
+        let door = match recording.operation {
+            Operation::Chat => Door::OpenAiChat,
+            Operation::Complete => Door::OpenAiComplete,
+            Operation::Embed => Door::OpenAiEmbed,
+        };
+        let seen = match peek(door, &recording.request) {
             Ok(request) => {
                 let needs = request.head.needs;
                 format!(
