@@ -8,6 +8,7 @@
 
 mod answer;
 mod conduit;
+mod count;
 mod ending;
 mod live;
 mod record;
@@ -40,7 +41,10 @@ use crate::{
     upstream::Upstream,
 };
 
-pub use self::answer::{Shape, refusal};
+pub use self::{
+    answer::{Shape, refusal},
+    count::Counting,
+};
 
 /// A body of any answer of ours.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
