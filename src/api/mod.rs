@@ -8,11 +8,13 @@ mod body;
 mod connection;
 mod control;
 mod cors;
+mod errand;
 mod events;
-mod openai;
+mod listing;
 mod openapi;
 mod operations;
 mod table;
+mod tongue;
 
 use std::{
     net::SocketAddr,
@@ -37,9 +39,9 @@ pub(crate) use self::connection::serve;
 use self::{
     cors::Cors,
     table::{Found, Guard},
+    tongue::shape_of,
 };
 use crate::{
-    dialect::openai::OpenAi,
     fault::Failure,
     housekeeping::{Housekeeping, wall_ms},
     relay::{Body, Relay, Shape, full, refusal},
@@ -161,7 +163,7 @@ impl Door {
         let (parts, body) = request.into_parts();
         let request_id = self.request_id(&parts.headers);
         let path = parts.uri.path();
-        let shape = if path.starts_with("/lovable/") { Shape::Own } else { Shape::Of(&OpenAi) };
+        let shape = shape_of(path, &parts.headers);
         let refuse = |failure: &Failure| refusal(failure, shape, &request_id);
         if let Err(failure) = self.admit(peer, &parts) {
             return refuse(&failure);

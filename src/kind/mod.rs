@@ -156,6 +156,15 @@ fn tidy(mut sighting: Sighting, answers: &Answers) -> Sighting {
     sighting
 }
 
+/// How a server counts tokens for callers, where its `/v1/messages/count_tokens` is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokenizer {
+    /// `/tokenize` takes a conversation and says `count`.
+    Conversation,
+    /// `/apply-template` makes a text of a conversation, of which `/tokenize` lists the tokens.
+    Text,
+}
+
 /// A question to an endpoint. Until a server is recognised only `GET`s are asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
@@ -337,6 +346,11 @@ pub trait Kind: Sync {
 
     /// Whether hanging up on a plain (not streamed) request frees its slot.
     fn plain_is_cancelled(&self) -> bool;
+
+    /// How it counts the tokens of a conversation without answering it, if it does.
+    fn tokenizer(&self) -> Option<Tokenizer> {
+        None
+    }
 
     /// Whether it silently drops `max_completion_tokens` and wants `max_tokens`.
     fn wants_max_tokens(&self) -> bool {

@@ -9,6 +9,7 @@
 mod answer;
 mod asking;
 mod conduit;
+mod count;
 mod ending;
 mod hearing;
 mod live;
@@ -42,7 +43,10 @@ use crate::{
     upstream::Upstream,
 };
 
-pub use self::answer::{Shape, refusal};
+pub use self::{
+    answer::{Shape, refusal},
+    count::Counting,
+};
 
 /// A body of any answer of ours.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
