@@ -7,8 +7,8 @@
 //! up by dropping.
 
 mod answer;
+mod aside;
 mod conduit;
-mod count;
 mod ending;
 mod live;
 mod record;
@@ -43,7 +43,7 @@ use crate::{
 
 pub use self::{
     answer::{Shape, refusal},
-    count::Counting,
+    aside::Counting,
 };
 
 /// A body of any answer of ours.

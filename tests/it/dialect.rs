@@ -86,6 +86,14 @@ fn read(path: &Path) -> Option<Recording> {
     })
 }
 
+fn door(operation: Operation) -> Door {
+    match operation {
+        Operation::Chat => Door::OpenAiChat,
+        Operation::Complete => Door::OpenAiComplete,
+        Operation::Embed => Door::OpenAiEmbed,
+    }
+}
+
 fn split(message: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = message.windows(4).position(|it| it == b"\r\n\r\n")?;
     Some((&message[..end + 2], &message[end + 4..]))
@@ -247,12 +255,7 @@ fn every_recorded_request_is_peeked_at() {
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     for recording in recordings() {
         let case = recording.name.split('/').nth(1).unwrap().to_owned();
-        let door = match recording.operation {
-            Operation::Chat => Door::OpenAiChat,
-            Operation::Complete => Door::OpenAiComplete,
-            Operation::Embed => Door::OpenAiEmbed,
-        };
-        let seen = match peek(door, &recording.request) {
+        let seen = match peek(door(recording.operation), &recording.request) {
             Ok(request) => {
                 let needs = request.head.needs;
                 format!(
