@@ -11,6 +11,7 @@ mod cors;
 mod errand;
 mod events;
 mod listing;
+mod ollama;
 mod openapi;
 mod operations;
 mod table;
@@ -174,7 +175,10 @@ impl Door {
         let route = match table::find(&parts.method, path) {
             Found::Route(route) => route,
             Found::OtherMethod(allow) => return refuse(&Failure::WrongMethod { allow }),
-            Found::Nothing => return refuse(&Failure::UnknownRoute(path.to_owned())),
+            Found::Nothing => {
+                let failure = ollama::manages(path);
+                return refuse(&failure.unwrap_or_else(|| Failure::UnknownRoute(path.to_owned())));
+            }
         };
         if route.guard == Guard::Changes
             && let Err(failure) = self.admit_change(peer)
