@@ -17,6 +17,7 @@ use clap::Parser;
 
 use crate::client::{Client, ClientError, Reply, STATUS_PATIENCE};
 
+mod chat;
 mod config;
 mod events;
 mod exec;
@@ -62,6 +63,8 @@ commands! {
     Models(models),
     /// Ask a model, and stream its answer to stdout
     Generate(generate),
+    /// Talk with a model in the terminal
+    Chat(chat),
     /// Run a program with its base URLs and keys set to a bridge to the daemon
     Exec(exec),
     /// Show how requests went: success, time and tokens
@@ -75,7 +78,7 @@ commands! {
 impl Command {
     /// Whether an interrupt is the command's own business, rather than its end.
     fn minds_interrupts(&self) -> bool {
-        matches!(self, Self::Exec(_))
+        matches!(self, Self::Chat(_) | Self::Exec(_))
     }
 }
 
