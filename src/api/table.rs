@@ -111,6 +111,11 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
     }
 }
 
+/// Whether a request would change something.
+pub(crate) fn changes(method: &Method, path: &str) -> bool {
+    matches!(find(method, path), Found::Route(route) if route.guard == Guard::Changes)
+}
+
 /// The methods of a path, for `Allow`.
 fn allowed(path: &str) -> &'static str {
     let has = |method: &str| TABLE.iter().any(|it| it.path == path && it.method == method);
