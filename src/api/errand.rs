@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Response,
+    HeaderMap, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 
-use super::{Knock, VIA, body};
+use super::{Knock, VIA, body, bytes_of_json};
 use crate::{
-    dialect::{Door, openai},
+    dialect::{Door, ollama, openai},
     fault::Failure,
+    housekeeping::wall_ms,
     relay::{Body, Errand, Wishes},
     route::Fallback,
 };
@@ -36,14 +37,37 @@ async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failu
     let errand = async {
         let wishes = wishes(&headers)?;
         let body = prepare(read(&headers, body, door.it.body_limit).await?)?;
+        if let Some(answer) = only_loads(&door, at, &body)? {
+            return Ok(Work::Done(answer));
+        }
         let request = at.dialect().peek(at, &body)?;
         let pass = pass(&headers, &request_id, door.instance());
-        Ok(Errand { request, body, request_id: request_id.clone(), wishes, pass, shape })
+        Ok(Work::Errand(Errand { request, body, request_id: request_id.clone(), wishes, pass, shape }))
     };
     match errand.await {
-        Ok(errand) => door.it.relay.clone().run(errand).await,
+        Ok(Work::Errand(errand)) => door.it.relay.clone().run(errand).await,
+        Ok(Work::Done(answer)) => bytes_of_json(StatusCode::OK, answer),
         Err(failure) => crate::relay::refusal(&failure, shape, &request_id),
     }
+}
+
+/// What there is to do.
+enum Work {
+    Errand(Errand),
+    /// Nothing more: this is the answer.
+    Done(Bytes),
+}
+
+/// The answer to Ollama's call for a model to be loaded, which begins many conversations. The
+/// model must be there, or the client would learn it with the first question only.
+fn only_loads(door: &super::Door, at: Door, body: &Bytes) -> Result<Option<Bytes>, Failure> {
+    let theirs = [Door::OllamaChat, Door::OllamaGenerate, Door::OllamaEmbed, Door::OllamaEmbeddings];
+    if !theirs.contains(&at) {
+        return Ok(None);
+    }
+    let Some(warm) = ollama::warm(at, body).transpose()? else { return Ok(None) };
+    door.it.relay.meant(&warm.model)?;
+    Ok(Some(warm.answer(wall_ms())))
 }
 
 /// A body as it is, for no body is unpacked here, nor by most servers.

@@ -41,8 +41,13 @@ pub(super) fn named<T>(door: &Door, wanted: &str, tell: impl FnOnce(&Listed<'_>)
     let models = models(door);
     let names = names(&models);
     let latest = format!("{wanted}:latest");
-    match [wanted, &latest].into_iter().find_map(|it| names.get_key_value(it)) {
-        Some((id, model)) => Ok(tell(&listed(door, id, model))),
+    if let Some((id, model)) = [wanted, &latest].into_iter().find_map(|it| names.get_key_value(it)) {
+        return Ok(tell(&listed(door, id, model)));
+    }
+    // `auto` and pins are names that are in no list.
+    let meant = door.it.relay.meant(wanted).ok().flatten();
+    match meant.and_then(|it| names.get(it.as_str())) {
+        Some(model) => Ok(tell(&listed(door, wanted, model))),
         None => {
             let nearest = nearest(wanted, names.keys().copied());
             Err(Failure::UnknownModel { model: wanted.to_owned(), nearest })

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 use percent_encoding::percent_decode_str;
 
-use super::{Knock, control, errand, events, listing, openapi, operations};
+use super::{Knock, control, errand, events, listing, ollama, openapi, operations};
 use crate::{dialect::Door, relay::Body};
 
 /// Whether a route changes something.
@@ -61,6 +61,11 @@ routes! {
     Open POST "/lovable/v1/generate" => errand::generate, "Answer a prompt or a conversation, as /v1/chat/completions does";
     Open GET "/v1/models" => listing::list, "List the models of all servers";
     Open GET "/v1/models/{id}" => listing::one, "Describe one model";
+    Open GET "/" => ollama::greeting, "Greet as Ollama does";
+    Open GET "/api/version" => ollama::version, "The version of Ollama's language";
+    Open GET "/api/tags" => ollama::tags, "List the models of all servers, as Ollama does";
+    Open GET "/api/ps" => ollama::ps, "List the models that are in memory";
+    Open POST "/api/show" => ollama::show, "Describe one model: {\"model\": \"...\"}";
     Open GET "/healthz" => operations::health, "Say that the process answers";
     Open GET "/readyz" => operations::ready, "Say whether some server is usable: 200 or 503";
     Open GET "/lovable/v1/status" => control::status, "Health of the daemon, servers, models and traffic";
@@ -104,6 +109,11 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
         Some(route) => Found::OtherMethod(allowed(route.path)),
         None => Found::Nothing,
     }
+}
+
+/// Whether a request would change something.
+pub(crate) fn changes(method: &Method, path: &str) -> bool {
+    matches!(find(method, path), Found::Route(route) if route.guard == Guard::Changes)
 }
 
 /// The methods of a path, for `Allow`.
@@ -162,6 +172,11 @@ mod tests {
         check("POST", "/lovable/v1/servers/a/drain", "/lovable/v1/servers/{id}/drain [a]");
         check("GET", "/lovable/v1/requests/r-1", "/lovable/v1/requests/{id} [r-1]");
         check("GET", "/nowhere", "nothing");
+        check("HEAD", "/", "/ []");
+        check("POST", "/", "allow GET");
+        check("POST", "/v1/v1/messages", "/v1/v1/messages []");
+        check("GET", "/api/show", "allow POST");
+        check("HEAD", "/api/tags", "/api/tags []");
     }
 
     #[test]

@@ -8,8 +8,8 @@
 
 mod answer;
 mod asking;
+mod aside;
 mod conduit;
-mod count;
 mod ending;
 mod hearing;
 mod live;
@@ -45,7 +45,7 @@ use crate::{
 
 pub use self::{
     answer::{Shape, refusal},
-    count::Counting,
+    aside::Counting,
 };
 
 /// A body of any answer of ours.

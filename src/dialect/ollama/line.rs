@@ -32,6 +32,8 @@ pub(super) struct Line<'a> {
     done: Option<&'a RawValue>,
     #[serde(borrow)]
     done_reason: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_debug_info")]
+    debug_info: Option<&'a RawValue>,
     #[serde(borrow)]
     prompt_eval_count: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -86,15 +88,17 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Whether it is the last one.
+    /// Whether it is the last one. What `_debug_render_only` asks for comes in one line
+    /// that says `done: false` (seen with 0.24.0).
     pub(super) fn is_done(&self) -> bool {
-        self.done.is_some_and(|it| it.get() == "true")
+        self.done.is_some_and(|it| it.get() == "true") || self.debug_info.is_some()
     }
 
     /// Why the model stopped. Ollama leaves the reason away when the connection to its
     /// runner broke, so none is no answer.
     pub(super) fn reason(&self) -> Option<Reason> {
-        Some(match &*json::text(self.done_reason?)? {
+        let Some(reason) = self.done_reason else { return self.debug_info.map(|_| Reason::Other) };
+        Some(match &*json::text(reason)? {
             "" => return None,
             "stop" => Reason::Stop,
             "length" => Reason::Length,

@@ -12,7 +12,11 @@ mod line;
 mod list;
 mod option;
 mod plain;
+#[cfg(test)]
+mod properties;
 mod reader;
+#[cfg(test)]
+mod recorded;
 mod request;
 mod understand;
 mod warm;

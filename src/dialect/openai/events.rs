@@ -283,3 +283,274 @@ fn logprobs(raw: &RawValue) -> Vec<Value> {
 fn likely(token: &str, logprob: &Value) -> Value {
     json!({"token": token, "logprob": logprob, "bytes": token.as_bytes()})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        dialect::{
+            Verdict,
+            openai::{Reader, judge_plain, plain},
+        },
+        fault::Cause,
+        generate::{Operation, Usage},
+    };
+
+    fn told(operation: Operation, chunks: &[&str]) -> Vec<Event> {
+        let mut reader = Reader::new(operation);
+        let mut out = Vec::new();
+        for chunk in chunks {
+            reader.tell(chunk.as_bytes(), &mut out);
+        }
+        assert_eq!(reader.end(true), Ok(()), "for {chunks:?}");
+        out
+    }
+
+    fn delta(delta: &str) -> String {
+        format!("{{\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]}}")
+    }
+
+    const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+    const CALLS: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#;
+
+    fn text(text: &str) -> Event {
+        Event::Text(text.to_owned())
+    }
+
+    fn call(index: usize, id: Option<&str>, name: &str) -> Event {
+        Event::Call { index, id: id.map(str::to_owned), name: name.to_owned() }
+    }
+
+    fn piece(index: usize, text: &str) -> Event {
+        Event::Arguments { index, text: text.to_owned() }
+    }
+
+    fn finished(reason: Reason) -> Event {
+        Event::Finished { reason, stop: None }
+    }
+
+    fn check_calls(deltas: &[&str], expected: &[Event]) {
+        let chunks: Vec<String> =
+            deltas.iter().map(|it| delta(&format!("{{\"tool_calls\":{it}}}"))).collect();
+        let mut chunks: Vec<&str> = chunks.iter().map(String::as_str).collect();
+        chunks.push(CALLS);
+        let mut expected = expected.to_vec();
+        expected.push(finished(Reason::ToolCalls));
+        assert_eq!(told(Operation::Chat, &chunks), expected, "for {deltas:?}");
+    }
+
+    #[test]
+    fn what_is_said_is_told_in_its_order() {
+        let both = delta(r#"{"reasoning":"hm","reasoning_content":"hm"}"#);
+        let chunks = [
+            &delta(r#"{"role":"assistant","content":""}"#),
+            &delta(r#"{"reasoning":"w","content":null}"#),
+            &both,
+            &delta(r#"{"reasoning_content":"x","content":"a"}"#),
+            &delta(r#"{"content":[{"type":"text","text":"b"}],"tool_calls":[]}"#),
+            &delta(r#"{"refusal":"no"}"#),
+            STOP,
+            r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"completion_tokens_details":{"reasoning_tokens":1}}}"#,
+            "[DONE]",
+        ];
+        let thought = |text: &str| Event::Thinking(text.to_owned());
+        let usage = Usage {
+            input_tokens: Some(3),
+            output_tokens: Some(2),
+            reasoning_tokens: Some(1),
+            cached_tokens: None,
+        };
+        let expected = [
+            thought("w"),
+            thought("hm"),
+            thought("x"),
+            text("a"),
+            text("b"),
+            Event::Refusal("no".to_owned()),
+            finished(Reason::Stop),
+            Event::Usage(usage),
+        ];
+        assert_eq!(told(Operation::Chat, &chunks), expected);
+    }
+
+    #[test]
+    fn calls_come_in_pieces_and_take_turns() {
+        check_calls(
+            &[
+                r#"[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}]"#,
+                r#"[{"index":0,"function":{"arguments":"{\"x\""}}]"#,
+                r#"[{"index":1,"id":"b","function":{"name":"g","arguments":"{"}}]"#,
+                r#"[{"index":0,"function":{"arguments":":1}"}},{"index":1,"function":{"arguments":"}"}}]"#,
+            ],
+            &[
+                call(0, Some("a"), "f"),
+                piece(0, "{\"x\""),
+                call(1, Some("b"), "g"),
+                piece(1, "{"),
+                piece(0, ":1}"),
+                piece(1, "}"),
+            ],
+        );
+    }
+
+    #[test]
+    fn calls_are_told_apart_without_numbers_and_without_ids() {
+        let whole =
+            r#"[{"function":{"name":"f","arguments":"{}"}},{"function":{"name":"f","arguments":"{}"}}]"#;
+        check_calls(&[whole], &[call(0, None, "f"), piece(0, "{}"), call(1, None, "f"), piece(1, "{}")]);
+        let ids = [
+            r#"[{"id":"a","function":{"name":"f","arguments":"{"}}]"#,
+            r#"[{"function":{"arguments":"}"}}]"#,
+            r#"[{"id":"b","function":{"name":"f","arguments":"{}"}}]"#,
+        ];
+        let (a, b) = (call(0, Some("a"), "f"), call(1, Some("b"), "f"));
+        check_calls(&ids, &[a.clone(), piece(0, "{"), piece(0, "}"), b.clone(), piece(1, "{}")]);
+        let all_zero = [
+            r#"[{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}]"#,
+            r#"[{"index":0,"id":"b","function":{"name":"f","arguments":"{}"}}]"#,
+        ];
+        check_calls(&all_zero, &[a, piece(0, "{}"), b, piece(1, "{}")]);
+    }
+
+    #[test]
+    fn names_and_ids_may_be_repeated_or_late() {
+        let repeated = [
+            r#"[{"index":0,"id":"a","function":{"name":"f","arguments":"{"}}]"#,
+            r#"[{"index":0,"id":"a","function":{"name":"f","arguments":"}"}}]"#,
+        ];
+        check_calls(&repeated, &[call(0, Some("a"), "f"), piece(0, "{"), piece(0, "}")]);
+        let late = [
+            r#"[{"index":0,"function":{"arguments":"{"}}]"#,
+            r#"[{"index":0,"id":"a","function":{"name":"f","arguments":"}"}}]"#,
+        ];
+        check_calls(&late, &[call(0, Some("a"), "f"), piece(0, "{"), piece(0, "}")]);
+    }
+
+    #[test]
+    fn arguments_may_be_an_object_or_nothing() {
+        let object = r#"[{"index":0,"id":"a","function":{"name":"f","arguments":{"x": 1}}}]"#;
+        check_calls(&[object], &[call(0, Some("a"), "f"), piece(0, "{\"x\": 1}")]);
+        let nothing = r#"[{"index":0,"id":"a","function":{"name":"f","arguments":null}}]"#;
+        check_calls(&[nothing], &[call(0, Some("a"), "f"), piece(0, "{}")]);
+    }
+
+    #[test]
+    fn the_older_form_of_a_call_is_a_call() {
+        let chunks = [
+            &delta(r#"{"function_call":{"name":"f","arguments":""}}"#),
+            &delta(r#"{"function_call":{"arguments":"{}"}}"#),
+            r#"{"choices":[{"index":0,"delta":{},"finish_reason":"function_call"}]}"#,
+        ];
+        let expected = [call(0, None, "f"), piece(0, "{}"), finished(Reason::ToolCalls)];
+        assert_eq!(told(Operation::Chat, &chunks), expected);
+    }
+
+    #[test]
+    fn the_reason_fits_what_was_said() {
+        let called = delta(r#"{"tool_calls":[{"index":0,"function":{"name":"f","arguments":"{}"}}]}"#);
+        let forced = told(Operation::Chat, &[&called, STOP]);
+        assert_eq!(forced.last(), Some(&finished(Reason::ToolCalls)), "vLLM");
+        assert_eq!(told(Operation::Chat, &[CALLS]), [finished(Reason::Stop)]);
+        let stop = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop","stop_reason":" acid"}]}"#;
+        let expected = Event::Finished { reason: Reason::Stop, stop: Some(" acid".to_owned()) };
+        assert_eq!(told(Operation::Chat, &[stop]), [expected], "vLLM");
+        let token = stop.replace("\" acid\"", "128001");
+        assert_eq!(told(Operation::Chat, &[&token]), [finished(Reason::Stop)]);
+    }
+
+    #[test]
+    fn log_probabilities_have_one_form() {
+        let chat = r#"{"choices":[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[]}]},"finish_reason":"stop"}]}"#;
+        let entry = json!({"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []});
+        let expected = [text("a"), Event::Logprobs(vec![entry]), finished(Reason::Stop)];
+        assert_eq!(told(Operation::Chat, &[chat]), expected);
+        let older = r#"{"choices":[{"index":0,"text":"ä","logprobs":{"tokens":["ä"],"token_logprobs":[-0.5],"top_logprobs":[{"b":-1.5}],"text_offset":[0]},"finish_reason":"stop"}]}"#;
+        let entry = json!({"token": "ä", "logprob": -0.5, "bytes": [195, 164],
+            "top_logprobs": [{"token": "b", "logprob": -1.5, "bytes": [98]}]});
+        let expected = [text("ä"), Event::Logprobs(vec![entry]), finished(Reason::Stop)];
+        assert_eq!(told(Operation::Complete, &[older]), expected);
+    }
+
+    #[test]
+    fn other_choices_are_passed_over() {
+        let choice = |index: u32, text: &str| {
+            format!(
+                "{{\"choices\":[{{\"index\":{index},\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":\"stop\"}}]}}"
+            )
+        };
+        let (first, second) = (choice(0, "a"), choice(1, "b"));
+        let expected = [text("a"), finished(Reason::Stop)];
+        assert_eq!(told(Operation::Chat, &[&second, &first]), expected);
+    }
+
+    #[test]
+    fn what_has_another_shape_is_unreadable_and_never_guessed() {
+        for broken in [
+            r#"{"tool_calls":"f"}"#,
+            r#"{"tool_calls":[5]}"#,
+            r#"{"content":{"a":1}}"#,
+            r#"{"function_call":"f"}"#,
+        ] {
+            let mut reader = Reader::new(Operation::Chat);
+            let judged = reader.tell(delta(broken).as_bytes(), &mut Vec::new());
+            assert_eq!(judged.verdict, Verdict::Unreadable, "for {broken}");
+            reader.tell(STOP.as_bytes(), &mut Vec::new());
+            assert_eq!(reader.end(true), Err(Cause::Unreadable));
+        }
+    }
+
+    #[test]
+    fn calls_without_end_are_not_held() {
+        let mut reader = Reader::new(Operation::Chat);
+        let mut last = Verdict::Quiet;
+        for index in 0..=MOST_CALLS {
+            let called =
+                delta(&format!(r#"{{"tool_calls":[{{"index":{index},"function":{{"name":"f"}}}}]}}"#));
+            last = reader.tell(called.as_bytes(), &mut Vec::new()).verdict;
+        }
+        assert_eq!(last, Verdict::Unreadable);
+        let held = delta(&format!(
+            r#"{{"tool_calls":[{{"index":0,"function":{{"arguments":"{}"}}}}]}}"#,
+            "a".repeat(MOST_HELD / 2)
+        ));
+        let mut reader = Reader::new(Operation::Chat);
+        let verdicts: Vec<_> =
+            (0..3).map(|_| reader.tell(held.as_bytes(), &mut Vec::new()).verdict).collect();
+        assert_eq!(verdicts, [Verdict::Content, Verdict::Content, Verdict::Unreadable]);
+    }
+
+    fn whole(operation: Operation, body: &str) -> Result<Vec<Event>, Cause> {
+        let mut out = Vec::new();
+        let judged = judge_plain(operation, body.as_bytes())?;
+        plain::tell(operation, body.as_bytes(), &judged, &mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn a_whole_answer_is_told_as_its_stream_would_be() {
+        let body = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"a","reasoning":"h","refusal":null,
+            "tool_calls":[{"id":"x","type":"function","function":{"name":"f","arguments":"{}"}}]},
+            "finish_reason":"tool_calls","stop_reason":null}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
+        let usage = Usage { input_tokens: Some(1), output_tokens: Some(2), ..Usage::default() };
+        let expected = vec![
+            Event::Thinking("h".to_owned()),
+            text("a"),
+            call(0, Some("x"), "f"),
+            piece(0, "{}"),
+            finished(Reason::ToolCalls),
+            Event::Usage(usage),
+        ];
+        assert_eq!(whole(Operation::Chat, body), Ok(expected));
+    }
+
+    #[test]
+    fn vectors_come_in_the_order_of_the_inputs() {
+        let vector = |numbers: &[f32]| Event::Vector(numbers.to_vec());
+        let body = r#"{"data":[{"index":1,"embedding":[0.5,1]},{"index":0,"embedding":"AACAPw=="}]}"#;
+        assert_eq!(whole(Operation::Embed, body), Ok(vec![vector(&[1.0]), vector(&[0.5, 1.0])]));
+        for broken in ["\"?\"", "[\"a\"]", "[[0.5]]", "[1e300]", "\"AACAfw==\""] {
+            let body = format!("{{\"data\":[{{\"embedding\":{broken}}}]}}");
+            assert_eq!(whole(Operation::Embed, &body), Err(Cause::Unreadable), "for {broken}");
+        }
+    }
+}

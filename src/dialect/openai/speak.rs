@@ -74,10 +74,15 @@ impl Speaker {
         out.put_slice(choice.as_bytes());
     }
 
-    fn delta(&mut self, delta: &str, out: &mut BytesMut) {
+    /// Says who speaks, before anything else is said.
+    fn begin(&mut self, out: &mut BytesMut) {
         if !std::mem::replace(&mut self.begun, true) && self.is_chat() {
             self.chunk("{\"role\":\"assistant\",\"content\":\"\"}", "null", "null", out);
         }
+    }
+
+    fn delta(&mut self, delta: &str, out: &mut BytesMut) {
+        self.begin(out);
         self.chunk(delta, "null", "null", out);
     }
 
@@ -119,6 +124,7 @@ impl Speaker {
     }
 
     fn logprobs(&mut self, tokens: &[Value], out: &mut BytesMut) {
+        self.begin(out);
         let logprobs = if self.is_chat() {
             json!({"content": tokens, "refusal": null})
         } else {
@@ -152,9 +158,7 @@ impl crate::dialect::Writer for Speaker {
                 self.arguments(index, "{}", out);
             }
         }
-        if !self.begun && self.is_chat() {
-            self.chunk("{\"role\":\"assistant\",\"content\":\"\"}", "null", "null", out);
-        }
+        self.begin(out);
         let reason = whole::finish_reason(self.reason, !self.calls.is_empty(), self.functions);
         let nothing = if self.is_chat() { "{}" } else { "\"\"" };
         self.chunk(nothing, "null", &quote(reason), out);
@@ -163,5 +167,114 @@ impl crate::dialect::Writer for Speaker {
             out.put_slice(format!("],\"usage\":{usage}}}\n\n").as_bytes());
         }
         out.put_slice(DONE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{dialect::Writer, generate::Operation};
+
+    fn voice(operation: Operation, asks_usage: bool, request: &'static str) -> Voice {
+        Voice {
+            id: "r1".to_owned(),
+            model: "m\"x".to_owned(),
+            at_ms: 5999,
+            waited: Duration::ZERO,
+            asks_usage,
+            operation,
+            request: Bytes::from_static(request.as_bytes()),
+        }
+    }
+
+    fn spoken(door: Door, voice: &Voice, events: Vec<Event>) -> String {
+        let mut speaker = Speaker::new(door, voice);
+        let mut out = BytesMut::new();
+        for event in events {
+            speaker.write(event, &mut out);
+        }
+        speaker.finish(&mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    fn chat(events: Vec<Event>) -> String {
+        spoken(Door::OpenAiChat, &voice(Operation::Chat, true, "{}"), events)
+    }
+
+    fn text(text: &str) -> Event {
+        Event::Text(text.to_owned())
+    }
+
+    fn finished(reason: Reason) -> Event {
+        Event::Finished { reason, stop: None }
+    }
+
+    fn counts() -> Event {
+        Event::Usage(Usage { input_tokens: Some(3), output_tokens: Some(2), ..Usage::default() })
+    }
+
+    fn called() -> Vec<Event> {
+        vec![
+            Event::Call { index: 0, id: Some("call_a".to_owned()), name: "f".to_owned() },
+            Event::Arguments { index: 0, text: "{\"x\":".to_owned() },
+            Event::Call { index: 1, id: None, name: "g".to_owned() },
+            Event::Arguments { index: 0, text: "1}".to_owned() },
+            finished(Reason::ToolCalls),
+        ]
+    }
+
+    #[test]
+    fn streams_have_the_official_shape() {
+        let mut shown = String::new();
+        let mut show = |name: &str, stream: String| shown.push_str(&format!("# {name}\n{stream}"));
+        show("a text", chat(vec![text("a\n"), text("b"), counts(), finished(Reason::Stop)]));
+        let thought = Event::Thinking("hm".to_owned());
+        let proof = Event::Signature("s".to_owned());
+        show("thinking", chat(vec![thought, proof, text("a"), finished(Reason::Length)]));
+        show("calls", chat(called()));
+        let functions = voice(Operation::Chat, false, r#"{"functions":[{"name":"f"}]}"#);
+        show("the older form of calls", spoken(Door::OpenAiChat, &functions, called()));
+        let token = json!({"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -1.5}]});
+        let likely = vec![text("a"), Event::Logprobs(vec![token.clone(), token]), finished(Reason::Stop)];
+        show("log probabilities", chat(likely.clone()));
+        show("a refusal", chat(vec![Event::Refusal("no".to_owned()), finished(Reason::ContentFilter)]));
+        show("nothing", chat(vec![finished(Reason::Stop)]));
+        let complete = voice(Operation::Complete, true, "{}");
+        let completed = vec![text("a"), counts(), finished(Reason::Stop)];
+        show("a completion", spoken(Door::OpenAiComplete, &complete, completed));
+        show("its log probabilities", spoken(Door::OpenAiComplete, &complete, likely));
+        insta::assert_snapshot!("streams", shown);
+    }
+
+    #[test]
+    fn a_role_is_said_once_and_first() {
+        let stream = chat(called());
+        assert_eq!(stream.matches("\"role\"").count(), 1);
+        assert!(stream.lines().next().unwrap().contains("\"role\":\"assistant\""));
+    }
+
+    #[test]
+    fn counts_are_given_whole_or_not_at_all_and_only_when_asked_for() {
+        let half = Event::Usage(Usage { output_tokens: Some(2), ..Usage::default() });
+        assert!(!chat(vec![text("a"), half, finished(Reason::Stop)]).contains("usage"));
+        let quiet = voice(Operation::Chat, false, "{}");
+        let events = vec![text("a"), counts(), finished(Reason::Stop)];
+        assert!(!spoken(Door::OpenAiChat, &quiet, events).contains("usage"));
+    }
+
+    #[test]
+    fn nothing_is_held_back_while_the_model_speaks() {
+        let mut speaker = Speaker::new(Door::OpenAiChat, &voice(Operation::Chat, true, "{}"));
+        let mut out = BytesMut::new();
+        for event in called() {
+            let before = out.len();
+            let says = !matches!(event, Event::Finished { .. });
+            speaker.write(event, &mut out);
+            assert_eq!(out.len() > before, says);
+        }
     }
 }

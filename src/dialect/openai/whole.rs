@@ -207,3 +207,93 @@ pub(super) fn logprobs_of_text(tokens: &[Value], offset: &mut usize) -> Value {
     }
     json!({"tokens": texts, "token_logprobs": own, "top_logprobs": top, "text_offset": places})
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::generate::{Event, Operation};
+
+    fn voice(request: &'static str) -> Voice {
+        Voice {
+            id: "r1".to_owned(),
+            model: "m".to_owned(),
+            at_ms: 5999,
+            waited: Duration::ZERO,
+            asks_usage: true,
+            operation: Operation::Chat,
+            request: Bytes::from_static(request.as_bytes()),
+        }
+    }
+
+    fn written(door: Door, events: Vec<Event>, request: &'static str) -> Value {
+        let answer: Answer = events.into_iter().collect();
+        serde_json::from_slice(&whole(door, &answer, &voice(request))).unwrap()
+    }
+
+    fn text(text: &str) -> Event {
+        Event::Text(text.to_owned())
+    }
+
+    fn finished(reason: Reason) -> Event {
+        Event::Finished { reason, stop: None }
+    }
+
+    fn counts() -> Event {
+        let usage = Usage {
+            input_tokens: Some(3),
+            output_tokens: Some(2),
+            cached_tokens: Some(1),
+            reasoning_tokens: Some(0),
+        };
+        Event::Usage(usage)
+    }
+
+    fn called() -> Vec<Event> {
+        vec![
+            Event::Call { index: 0, id: Some("a".to_owned()), name: "f".to_owned() },
+            Event::Arguments { index: 0, text: "{\"x\":1}".to_owned() },
+            Event::Call { index: 1, id: None, name: "g".to_owned() },
+            finished(Reason::Stop),
+        ]
+    }
+
+    #[test]
+    fn whole_answers_have_the_official_shape() {
+        let chat = |events| written(Door::OpenAiChat, events, "{}");
+        let token = json!({"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []});
+        let all = json!({
+            "a text": chat(vec![text("a"), finished(Reason::Stop), counts()]),
+            "thinking": chat(vec![Event::Thinking("h".to_owned()), text("a"), finished(Reason::Length)]),
+            "calls": chat(called()),
+            "the older form of calls": written(Door::OpenAiChat, called(), r#"{"functions":[{}]}"#),
+            "a refusal": chat(vec![Event::Refusal("no".to_owned()), finished(Reason::Stop)]),
+            "nothing": chat(vec![finished(Reason::Stop)]),
+            "log probabilities": chat(vec![text("a"), Event::Logprobs(vec![token.clone()]), finished(Reason::Stop)]),
+            "a completion": written(Door::OpenAiComplete, vec![text("a"), Event::Logprobs(vec![token]), finished(Reason::Stop), counts()], "{}"),
+        });
+        insta::assert_json_snapshot!("whole", all);
+    }
+
+    #[test]
+    fn vectors_keep_their_digits_and_come_as_they_were_asked_for() {
+        let vectors = || vec![Event::Vector(vec![0.1, 1.0]), Event::Vector(vec![-0.5])];
+        let answer: Answer = vectors().into_iter().chain([counts()]).collect();
+        let body = whole(Door::OpenAiEmbed, &answer, &voice("{}"));
+        let expected = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,1.0]},{"object":"embedding","index":1,"embedding":[-0.5]}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}"#;
+        assert_eq!(body, expected);
+        let encoded = written(Door::OpenAiEmbed, vectors(), r#"{"encoding_format":"base64"}"#);
+        assert_eq!(encoded["data"][1]["embedding"], "AAAAvw==");
+        assert_eq!(encoded.get("usage"), None, "absent is not zero");
+    }
+
+    #[test]
+    fn tools_win_over_functions() {
+        let wants = |request: &str| Wants::of(request.as_bytes()).functions;
+        assert!(wants(r#"{"functions":[{}]}"#));
+        assert!(!wants(r#"{"functions":[{}],"tools":[{}]}"#));
+        assert!(!wants(r#"{"functions":[]}"#));
+        assert!(!wants("?"));
+    }
+}

@@ -1,10 +1,11 @@
-//! Counts the tokens of a conversation with a server's own tokenizer.
+//! What is asked beside requests: which model a name means, and how many tokens a
+//! conversation has.
 //!
-//! Nothing is generated and nothing may be loaded for it: only servers are asked that have
-//! the model in memory, in a time that is bounded for all of them together. Whoever gets no
-//! count here estimates.
+//! Nothing is generated and nothing may be loaded for it. For a count only servers are asked
+//! that have the model in memory, in a time that is bounded for all of them together; whoever
+//! gets none here estimates.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -12,11 +13,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Relay;
 use crate::{
-    generate::Head,
+    fault::Failure,
+    generate::{Candidate, Head, Needs, Operation},
     kind::{self, Question, Tokenizer},
     registry::Server,
-    route::{self, Ask, Fallback, Fidelity},
-    server::ServerId,
+    route::{self, Ask, Decision, Fallback, Fidelity},
+    server::{ModelName, ServerId},
     upstream::Limits,
 };
 
@@ -40,6 +42,25 @@ pub struct Counting<'a> {
 }
 
 impl Relay {
+    /// The model that would answer a conversation with a model of that name: another name
+    /// where that is an alias, a pin or `auto`. `None` if nobody can answer now.
+    pub fn meant(&self, model: &str) -> Result<Option<ModelName>, Failure> {
+        let head = Head {
+            operation: Operation::Chat,
+            model: model.to_owned(),
+            stream: true,
+            max_tokens: None,
+            needs: Needs::default(),
+        };
+        match self.look(&head).0 {
+            Decision::Server(choice) => Ok(Some(choice.model)),
+            Decision::UnknownModel { nearest } => {
+                Err(Failure::UnknownModel { model: model.to_owned(), nearest })
+            }
+            Decision::Later(_) | Decision::Lacking(_) | Decision::Nobody(_) => Ok(None),
+        }
+    }
+
     /// How many tokens it has, as a server says that would answer it. `None` if none says so.
     pub async fn count_tokens(&self, counting: Counting<'_>) -> Option<u64> {
         let until = Instant::now() + TIME;
@@ -55,13 +76,25 @@ impl Relay {
     }
 
     /// Servers that may answer, have the model in memory and a tokenizer for callers.
-    fn who_counts(&self, head: &Head) -> Vec<(std::sync::Arc<Server>, String)> {
+    fn who_counts(&self, head: &Head) -> Vec<(Arc<Server>, String)> {
+        let snapshot = self.house.snapshot();
+        let able = self.look(head).1.into_iter().filter(|it| it.excluded.is_none()).filter_map(|it| {
+            let server = snapshot.server(it.server.as_str())?;
+            let model = server.models.iter().find(|model| model.name == it.model)?;
+            let counts = kind::by_id(server.kind.as_str()).is_some_and(|it| it.tokenizer().is_some());
+            (counts && model.loaded == Some(true)).then(|| (server.clone(), it.model.to_string()))
+        });
+        able.collect()
+    }
+
+    /// Who would be asked, if a request came now.
+    fn look(&self, head: &Head) -> (Decision, Vec<Candidate>) {
         let snapshot = self.house.snapshot();
         let traffic = self.house.traffic().look();
         let ask = Ask {
             head,
             aliases: &self.settings.aliases,
-            fallback: self.settings.fallback.min(self.settings.limit).min(Fallback::Local),
+            fallback: if head.model == "auto" { Fallback::Local } else { Fallback::Same },
             tried: &[],
             first: None,
             in_flight: &|id: &ServerId| traffic.of(id),
@@ -69,14 +102,7 @@ impl Relay {
             now: Instant::now().into_std(),
             salt: 0,
         };
-        let (_, candidates) = route::choose(&snapshot, &ask);
-        let able = candidates.into_iter().filter(|it| it.excluded.is_none()).filter_map(|it| {
-            let server = snapshot.server(it.server.as_str())?;
-            let model = server.models.iter().find(|model| model.name == it.model)?;
-            let counts = kind::by_id(server.kind.as_str()).is_some_and(|it| it.tokenizer().is_some());
-            (counts && model.loaded == Some(true)).then(|| (server.clone(), it.model.to_string()))
-        });
-        able.collect()
+        route::choose(&snapshot, &ask)
     }
 
     async fn counted_by(
