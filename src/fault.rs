@@ -245,6 +245,8 @@ pub enum Failure {
     SlowCaller,
     /// The caller may not do this; the text says why.
     Forbidden(String),
+    /// The caller has no key, or a wrong one; the text says where the right one is.
+    WrongKey(String),
     /// The request went round in a circle.
     Loop,
     /// A server's own refusal, passed on.
@@ -278,6 +280,7 @@ impl Failure {
             Self::WrongMethod { .. } => 405,
             Self::SlowCaller => 408,
             Self::BodyTooLarge { .. } => 413,
+            Self::WrongKey(_) => 401,
             Self::Forbidden(_) => 403,
             Self::Loop => 508,
             Self::Relayed(words) => words.status,
@@ -301,6 +304,7 @@ impl Failure {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::SlowCaller => "request_timeout",
             Self::Forbidden(_) => "forbidden",
+            Self::WrongKey(_) => "invalid_api_key",
             Self::Loop => "loop_detected",
             Self::Relayed(_) => "refused_by_server",
             Self::Busy { .. } => "busy",
@@ -317,6 +321,7 @@ impl Failure {
             Self::BadRequest(text)
             | Self::Unsupported(text)
             | Self::Forbidden(text)
+            | Self::WrongKey(text)
             | Self::NoServer(text)
             | Self::NotFound(text) => text.clone(),
             Self::UnknownRoute(path) => format!("no route `{path}`; see GET /lovable/v1/openapi.json"),
@@ -372,6 +377,7 @@ impl Failure {
             | Self::BodyTooLarge { .. }
             | Self::SlowCaller
             | Self::Forbidden(_)
+            | Self::WrongKey(_)
             | Self::Loop
             | Self::Relayed(_) => true,
             Self::Busy { .. }

@@ -8,11 +8,14 @@ mod body;
 mod connection;
 mod control;
 mod cors;
+mod errand;
 mod events;
-mod openai;
+mod listing;
+mod ollama;
 mod openapi;
 mod operations;
 mod table;
+mod tongue;
 
 use std::{
     net::SocketAddr,
@@ -33,16 +36,17 @@ use hyper::{
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub(crate) use self::connection::serve;
+pub(crate) use self::{connection::serve, table::changes};
 use self::{
     cors::Cors,
     table::{Found, Guard},
+    tongue::shape_of,
 };
 use crate::{
     fault::Failure,
     housekeeping::{Housekeeping, wall_ms},
     relay::{Body, Relay, Shape, full, refusal},
-    service::tcp::{host_allowed, origin_allowed},
+    service::tcp::{Foreign, foreign},
     wire::ConfigView,
 };
 
@@ -160,7 +164,7 @@ impl Door {
         let (parts, body) = request.into_parts();
         let request_id = self.request_id(&parts.headers);
         let path = parts.uri.path();
-        let shape = if path.starts_with("/lovable/") { Shape::Own } else { Shape::OpenAi };
+        let shape = shape_of(path, &parts.headers);
         let refuse = |failure: &Failure| refusal(failure, shape, &request_id);
         if let Err(failure) = self.admit(peer, &parts) {
             return refuse(&failure);
@@ -171,7 +175,10 @@ impl Door {
         let route = match table::find(&parts.method, path) {
             Found::Route(route) => route,
             Found::OtherMethod(allow) => return refuse(&Failure::WrongMethod { allow }),
-            Found::Nothing => return refuse(&Failure::UnknownRoute(path.to_owned())),
+            Found::Nothing => {
+                let failure = ollama::manages(path);
+                return refuse(&failure.unwrap_or_else(|| Failure::UnknownRoute(path.to_owned())));
+            }
         };
         if route.guard == Guard::Changes
             && let Err(failure) = self.admit_change(peer)
@@ -201,7 +208,6 @@ impl Door {
     /// Whether the caller may come in at all.
     fn admit(&self, peer: Peer, parts: &hyper::http::request::Parts) -> Result<(), Failure> {
         let headers = &parts.headers;
-        let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok());
         // A hop may add a line of its own rather than lengthen the one that is there.
         let mut hops = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
         if hops.any(|via| via.split(',').any(|it| it.trim() == self.it.instance)) {
@@ -212,23 +218,16 @@ impl Door {
             Peer::Stranger => Err(Failure::Forbidden(
                 "your user may not use this daemon, whose socket is private".to_owned(),
             )),
-            Peer::Tcp => {
-                let host = text("host").or(parts.uri.authority().map(|it| it.as_str())).unwrap_or_default();
-                if !host_allowed(host, &self.it.hosts) {
-                    return Err(Failure::Forbidden(
-                        "this Host is not one of mine; use 127.0.0.1, localhost or a name in [listen] hosts"
-                            .to_owned(),
-                    ));
-                }
-                // A header that is no text is foreign in any case.
-                let origin = headers.get("origin").map(|it| it.to_str().unwrap_or("?"));
-                if !origin_allowed(origin, text("sec-fetch-site"), host, &self.it.origins) {
-                    return Err(Failure::Forbidden(
-                        "requests of web pages are refused; see [listen] origins".to_owned(),
-                    ));
-                }
-                Ok(())
-            }
+            Peer::Tcp => match foreign(headers, &parts.uri, &self.it.hosts, &self.it.origins) {
+                None => Ok(()),
+                Some(Foreign::Host) => Err(Failure::Forbidden(
+                    "this Host is not one of mine; use 127.0.0.1, localhost or a name in [listen] hosts"
+                        .to_owned(),
+                )),
+                Some(Foreign::Page) => Err(Failure::Forbidden(
+                    "requests of web pages are refused; see [listen] origins".to_owned(),
+                )),
+            },
         }
     }
 

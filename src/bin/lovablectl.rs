@@ -2,18 +2,11 @@
 
 use std::process::exit;
 
-use lovable::cli::{self, Exit};
+use lovable::cli;
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(async {
-        tokio::select! {
-            // A command that is through has ended as it did, even when the key came meanwhile.
-            biased;
-            ended = cli::run(std::env::args_os()) => ended,
-            _ = tokio::signal::ctrl_c() => Exit::Interrupted,
-        }
-    });
+    let ended = runtime.block_on(cli::run(std::env::args_os()));
     // Not by returning: a thread may still wait for stdin, and nobody waits for that thread.
     exit(ended.code().into())
 }

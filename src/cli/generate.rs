@@ -6,8 +6,11 @@
 
 use std::{io::Read, path::PathBuf};
 
-use super::{Context, Exit, Trouble, out::Ink, say};
-use crate::{client::Answer, wire::GenerateBody};
+use super::{Context, Exit, Trouble, image, out::Ink, say, schema};
+use crate::{
+    client::Answer,
+    wire::{Content, GenerateBody, Message, Part},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -29,12 +32,18 @@ pub(super) struct Args {
     /// Show the model this file, after the prompt
     #[arg(long = "file", value_name = "F")]
     files: Vec<PathBuf>,
+    /// Show the model this image: PNG, JPEG, GIF or WebP
+    #[arg(long = "image", value_name = "F")]
+    images: Vec<PathBuf>,
+    /// Answer in JSON after the JSON schema in this file
+    #[arg(long, value_name = "F")]
+    schema: Option<PathBuf>,
     /// The question; `-`, or nothing with a pipe, reads it from stdin
     #[arg(value_name = "PROMPT")]
     prompt: Vec<String>,
 }
 
-fn temperature(text: &str) -> Result<f64, String> {
+pub(super) fn temperature(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
         _ => Err("a number from 0 up, such as 0.7".to_owned()),
@@ -42,17 +51,27 @@ fn temperature(text: &str) -> Result<f64, String> {
 }
 
 pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Trouble> {
-    let body = GenerateBody {
-        prompt: Some(question(args.prompt, &args.files).await?),
-        messages: None,
+    let response_format = args.schema.as_deref().map(schema::response_format).transpose()?;
+    let images = args.images.iter().map(|it| image::part(it)).collect::<Result<Vec<_>, _>>()?;
+    let prompt = question(args.prompt, &args.files, !images.is_empty()).await?;
+    let mut body = GenerateBody {
         model: args.model,
         system: args.system,
         stream: !args.no_stream,
         max_tokens: args.max_tokens,
         temperature: args.temperature,
+        response_format,
+        ..GenerateBody::default()
     };
+    if images.is_empty() {
+        body.prompt = Some(prompt);
+    } else {
+        let text = (!prompt.is_empty()).then_some(Part::Text { text: prompt });
+        let content = Content::Parts(text.into_iter().chain(images).collect());
+        body.messages = Some(vec![Message { role: "user".to_owned(), content }]);
+    }
     let mut answer = context.client.generate(&body).await?;
-    let reason = if context.json {
+    let Ended { text, reason } = if context.json {
         print_json(&mut answer, context).await?
     } else {
         print(&mut answer, context).await?
@@ -61,14 +80,26 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
     if reason.as_deref() == Some("length") && body.max_tokens.is_none() {
         context.talk.line("lovablectl: the answer stops at the model's limit of tokens")?;
     }
+    // Scripts hand it to a parser; they should not find out there.
+    if body.response_format.is_some() && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() {
+        return Err(Trouble::Failed("the answer is no JSON, though the server took the schema".to_owned()));
+    }
     Ok(Exit::Fine)
 }
 
+/// What an answer came to.
+#[derive(Default)]
+struct Ended {
+    text: String,
+    reason: Option<String>,
+}
+
 /// The prompt with what stdin and the files add to it.
-async fn question(words: Vec<String>, files: &[PathBuf]) -> Result<String, Trouble> {
+async fn question(words: Vec<String>, files: &[PathBuf], images: bool) -> Result<String, Trouble> {
     let piped = !std::io::IsTerminal::is_terminal(&std::io::stdin());
     // With a prompt, stdin is left alone: it may be a pipe that nobody ever closes.
-    let reads = words.iter().any(|it| it == "-") || (words.is_empty() && files.is_empty() && piped);
+    let reads =
+        words.iter().any(|it| it == "-") || (words.is_empty() && files.is_empty() && !images && piped);
     let mut prompt = words.into_iter().filter(|it| it != "-").collect::<Vec<_>>().join(" ");
     if reads {
         let said = tokio::task::spawn_blocking(stdin)
@@ -86,9 +117,9 @@ async fn question(words: Vec<String>, files: &[PathBuf]) -> Result<String, Troub
             .map_err(|_| Trouble::Usage(format!("{} is not text in UTF-8", path.display())))?;
         attach(&mut prompt, &path.display().to_string(), &text);
     }
-    if prompt.trim().is_empty() {
+    if prompt.trim().is_empty() && !images {
         return Err(Trouble::Usage(
-            "there is nothing to ask: give a PROMPT, a --file, or pipe text in".to_owned(),
+            "there is nothing to ask: give a PROMPT, a --file, an --image, or pipe text in".to_owned(),
         ));
     }
     Ok(prompt)
@@ -114,9 +145,9 @@ fn attach(prompt: &mut String, name: &str, text: &str) {
     prompt.push_str(&format!("File `{name}`:\n{fence}\n{text}{end}{fence}"));
 }
 
-/// Prints the text; returns why it ended.
-async fn print(answer: &mut Answer, context: &mut Context) -> Result<Option<String>, Trouble> {
-    let mut reason = None;
+/// Prints the text as it comes.
+async fn print(answer: &mut Answer, context: &mut Context) -> Result<Ended, Trouble> {
+    let mut ended = Ended::default();
     let mut ends_line = true;
     let mut thinking = false;
     while let Some(piece) = answer.stream.next().await {
@@ -130,24 +161,28 @@ async fn print(answer: &mut Answer, context: &mut Context) -> Result<Option<Stri
                 return Err(error.into());
             }
         };
-        if piece.thinking && !thinking && ends_line && context.talk.terminal {
+        if !piece.thought.is_empty() && !thinking && ends_line && context.talk.terminal {
             thinking = true;
             let word = context.talk.look.paint(Ink::Dim, "thinking…");
             context.talk.text(&word)?;
         }
         if !piece.text.is_empty() {
             forget_thinking(&mut thinking, context)?;
-            let text = if context.out.terminal { say::clean_lines(&piece.text) } else { piece.text };
-            context.out.text(&text)?;
-            ends_line = text.ends_with('\n');
+            if context.out.terminal {
+                context.out.text(&say::clean_lines(&piece.text))?;
+            } else {
+                context.out.text(&piece.text)?;
+            }
+            ends_line = piece.text.ends_with('\n');
+            ended.text.push_str(&piece.text);
         }
-        reason = piece.reason.or(reason);
+        ended.reason = piece.reason.or(ended.reason);
     }
     forget_thinking(&mut thinking, context)?;
     if !ends_line && context.out.terminal {
         context.out.text("\n")?;
     }
-    Ok(reason)
+    Ok(ended)
 }
 
 /// Takes the word back that stood where the answer goes.
@@ -155,14 +190,15 @@ fn forget_thinking(thinking: &mut bool, context: &mut Context) -> Result<(), Tro
     if std::mem::take(thinking) { context.talk.text("\r\x1b[K") } else { Ok(()) }
 }
 
-async fn print_json(answer: &mut Answer, context: &mut Context) -> Result<Option<String>, Trouble> {
-    let mut reason = None;
+async fn print_json(answer: &mut Answer, context: &mut Context) -> Result<Ended, Trouble> {
+    let mut ended = Ended::default();
     while let Some(piece) = answer.stream.next().await {
         let piece = piece?;
         context.out.json_line(&piece.raw)?;
-        reason = piece.reason.or(reason);
+        ended.text.push_str(&piece.text);
+        ended.reason = piece.reason.or(ended.reason);
     }
-    Ok(reason)
+    Ok(ended)
 }
 
 /// Says when another model answered than the one that was asked for.

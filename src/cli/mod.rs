@@ -17,14 +17,18 @@ use clap::Parser;
 
 use crate::client::{Client, ClientError, Reply, STATUS_PATIENCE};
 
+mod chat;
 mod config;
 mod events;
+mod exec;
 mod generate;
 mod hint;
+mod image;
 mod models;
 mod out;
 mod place;
 mod say;
+mod schema;
 mod servers;
 mod stats;
 mod status;
@@ -59,12 +63,23 @@ commands! {
     Models(models),
     /// Ask a model, and stream its answer to stdout
     Generate(generate),
+    /// Talk with a model in the terminal
+    Chat(chat),
+    /// Run a program with its base URLs and keys set to a bridge to the daemon
+    Exec(exec),
     /// Show how requests went: success, time and tokens
     Stats(stats),
     /// Follow what changes, one line each
     Events(events),
     /// Show, check or edit the settings
     Config(config),
+}
+
+impl Command {
+    /// Whether an interrupt is the command's own business, rather than its end.
+    fn minds_interrupts(&self) -> bool {
+        matches!(self, Self::Chat(_) | Self::Exec(_))
+    }
 }
 
 /// Talk to lovabled, which answers for all model servers of this machine
@@ -148,6 +163,8 @@ pub enum Exit {
     Unusable,
     /// Interrupted.
     Interrupted,
+    /// As the program that was run has ended.
+    Program(u8),
 }
 
 impl Exit {
@@ -160,6 +177,7 @@ impl Exit {
             Self::Unreachable => 3,
             Self::Unusable => 4,
             Self::Interrupted => 130,
+            Self::Program(code) => code,
         }
     }
 }
@@ -227,7 +245,17 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         None => client,
     };
     let mut context = Context { client, looked, socket, json, out, talk };
-    match cli.command.run(&mut context).await {
+    let outcome = if cli.command.minds_interrupts() {
+        cli.command.run(&mut context).await
+    } else {
+        tokio::select! {
+            // A command that is through has ended as it did, even when the key came meanwhile.
+            biased;
+            ended = cli.command.run(&mut context) => ended,
+            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+        }
+    };
+    match outcome {
         Ok(exit) => exit,
         Err(trouble) => {
             explain(&trouble, &mut context).await;

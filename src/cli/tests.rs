@@ -50,6 +50,12 @@ fn command_lines_that_are_fine() {
         "generate",
         "generate -m m -s s --max-tokens 5 --temperature 0.2 --no-stream --file a --file b hello",
         "generate -- --not-a-flag",
+        "generate --image a.png --image b.jpg --schema s.json hello",
+        "chat",
+        "chat -m m -s s --max-tokens 5 --temperature 0.2",
+        "exec env",
+        "exec -- env --json -x",
+        "exec --socket /s env --not-ours",
         "stats",
         "stats --by model --since 24h --until 2026-03-01T00:00:00Z --server ollama --model m",
         "events",
@@ -81,11 +87,22 @@ fn command_lines_that_are_refused() {
         "stats --by colour",
         "stats --since yesterday",
         "config",
-        "chat",
+        "chat hello",
+        "exec",
+        "exec --not-ours env",
+        "exec --",
     ] {
         let error = parse(args).expect_err(args);
         assert!(error.use_stderr(), "{args}");
     }
+}
+
+#[test]
+fn what_follows_a_program_is_the_programs_own() {
+    let cli = parse("exec prog --json --socket /s -- x").unwrap();
+    assert!(!cli.global.json && cli.global.socket.is_none());
+    let cli = parse("exec --socket /s -- prog --json").unwrap();
+    assert!(!cli.global.json && cli.global.socket.is_some());
 }
 
 #[test]

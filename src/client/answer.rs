@@ -58,10 +58,14 @@ pub struct Piece {
     pub raw: Bytes,
     /// Text of the answer; may be empty.
     pub text: String,
-    /// Whether the model thinks in this piece.
-    pub thinking: bool,
+    /// What the model thinks before it says something; may be empty.
+    pub thought: String,
     /// Why the answer ends here: `stop`, `length`, …
     pub reason: Option<String>,
+    /// The model, as the answer itself names it.
+    pub model: Option<String>,
+    /// How many tokens the answer has, where that is told: near its end.
+    pub output_tokens: Option<u64>,
 }
 
 impl Answer {
@@ -113,6 +117,13 @@ struct Completion {
     #[serde(default)]
     choices: Vec<Choice>,
     error: Option<Broken>,
+    model: Option<String>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    completion_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -147,16 +158,16 @@ fn read(raw: Bytes) -> Result<Piece, ClientError> {
             raw,
         });
     }
-    let Some(choice) = completion.choices.into_iter().next() else {
-        return Ok(Piece { raw, ..Piece::default() });
-    };
+    let output_tokens = completion.usage.and_then(|it| it.completion_tokens);
+    let piece = Piece { raw, model: completion.model, output_tokens, ..Piece::default() };
+    let Some(choice) = completion.choices.into_iter().next() else { return Ok(piece) };
     let said = choice.delta.unwrap_or_default();
     let thought = said.reasoning.or(said.reasoning_content);
     Ok(Piece {
-        raw,
-        thinking: thought.is_some_and(|it| it.as_str().is_some_and(|text| !text.is_empty())),
+        thought: thought.and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default(),
         text: said.content.unwrap_or_default(),
         reason: choice.finish_reason,
+        ..piece
     })
 }
 
@@ -186,7 +197,16 @@ mod tests {
     fn thinking_is_no_text() {
         let piece =
             read(Bytes::from_static(br#"{"choices":[{"delta":{"reasoning_content":"hm"}}]}"#)).unwrap();
-        assert!(piece.thinking && piece.text.is_empty());
+        assert_eq!((piece.thought.as_str(), piece.text.as_str()), ("hm", ""));
+    }
+
+    #[test]
+    fn the_model_and_the_count_are_told_where_the_server_tells_them() {
+        let piece =
+            read(Bytes::from_static(br#"{"model":"m","choices":[],"usage":{"completion_tokens":7}}"#));
+        let piece = piece.unwrap();
+        assert_eq!((piece.model.as_deref(), piece.output_tokens), (Some("m"), Some(7)));
+        assert_eq!(read(Bytes::from_static(br#"{"usage":null}"#)).unwrap().output_tokens, None);
     }
 
     #[test]

@@ -25,9 +25,11 @@ use crate::wire::{
 
 mod answer;
 mod feed;
+mod passage;
 
 pub use answer::{Answer, AnsweredBy, Piece, Stream};
 pub use feed::Feed;
+pub use passage::Passage;
 
 /// A health check must not hang: a daemon that does not say how it is within
 /// this time is as good as gone.
@@ -75,7 +77,7 @@ pub enum ClientError {
         socket: PathBuf,
         /// Why.
         #[source]
-        source: legacy::Error,
+        source: io::Error,
     },
     /// It answered that it will not or cannot.
     #[error("{message}")]
@@ -341,7 +343,7 @@ impl Client {
     fn unsent(&self, error: legacy::Error) -> ClientError {
         let socket = self.socket.clone();
         if !error.is_connect() {
-            return ClientError::HungUp { socket, source: error };
+            return ClientError::HungUp { socket, source: io::Error::other(error) };
         }
         let mut cause = std::error::Error::source(&error);
         while let Some(it) = cause {

@@ -10,8 +10,33 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use hyper::{HeaderMap, Uri};
+
 use super::{socket, users};
 use crate::config::Scope;
+
+/// What is foreign about a request over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// Its `Host` is no name of ours.
+    Host,
+    /// It comes from somebody's web page.
+    Page,
+}
+
+/// Whether a request over TCP names us by a foreign name or comes from a foreign page.
+/// `hosts` and `origins` are what the person configured.
+pub fn foreign(headers: &HeaderMap, uri: &Uri, hosts: &[String], origins: &[String]) -> Option<Foreign> {
+    let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok());
+    let host = text("host").or(uri.authority().map(|it| it.as_str())).unwrap_or_default();
+    if !host_allowed(host, hosts) {
+        return Some(Foreign::Host);
+    }
+    // A header that is no text is foreign in any case.
+    let origin = headers.get("origin").map(|it| it.to_str().unwrap_or("?"));
+    let allowed = origin_allowed(origin, text("sec-fetch-site"), host, origins);
+    (!allowed).then_some(Foreign::Page)
+}
 
 /// Whether this `Host` is a loopback name or one that the person configured. The
 /// port does not matter for a loopback name: it cannot be made to point here from

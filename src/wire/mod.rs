@@ -24,7 +24,7 @@ mod status;
 pub use config::{ConfigView, Setting, SettingSource};
 pub use event::EventView;
 pub use fault::{ErrorBody, ErrorView, FaultView};
-pub use generate::{GenerateBody, Message};
+pub use generate::{Content, GenerateBody, ImageUrl, Message, Part, StreamOptions};
 pub use model::{ModelList, ModelOnServer, ModelView, models};
 pub use request::{AttemptView, CandidateView, RequestList, RequestView};
 pub use server::{AddServer, Added, LiveFigures, ServerList, ServerView, Trust};

@@ -116,6 +116,7 @@ mod tests {
             Failure::BodyTooLarge { limit: 5 },
             Failure::SlowCaller,
             Failure::Forbidden("x".to_owned()),
+            Failure::WrongKey("x".to_owned()),
             Failure::Loop,
             words("{\n  \"error\": {\"message\": \"server's own\", \"code\": 400}\n}"),
             words("{\"detail\":[{\"msg\":\"server's own\",\"loc\":[\"body\"]}]}"),
@@ -140,6 +141,7 @@ mod tests {
                 | Failure::BodyTooLarge { .. }
                 | Failure::SlowCaller
                 | Failure::Forbidden(_)
+                | Failure::WrongKey(_)
                 | Failure::Loop
                 | Failure::Relayed(_)
                 | Failure::Busy { .. }
