@@ -8,11 +8,14 @@ mod body;
 mod connection;
 mod control;
 mod cors;
+mod errand;
 mod events;
-mod openai;
+mod listing;
+mod ollama;
 mod openapi;
 mod operations;
 mod table;
+mod tongue;
 
 use std::{
     net::SocketAddr,
@@ -37,6 +40,7 @@ pub(crate) use self::{connection::serve, table::changes};
 use self::{
     cors::Cors,
     table::{Found, Guard},
+    tongue::shape_of,
 };
 use crate::{
     fault::Failure,
@@ -160,7 +164,7 @@ impl Door {
         let (parts, body) = request.into_parts();
         let request_id = self.request_id(&parts.headers);
         let path = parts.uri.path();
-        let shape = if path.starts_with("/lovable/") { Shape::Own } else { Shape::OpenAi };
+        let shape = shape_of(path, &parts.headers);
         let refuse = |failure: &Failure| refusal(failure, shape, &request_id);
         if let Err(failure) = self.admit(peer, &parts) {
             return refuse(&failure);
@@ -171,7 +175,10 @@ impl Door {
         let route = match table::find(&parts.method, path) {
             Found::Route(route) => route,
             Found::OtherMethod(allow) => return refuse(&Failure::WrongMethod { allow }),
-            Found::Nothing => return refuse(&Failure::UnknownRoute(path.to_owned())),
+            Found::Nothing => {
+                let failure = ollama::manages(path);
+                return refuse(&failure.unwrap_or_else(|| Failure::UnknownRoute(path.to_owned())));
+            }
         };
         if route.guard == Guard::Changes
             && let Err(failure) = self.admit_change(peer)

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 use percent_encoding::percent_decode_str;
 
-use super::{Knock, control, events, openai, openapi, operations};
-use crate::relay::Body;
+use super::{Knock, control, errand, events, listing, ollama, openapi, operations};
+use crate::{dialect::Door, relay::Body};
 
 /// Whether a route changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,26 +33,39 @@ pub(super) struct Route {
 }
 
 macro_rules! routes {
-    ($($guard:ident $method:ident $path:literal $([$($query:literal),*])? => $handler:path, $summary:literal;)*) => {
+    ($($guard:ident $method:ident $path:literal $([$($query:literal),*])? => $handler:expr, $summary:literal;)*) => {
         pub(super) static TABLE: &[Route] = &[$(Route {
             method: stringify!($method),
             path: $path,
             guard: Guard::$guard,
             summary: $summary,
             query: &[$($($query),*)?],
-            handler: |knock| Box::pin($handler(knock)),
+            handler: |knock| Box::pin(($handler)(knock)),
         }),*];
     };
 }
 
 // The busiest first: the table is searched from the top.
 routes! {
-    Open POST "/v1/chat/completions" => openai::chat, "Answer a conversation";
-    Open POST "/v1/completions" => openai::complete, "Continue a text";
-    Open POST "/v1/embeddings" => openai::embed, "Turn text into vectors";
-    Open POST "/lovable/v1/generate" => openai::generate, "Answer a prompt or a conversation, as /v1/chat/completions does";
-    Open GET "/v1/models" => openai::list, "List the models of all servers";
-    Open GET "/v1/models/{id}" => openai::one, "Describe one model";
+    Open POST "/v1/chat/completions" => |it| errand::run(it, Door::OpenAiChat), "Answer a conversation";
+    Open POST "/v1/messages" => |it| errand::run(it, Door::Messages), "Answer a conversation, as Anthropic does";
+    Open POST "/api/chat" => |it| errand::run(it, Door::OllamaChat), "Answer a conversation, as Ollama does";
+    Open POST "/v1/responses" => |it| errand::run(it, Door::Responses), "Answer a conversation in items";
+    Open POST "/v1/completions" => |it| errand::run(it, Door::OpenAiComplete), "Continue a text";
+    Open POST "/api/generate" => |it| errand::run(it, Door::OllamaGenerate), "Answer a prompt, or continue a text";
+    Open POST "/v1/embeddings" => |it| errand::run(it, Door::OpenAiEmbed), "Turn text into vectors";
+    Open POST "/api/embed" => |it| errand::run(it, Door::OllamaEmbed), "Turn texts into vectors, as Ollama does";
+    Open POST "/api/embeddings" => |it| errand::run(it, Door::OllamaEmbeddings), "Turn one text into a vector";
+    Open POST "/messages" => |it| errand::run(it, Door::Messages), "/v1/messages, for a base URL that has lost its /v1";
+    Open POST "/v1/v1/messages" => |it| errand::run(it, Door::Messages), "/v1/messages, for a base URL that has a /v1 too many";
+    Open POST "/lovable/v1/generate" => errand::generate, "Answer a prompt or a conversation, as /v1/chat/completions does";
+    Open GET "/v1/models" => listing::list, "List the models of all servers";
+    Open GET "/v1/models/{id}" => listing::one, "Describe one model";
+    Open GET "/" => ollama::greeting, "Greet as Ollama does";
+    Open GET "/api/version" => ollama::version, "The version of Ollama's language";
+    Open GET "/api/tags" => ollama::tags, "List the models of all servers, as Ollama does";
+    Open GET "/api/ps" => ollama::ps, "List the models that are in memory";
+    Open POST "/api/show" => ollama::show, "Describe one model: {\"model\": \"...\"}";
     Open GET "/healthz" => operations::health, "Say that the process answers";
     Open GET "/readyz" => operations::ready, "Say whether some server is usable: 200 or 503";
     Open GET "/lovable/v1/status" => control::status, "Health of the daemon, servers, models and traffic";
@@ -159,6 +172,11 @@ mod tests {
         check("POST", "/lovable/v1/servers/a/drain", "/lovable/v1/servers/{id}/drain [a]");
         check("GET", "/lovable/v1/requests/r-1", "/lovable/v1/requests/{id} [r-1]");
         check("GET", "/nowhere", "nothing");
+        check("HEAD", "/", "/ []");
+        check("POST", "/", "allow GET");
+        check("POST", "/v1/v1/messages", "/v1/v1/messages []");
+        check("GET", "/api/show", "allow POST");
+        check("HEAD", "/api/tags", "/api/tags []");
     }
 
     #[test]

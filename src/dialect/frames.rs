@@ -1,4 +1,4 @@
-//! Cuts bytes into server-sent events, without knowing what an event means.
+//! Cuts bytes into server-sent events or lines, without knowing what one means.
 //!
 //! A network chunk and an event have nothing to do with each other: a chunk may
 //! hold ten events or the half of one character. The cutter remembers how far
@@ -10,6 +10,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::{memchr, memchr2};
 
+use super::Framing;
+
 /// Why no more frames come: one is larger than the cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event is larger than {cap} bytes")]
@@ -18,10 +20,10 @@ pub struct TooLarge {
     pub cap: usize,
 }
 
-/// Everything up to and with a blank line.
+/// Everything up to and with a blank line, or up to and with the end of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// The bytes as they came, the blank line with them.
+    /// The bytes as they came, their end with them.
     pub bytes: Bytes,
     /// What they hold.
     pub data: FrameData,
@@ -30,7 +32,7 @@ pub struct Frame {
 /// What a frame holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameData {
-    /// The data of an event; its lines, if several, joined by line feeds.
+    /// The data of an event, its lines, if several, joined by line feeds; or a line without its end.
     Event(Bytes),
     /// Nothing but comments, blank lines and fields without data. It proves that
     /// the socket lives, not that the model does.
@@ -43,6 +45,7 @@ pub enum FrameData {
 /// Cuts a body into frames: `push` what came, then take frames until there are none.
 #[derive(Debug)]
 pub struct Cutter {
+    framing: Framing,
     cap: usize,
     at: At,
     /// The beginning of a frame whose end has not come, copied from earlier chunks.
@@ -67,9 +70,15 @@ enum At {
 }
 
 impl Cutter {
-    /// A cutter that holds no more than `cap` bytes of one frame.
+    /// A cutter of events that holds no more than `cap` bytes of one.
     pub fn new(cap: usize) -> Self {
+        Self::of(Framing::Events, cap)
+    }
+
+    /// A cutter that holds no more than `cap` bytes of one frame.
+    pub fn of(framing: Framing, cap: usize) -> Self {
         Self {
+            framing,
             cap,
             at: At::Start { after_cr: false },
             torn: BytesMut::new(),
@@ -124,7 +133,11 @@ impl Iterator for Cutter {
         if self.chunk.is_empty() {
             return None;
         }
-        let Some(end) = self.at.find_end(&self.chunk) else {
+        let end = match self.framing {
+            Framing::Events => self.at.find_end(&self.chunk),
+            Framing::Lines => memchr(b'\n', &self.chunk).map(|at| at + 1),
+        };
+        let Some(end) = end else {
             if self.rest() > self.cap {
                 return Some(Err(self.fail()));
             }
@@ -142,7 +155,11 @@ impl Iterator for Cutter {
             self.chunk.advance(end);
             self.torn.split().freeze()
         };
-        let data = read(&bytes, std::mem::take(&mut self.first));
+        let first = std::mem::take(&mut self.first);
+        let data = match self.framing {
+            Framing::Events => read(&bytes, first),
+            Framing::Lines => read_line(&bytes, first),
+        };
         Some(Ok(Frame { bytes, data }))
     }
 }
@@ -191,9 +208,22 @@ impl At {
     }
 }
 
-/// Reads the lines of a whole frame.
+/// Reads a line, its end with it. What stands in it, JSON or not, is for its dialect to say.
+fn read_line(frame: &Bytes, first: bool) -> FrameData {
+    let line = frame.strip_suffix(b"\n").unwrap_or(frame);
+    let end = line.strip_suffix(b"\r").unwrap_or(line).len();
+    let data = frame.slice(after_mark(frame, first).min(end)..end);
+    if data.trim_ascii().is_empty() { FrameData::Comment } else { FrameData::Event(data) }
+}
+
+/// A byte order mark is allowed at the start of a stream only.
+fn after_mark(frame: &[u8], first: bool) -> usize {
+    if first && frame.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
+}
+
+/// Reads the lines of a whole event.
 fn read(frame: &Bytes, first: bool) -> FrameData {
-    let mut here = if first && frame.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let mut here = after_mark(frame, first);
     let mut data: Option<Bytes> = None;
     let mut joined: Option<BytesMut> = None;
     while here < frame.len() {
@@ -246,7 +276,11 @@ mod tests {
     use super::*;
 
     fn cut(chunks: &[&[u8]]) -> (Vec<Frame>, usize) {
-        let mut cutter = Cutter::new(1 << 20);
+        cut_as(Framing::Events, chunks)
+    }
+
+    fn cut_as(framing: Framing, chunks: &[&[u8]]) -> (Vec<Frame>, usize) {
+        let mut cutter = Cutter::of(framing, 1 << 20);
         let mut frames = Vec::new();
         for chunk in chunks {
             cutter.push(Bytes::copy_from_slice(chunk));
@@ -258,7 +292,11 @@ mod tests {
     }
 
     fn check(stream: &str, expected: &[&str]) {
-        let (frames, _) = cut(&[stream.as_bytes()]);
+        check_as(Framing::Events, stream, expected);
+    }
+
+    fn check_as(framing: Framing, stream: &str, expected: &[&str]) {
+        let (frames, _) = cut_as(framing, &[stream.as_bytes()]);
         let shown: Vec<_> = frames
             .iter()
             .map(|frame| match &frame.data {
@@ -332,14 +370,40 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_a_frame_and_a_blank_one_holds_nothing() {
+        let check = |stream: &str, expected: &[&str]| check_as(Framing::Lines, stream, expected);
+        check("{\"a\":1}\n{\"b\":\"\\n\"}\r\n", &["{\"a\":1}", "{\"b\":\"\\n\"}"]);
+        check("\n\r\n \n{}\n", &["<comment>", "<comment>", "<comment>", "{}"]);
+        check("\u{feff}{}\n\u{feff}{}\n", &["{}", "\u{feff}{}"]);
+        check("\u{feff}\n\r\r\n", &["<comment>", "<comment>"]);
+        check("proxy error: x\ntorn", &["proxy error: x"]);
+    }
+
+    #[test]
     fn a_frame_within_one_chunk_is_a_slice_of_it() {
-        let chunk = Bytes::from_static(b"data: a\n\ndata: b\n\n");
-        let mut cutter = Cutter::new(100);
-        cutter.push(chunk.clone());
-        let frame = cutter.next().unwrap().unwrap();
-        assert_eq!(frame.bytes.as_ptr(), chunk.as_ptr());
-        let FrameData::Event(data) = frame.data else { panic!("no event") };
-        assert_eq!(data.as_ptr(), chunk[6..].as_ptr());
+        for (framing, stream, at) in
+            [(Framing::Events, "data: a\n\ndata: b\n\n", 6), (Framing::Lines, "{}\r\n{}\n", 0)]
+        {
+            let chunk = Bytes::from_static(stream.as_bytes());
+            let mut cutter = Cutter::of(framing, 100);
+            cutter.push(chunk.clone());
+            let frame = cutter.next().unwrap().unwrap();
+            assert_eq!(frame.bytes.as_ptr(), chunk.as_ptr());
+            let FrameData::Event(data) = frame.data else { panic!("no event") };
+            assert_eq!(data.as_ptr(), chunk[at..].as_ptr());
+        }
+    }
+
+    #[test]
+    fn a_line_over_the_cap_ends_it() {
+        let mut cutter = Cutter::of(Framing::Lines, 4);
+        cutter.push(Bytes::from_static(b"{}\n"));
+        assert!(cutter.next().unwrap().is_ok());
+        for _ in 0..2 {
+            cutter.push(Bytes::from_static(b"aaa"));
+        }
+        assert_eq!(cutter.next(), Some(Err(TooLarge { cap: 4 })));
+        assert_eq!((cutter.next(), cutter.rest()), (None, 0));
     }
 
     #[test]
@@ -387,7 +451,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_do_not_depend_on_where_the_chunks_end(stream in streams(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8)) {
+        fn frames_do_not_depend_on_where_the_chunks_end(
+            framing in prop::sample::select(vec![Framing::Events, Framing::Lines]),
+            stream in streams(),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let cut = |chunks: &[&[u8]]| cut_as(framing, chunks);
             let (whole, rest) = cut(&[&stream]);
             let mut cuts: Vec<_> = cuts.iter().map(|it| it.index(stream.len() + 1)).collect();
             cuts.sort_unstable();

@@ -250,6 +250,11 @@ pub trait Writer: Send {
 
     /// The answer is whole: writes what was held back, the reason, the counts and the terminator.
     fn finish(&mut self, out: &mut BytesMut);
+
+    /// How many bytes are held back or kept for the end, about.
+    fn held(&self) -> usize {
+        0
+    }
 }
 
 /// Reads one stream of a server.

@@ -3,12 +3,14 @@
 //! No dialect's JSON is known here. Numbers that a server did not give are
 //! `None`, which is never the same as zero.
 
+mod estimate;
 mod event;
 mod meaning;
 
 use std::time::Duration;
 
 pub use self::{
+    estimate::estimate,
     event::{Answer, Event, Said},
     meaning::{
         Call, Chat, Complete, Effort, Embed, Extras, Format, Image, ImageSource, Meaning, Part, Role,

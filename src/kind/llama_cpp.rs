@@ -7,7 +7,9 @@
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said};
+use super::{
+    Answer, Answers, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing, listing::Listing, said,
+};
 use crate::{
     fault::Cause,
     server::{Model, ModelName, Problem, Sighting},
@@ -94,6 +96,10 @@ impl Kind for LlamaCpp {
             _ if it.is_beyond_it() => Some(Cause::Unsupported),
             _ => None,
         }
+    }
+
+    fn tokenizer(&self) -> Option<Tokenizer> {
+        Some(Tokenizer::Text)
     }
 
     fn plain_is_cancelled(&self) -> bool {

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::{fault::Cause, server::Sighting};
+use crate::{dialect::Door, fault::Cause, generate::Operation, server::Sighting};
 
 /// All kinds, most specific first: the order of recognition.
 pub static KINDS: &[&dyn Kind] = &[
@@ -107,6 +107,21 @@ pub fn recall(kind: &str, earlier: &Answers, now: &mut Answers) {
     }
 }
 
+/// The doors of a server of this kind for this operation, truest first. Whatever
+/// it is, it was recognised by its OpenAI list at the least.
+pub fn doors(kind: &str, operation: Operation) -> &'static [Door] {
+    by_id(kind).map_or_else(|| openai_doors(operation), |kind| kind.doors(operation))
+}
+
+/// The doors that everybody has.
+fn openai_doors(operation: Operation) -> &'static [Door] {
+    match operation {
+        Operation::Chat => &[Door::OpenAiChat],
+        Operation::Complete => &[Door::OpenAiComplete],
+        Operation::Embed => &[Door::OpenAiEmbed],
+    }
+}
+
 /// Says what a refusal of a server of this kind means.
 pub fn classify(kind: &str, refusal: Refusal<'_>) -> Cause {
     by_id(kind).and_then(|kind| kind.classify(refusal)).unwrap_or_else(|| said::by_status(refusal))
@@ -139,6 +154,15 @@ fn tidy(mut sighting: Sighting, answers: &Answers) -> Sighting {
     sighting.engine_ports.dedup();
     sighting.simulated = answers.iter().any(|(_, it)| it.header("x-lovable-simulated") == Some("1"));
     sighting
+}
+
+/// How a server counts tokens for callers, where its `/v1/messages/count_tokens` is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokenizer {
+    /// `/tokenize` takes a conversation and says `count`.
+    Conversation,
+    /// `/apply-template` makes a text of a conversation, of which `/tokenize` lists the tokens.
+    Text,
 }
 
 /// A question to an endpoint. Until a server is recognised only `GET`s are asked.
@@ -306,11 +330,27 @@ pub trait Kind: Sync {
         false
     }
 
+    /// Where it is asked for this, truest first. A caller's own language is taken
+    /// wherever it is in this list, so what is not to be trusted is left out of it.
+    ///
+    /// vLLM and llama.cpp have `/v1/responses` and `/v1/messages` too. They are left out:
+    /// their answers have ids and fields missing that strict clients look for, their streams
+    /// end in a stray `[DONE]` or break off in an envelope of another language (vLLM 0.32.0,
+    /// llama.cpp b11549), and what is written here in their place has none of that.
+    fn doors(&self, operation: Operation) -> &'static [Door] {
+        openai_doors(operation)
+    }
+
     /// What a refusal means; `None` leaves it to the status.
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause>;
 
     /// Whether hanging up on a plain (not streamed) request frees its slot.
     fn plain_is_cancelled(&self) -> bool;
+
+    /// How it counts the tokens of a conversation without answering it, if it does.
+    fn tokenizer(&self) -> Option<Tokenizer> {
+        None
+    }
 
     /// Whether it silently drops `max_completion_tokens` and wants `max_tokens`.
     fn wants_max_tokens(&self) -> bool {

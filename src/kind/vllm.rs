@@ -7,7 +7,9 @@
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said};
+use super::{
+    Answer, Answers, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing, listing::Listing, said,
+};
 use crate::{
     fault::Cause,
     server::{Model, Problem, Sighting},
@@ -72,6 +74,10 @@ impl Kind for Vllm {
             404 => Some(Cause::Unsupported),
             _ => None,
         }
+    }
+
+    fn tokenizer(&self) -> Option<Tokenizer> {
+        Some(Tokenizer::Conversation)
     }
 
     fn plain_is_cancelled(&self) -> bool {

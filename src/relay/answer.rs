@@ -1,6 +1,6 @@
 //! What the caller gets: heads, headers that tell the truth, failures in the right shape.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -9,31 +9,45 @@ use hyper::{
 };
 
 use super::{Body, conduit::AnswerHead, full};
-use crate::{dialect, fault::Failure, generate::Substitution, route::Choice};
+use crate::{
+    dialect::{Dialect, own},
+    fault::Failure,
+    generate::Substitution,
+    route::Choice,
+};
 
-/// Whose shape an error has before the answer begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// In whose words a failure is told.
+#[derive(Clone, Copy)]
 pub enum Shape {
-    /// That of OpenAI.
-    OpenAi,
-    /// That of the lovable routes.
+    /// Those of a dialect.
+    Of(&'static dyn Dialect),
+    /// Those of the lovable routes.
     Own,
 }
 
 impl Shape {
     fn body(self, failure: &Failure, request_id: &str) -> Bytes {
         match self {
-            Self::OpenAi => dialect::openai::refuse(failure, request_id),
-            Self::Own => dialect::own::refuse(failure, request_id),
+            Self::Of(dialect) => dialect.refuse(failure, request_id),
+            Self::Own => own::refuse(failure, request_id),
         }
     }
 
-    /// The event that tells of a failure after a stream has begun.
-    pub(super) fn break_off(self, failure: &Failure, request_id: &str) -> Bytes {
+    /// What tells of a failure after a stream has begun, of which the caller has had that many frames.
+    pub(super) fn break_off(self, failure: &Failure, request_id: &str, frames: u64) -> Bytes {
         match self {
-            Self::OpenAi => dialect::openai::break_off(failure),
-            Self::Own => dialect::own::break_off(failure, request_id),
+            Self::Of(dialect) => dialect.break_off(failure, request_id, frames),
+            Self::Own => own::break_off(failure, request_id),
         }
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Of(dialect) => dialect.id(),
+            Self::Own => "lovable",
+        })
     }
 }
 
@@ -147,12 +161,15 @@ fn whole_seconds(wait: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Cause, Fault, Stage, Tried};
+    use crate::{
+        dialect::openai::OpenAi,
+        fault::{Cause, Fault, Stage, Tried},
+    };
 
     #[test]
     fn a_refusal_says_when_to_come_back_in_whole_seconds_rounded_up() {
         let busy = Failure::Busy { retry_after: Duration::from_millis(1200) };
-        let response = refusal(&busy, Shape::OpenAi, "r1");
+        let response = refusal(&busy, Shape::Of(&OpenAi), "r1");
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["x-lovable-request-id"], "r1");
@@ -161,7 +178,7 @@ mod tests {
     #[test]
     fn a_client_is_told_not_to_repeat_what_was_tried_everywhere() {
         let tried = vec![Tried { server: "a".into(), fault: Fault::new(Stage::Connect, Cause::Refused) }];
-        let response = refusal(&Failure::Exhausted(tried), Shape::OpenAi, "r1");
+        let response = refusal(&Failure::Exhausted(tried), Shape::Of(&OpenAi), "r1");
         assert_eq!(response.status(), 502);
         assert_eq!(response.headers()["x-should-retry"], "false");
     }

@@ -23,7 +23,8 @@ impl Work {
         tracing::debug!(request = self.record.request_id, ?ending, code, "request failed");
         if self.committed || self.opened {
             if self.errand.request.head.stream {
-                self.mouth.push(self.errand.shape.break_off(&failure, &self.record.request_id));
+                let shape = self.errand.shape;
+                self.mouth.push(shape.break_off(&failure, &self.record.request_id, self.frames));
             } else {
                 self.mouth.break_connection();
             }

@@ -11,13 +11,12 @@ use bytes::{Bytes, BytesMut};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::SERVERS_REQUEST_ID;
+use super::{
+    answer::SERVERS_REQUEST_ID,
+    translation::{Piece, Translation},
+};
 use crate::{
-    dialect::{
-        Verdict,
-        frames::{Cutter, FrameData},
-        openai::{DONE, Fold, Reader, judge_plain},
-    },
+    dialect::{Door, Fold, Reader, frames::Cutter},
     failover::AttemptNo,
     fault::{Cause, Fault, Stage, Words},
     generate::{Operation, Reason, Usage},
@@ -34,7 +33,7 @@ const REFUSAL_CAP: usize = 256 << 10;
 /// How long a refusal is read: its head has told the essential.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// How much may come before the first content: role deltas and the like.
-const PRELUDE_CAP: usize = 256 << 10;
+pub(super) const PRELUDE_CAP: usize = 256 << 10;
 /// How long the end of a body is waited for after its terminator, so that the connection can be used again.
 const END_OF_BODY: Duration = Duration::from_millis(100);
 
@@ -53,10 +52,21 @@ pub(super) enum Told {
 pub(super) struct Heard {
     /// Whether there was content in it.
     pub(super) content: bool,
-    /// What may go to the caller, in order: whole frames as they came.
+    /// What may go to the caller, in order: whole frames, as they came or translated.
     pub(super) pass: Vec<Bytes>,
+    /// How many frames that is, comments not counted.
+    pub(super) frames: u64,
     /// The answer is whole.
     pub(super) whole: bool,
+}
+
+impl Heard {
+    pub(super) fn add(&mut self, piece: Piece) {
+        if !piece.bytes.is_empty() {
+            self.pass.push(piece.bytes);
+            self.frames += piece.frames;
+        }
+    }
 }
 
 /// How the server is asked and its answer read.
@@ -72,7 +82,7 @@ pub(super) enum Mode {
 
 pub(super) type Calling = Pin<Box<dyn Future<Output = Result<Reply, Fault>> + Send>>;
 
-enum State {
+pub(super) enum State {
     Calling(Calling),
     /// A refusal is read, until then at the longest.
     Refusing(Reply, BytesMut, Instant),
@@ -86,52 +96,77 @@ pub(super) struct Live {
     pub(super) started: Instant,
     pub(super) first_token: Option<Duration>,
     pub(super) mode: Mode,
+    /// Whether it is a plain answer whose bytes are what the caller gets.
+    pub(super) is_raw: bool,
     /// A plain answer that was too much to hold and goes on as it comes.
     pub(super) passing: bool,
     /// The server's own id of the request.
     pub(super) request_id: Option<HeaderValue>,
-    operation: Operation,
-    drop_usage: bool,
-    state: State,
-    cutter: Cutter,
-    reader: Reader,
-    fold: Option<Fold>,
-    /// The stream put together, once it is whole.
-    folded: Option<Bytes>,
-    plain: BytesMut,
-    plain_judged: Option<(Usage, Option<Reason>)>,
-    prelude: usize,
-    told: VecDeque<Told>,
+    /// Where it was asked, and so the language of what comes.
+    pub(super) at: Door,
+    pub(super) operation: Operation,
+    pub(super) drop_usage: bool,
+    pub(super) state: State,
+    pub(super) cutter: Cutter,
+    pub(super) reader: Box<dyn Reader>,
+    pub(super) sense: Sense,
+    /// The answer put together, once it is whole.
+    whole: Option<Bytes>,
+    pub(super) plain: BytesMut,
+    pub(super) plain_judged: Option<(Usage, Option<Reason>)>,
+    pub(super) prelude: usize,
+    pub(super) told: VecDeque<Told>,
     _in_flight: InFlight,
+}
+
+/// What is made of the frames, beyond judging them.
+pub(super) enum Sense {
+    /// They go on as they are.
+    None,
+    /// One answer in the same language.
+    Fold(Box<dyn Fold>),
+    /// The same in the caller's language.
+    Translate(Box<Translation>),
 }
 
 pub(super) struct Start {
     pub(super) no: AttemptNo,
     pub(super) choice: Choice,
     pub(super) mode: Mode,
+    pub(super) at: Door,
     pub(super) operation: Operation,
     /// The usage chunk is there because we asked for it, not the caller.
     pub(super) drop_usage: bool,
+    /// For a caller who speaks another language than is spoken there.
+    pub(super) translation: Option<Translation>,
     pub(super) calling: Calling,
     pub(super) in_flight: InFlight,
 }
 
 impl Live {
     pub(super) fn new(it: Start) -> Self {
+        let dialect = it.at.dialect();
+        let sense = match (it.translation, it.mode) {
+            (Some(translation), _) => Sense::Translate(Box::new(translation)),
+            (None, Mode::Fold) => Sense::Fold(dialect.fold(it.at, it.operation)),
+            (None, Mode::Pass | Mode::Plain) => Sense::None,
+        };
         Self {
             no: it.no,
             choice: it.choice,
             started: Instant::now(),
             first_token: None,
             mode: it.mode,
+            is_raw: it.mode == Mode::Plain && matches!(sense, Sense::None),
             passing: false,
+            at: it.at,
             operation: it.operation,
             drop_usage: it.drop_usage,
             state: State::Calling(it.calling),
-            cutter: Cutter::new(EVENT_CAP),
-            reader: Reader::new(it.operation),
-            fold: (it.mode == Mode::Fold).then(|| Fold::new(it.operation)),
-            folded: None,
+            cutter: Cutter::of(dialect.framing(), EVENT_CAP),
+            reader: dialect.reader(it.at, it.operation),
+            sense,
+            whole: None,
             request_id: None,
             plain: BytesMut::new(),
             plain_judged: None,
@@ -194,26 +229,34 @@ impl Live {
 
     /// What there is of the answer for a caller who wants it whole, and whether that is all of it.
     pub(super) fn take_whole(&mut self) -> Option<(Bytes, bool)> {
-        match self.mode {
-            Mode::Pass => None,
-            Mode::Fold => self.folded.take().map(|whole| (whole, true)),
-            Mode::Plain => {
-                Some((std::mem::take(&mut self.plain).freeze(), matches!(self.state, State::Over)))
-            }
+        if let Some(whole) = self.whole.take() {
+            return Some((whole, true));
         }
+        self.is_raw.then(|| (std::mem::take(&mut self.plain).freeze(), matches!(self.state, State::Over)))
     }
 
-    /// Makes one answer of the stream that has ended.
-    fn fold(&mut self) -> Result<(), Cause> {
-        if let Some(fold) = self.fold.take() {
-            self.folded = Some(fold.finish()?);
+    /// Makes one answer of what has ended, or the end of a stream in another language.
+    pub(super) fn put_together(&mut self, heard: &mut Heard) -> Result<(), Cause> {
+        match std::mem::replace(&mut self.sense, Sense::None) {
+            Sense::None => {}
+            Sense::Fold(fold) => self.whole = Some(fold.finish()?),
+            Sense::Translate(mut translation) => {
+                heard.add(translation.tell_the_end());
+                self.whole = translation.whole();
+                self.plain = BytesMut::new();
+            }
         }
         Ok(())
     }
 
     /// How many bytes of the answer are held.
     pub(super) fn held(&self) -> usize {
-        self.plain.len() + self.fold.as_ref().map_or(0, Fold::len)
+        let made = match &self.sense {
+            Sense::None => 0,
+            Sense::Fold(fold) => fold.held(),
+            Sense::Translate(translation) => translation.held(),
+        };
+        self.plain.len() + made
     }
 
     /// Reads the body to its end, so that the connection can be used again.
@@ -245,7 +288,7 @@ impl Live {
         Told::Fault(Fault { stage, cause, status }, words)
     }
 
-    fn broke(&mut self, cause: Cause) -> Told {
+    pub(super) fn broke(&mut self, cause: Cause) -> Told {
         self.over(cause, self.stage(), None)
     }
 
@@ -254,7 +297,7 @@ impl Live {
     }
 
     /// An error that came inside a success: its text is kept for the caller only.
-    fn error_inside(&mut self, data: &[u8]) -> Told {
+    pub(super) fn error_inside(&mut self, data: &[u8]) -> Told {
         let cause = kind::classify_inside(self.choice.server.kind.as_str(), data);
         let words = (self.first_token.is_none()).then(|| Words {
             status: 400,
@@ -269,169 +312,12 @@ impl Live {
         }
     }
 
-    fn hear(&mut self, chunk: Bytes) -> Option<Told> {
-        if self.mode == Mode::Plain {
-            self.plain.extend_from_slice(&chunk);
-            return Some(Told::Heard(Heard { content: true, ..Heard::default() }));
-        }
-        let mut heard = Heard::default();
-        self.cutter.push(chunk.clone());
-        let mut run = Run::default();
-        let mut fault = None;
-        while let Some(frame) = self.cutter.next() {
-            let Ok(frame) = frame else {
-                fault = Some(self.broke(Cause::Unreadable));
-                break;
-            };
-            let data = match &frame.data {
-                FrameData::Comment => {
-                    // A comment proves the socket, not the model: it is no content, and needs no passing on
-                    // before there is some.
-                    if self.first_token.is_some() || heard.content {
-                        run.add(&chunk, frame.bytes, &mut heard.pass);
-                    }
-                    continue;
-                }
-                FrameData::Event(data) => data,
-                FrameData::Broken => {
-                    fault = Some(self.bare_text(&frame.bytes));
-                    break;
-                }
-            };
-            let judged = self.reader.judge(data);
-            match judged.verdict {
-                Verdict::Content => heard.content = true,
-                Verdict::Quiet | Verdict::Finish => {}
-                Verdict::Usage if self.drop_usage => {
-                    self.keep(data);
-                    continue;
-                }
-                Verdict::Usage => {}
-                Verdict::Done => {
-                    match self.reader.end(true).and_then(|()| self.fold()) {
-                        Ok(()) => {
-                            heard.whole = true;
-                            run.add(&chunk, frame.bytes, &mut heard.pass);
-                        }
-                        Err(cause) => fault = Some(self.broke(cause)),
-                    }
-                    break;
-                }
-                Verdict::Error => {
-                    let data = data.clone();
-                    fault = Some(self.error_inside(&data));
-                    break;
-                }
-                Verdict::Unreadable => {
-                    fault = Some(self.broke(Cause::Unreadable));
-                    break;
-                }
-            }
-            self.keep(data);
-            if self.fold.as_ref().is_some_and(Fold::is_broken) {
-                fault = Some(self.broke(Cause::Unreadable));
-                break;
-            }
-            run.add(&chunk, frame.bytes, &mut heard.pass);
-        }
-        run.end(&chunk, &mut heard.pass);
-        if self.first_token.is_none() && !heard.content && fault.is_none() {
-            self.prelude += heard.pass.iter().map(Bytes::len).sum::<usize>();
-            if self.prelude > PRELUDE_CAP {
-                fault = Some(self.broke(Cause::Unreadable));
-            }
-        }
-        if let Some(fault) = fault {
-            // Content that came before the fault in the same piece is content all the same.
-            if heard.content {
-                self.told.push_back(fault);
-                return Some(Told::Heard(heard));
-            }
-            return Some(fault);
-        }
-        (heard.content || heard.whole || !heard.pass.is_empty()).then_some(Told::Heard(heard))
-    }
-
-    fn keep(&mut self, data: &[u8]) {
-        if let Some(fold) = &mut self.fold {
-            fold.add(data);
-        }
-    }
-
-    /// Text where an event should be: an error body in place of a stream (LM Studio,
-    /// a server that cannot stream), or a proxy's words (llama.cpp's router).
-    fn bare_text(&mut self, bytes: &Bytes) -> Told {
-        match judge_plain(self.operation, bytes) {
-            Err(Cause::ErrorEvent) => self.error_inside(&bytes.clone()),
-            Ok(_) | Err(_) => self.broke(Cause::Unreadable),
-        }
-    }
-
-    /// The body ended cleanly.
-    fn ended(&mut self) -> Told {
-        if self.passing && self.mode == Mode::Plain {
-            // Its framing alone can tell now that it is whole.
-            self.state = State::Over;
-            return Told::Heard(Heard { whole: true, ..Heard::default() });
-        }
-        if self.mode == Mode::Plain {
-            return match judge_plain(self.operation, &self.plain) {
-                Ok(plain) => {
-                    self.plain_judged = Some((plain.usage, plain.reason));
-                    self.state = State::Over;
-                    Told::Heard(Heard { whole: true, ..Heard::default() })
-                }
-                Err(Cause::ErrorEvent) => {
-                    let body = std::mem::take(&mut self.plain);
-                    self.error_inside(&body)
-                }
-                Err(cause) => self.broke(cause),
-            };
-        }
-        let rest = self.cutter.take_rest();
-        if !rest.is_empty() {
-            return self.bare_text(&rest);
-        }
-        match self.reader.end(true).and_then(|()| self.fold()) {
-            Ok(()) => {
-                self.state = State::Over;
-                Told::Heard(Heard { whole: true, pass: vec![Bytes::from_static(DONE)], ..Heard::default() })
-            }
-            Err(cause) => self.broke(cause),
-        }
+    /// Whether more is held than may be, by the bound of one answer.
+    pub(super) fn is_too_long(&self) -> bool {
+        matches!(&self.sense, Sense::Translate(translation) if translation.is_too_long())
     }
 }
 
 fn header(reply: &Reply, name: HeaderName) -> Option<String> {
     reply.headers().get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// Joins frames that lie side by side in one chunk, so that they go on in one write.
-#[derive(Default)]
-struct Run {
-    start: usize,
-    end: usize,
-}
-
-impl Run {
-    fn add(&mut self, chunk: &Bytes, frame: Bytes, pass: &mut Vec<Bytes>) {
-        let at = (frame.as_ptr() as usize).wrapping_sub(chunk.as_ptr() as usize);
-        if at > chunk.len() || at + frame.len() > chunk.len() {
-            self.end(chunk, pass);
-            pass.push(frame);
-            return;
-        }
-        if at != self.end || self.start == self.end {
-            self.end(chunk, pass);
-            self.start = at;
-        }
-        self.end = at + frame.len();
-    }
-
-    fn end(&mut self, chunk: &Bytes, pass: &mut Vec<Bytes>) {
-        if self.start < self.end {
-            pass.push(chunk.slice(self.start..self.end));
-        }
-        self.start = self.end;
-    }
 }

@@ -1,15 +1,21 @@
 //! Carries out one request: obeys `failover`, moves bytes.
 //!
 //! It knows no policy and no ranking: the machine says when to choose, send,
-//! open, commit and finish; `route` says whom; the dialect's reader says what a
-//! frame means. What is left here is to do it, to tell the truth about it in
-//! headers and in the outcome, and to clean up by dropping.
+//! open, commit and finish; `route` says whom; the dialects say what a frame means
+//! and how it is said to a caller who speaks another language. What is left here is
+//! to do it, to tell the truth about it in headers and in the outcome, and to clean
+//! up by dropping.
 
 mod answer;
+mod asking;
+mod aside;
 mod conduit;
 mod ending;
+mod hearing;
 mod live;
 mod record;
+mod telling;
+mod translation;
 mod work;
 
 use std::{
@@ -37,7 +43,10 @@ use crate::{
     upstream::Upstream,
 };
 
-pub use self::answer::{Shape, refusal};
+pub use self::{
+    answer::{Shape, refusal},
+    aside::Counting,
+};
 
 /// A body of any answer of ours.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -85,7 +94,7 @@ pub struct Errand {
     pub wishes: Wishes,
     /// Headers that go to the server.
     pub pass: HeaderMap,
-    /// In which shape failures are told before the answer begins.
+    /// In whose words failures are told.
     pub shape: Shape,
 }
 

@@ -20,6 +20,8 @@ use crate::{
 pub(super) struct Record {
     pub(super) relay: Arc<Relay>,
     pub(super) request_id: String,
+    /// The caller's language.
+    dialect: &'static str,
     pub(super) head: Head,
     pub(super) started: Instant,
     pub(super) at_ms: u64,
@@ -44,6 +46,7 @@ impl Record {
         Self {
             relay,
             request_id: errand.request_id.clone(),
+            dialect: errand.request.door.dialect().id(),
             head: errand.request.head.clone(),
             started: now,
             at_ms: wall_ms(),
@@ -119,7 +122,7 @@ impl Drop for Record {
         self.relay.house.finished(Outcome {
             request_id: std::mem::take(&mut self.request_id),
             at_ms: self.at_ms,
-            dialect: "openai".to_owned(),
+            dialect: self.dialect.to_owned(),
             operation: self.head.operation,
             asked: std::mem::take(&mut self.head.model),
             stream: self.head.stream,

@@ -22,30 +22,24 @@ use super::{
     Errand, Relay,
     answer::{Answerer, answering},
     conduit::Mouth,
-    live::{Heard, Live, Mode, Start, Told},
+    live::{Heard, Mode, Told},
     record::Record,
+    telling::Telling,
 };
 use crate::{
-    dialect::{To, openai},
-    failover::{AttemptNo, Chosen, Failover, Policy, Step},
-    fault::{Blame, Cause, Failure, Fault, Stage, Words},
-    generate::Operation,
-    kind,
-    route::{self, Ask, Choice, Decision, Fallback},
-    upstream::Call,
+    failover::{AttemptNo, Failover, Policy, Step},
+    fault::{Cause, Failure, Fault, Stage, Words},
+    route::Choice,
 };
 
 /// Between keep-alives of an opened stream. Proxies and clients give up on silence after 15 s at the earliest.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
-/// The most bytes of one plain answer that are held; above it the answer is passed on as it comes.
-const HELD_PLAIN: usize = 32 << 20;
+/// The most bytes of one answer that are held; above it a plain one is passed on as it comes.
+const HELD: usize = 32 << 20;
 /// Pieces of a stream that come closer together than that are sent on together.
 const DENSE: Duration = Duration::from_micros(200);
 /// At most so many bytes of a dense stream are gathered for one write.
 const GATHERED: usize = 16 << 10;
-/// A plain answer of at most so many tokens is asked for plain where hanging up frees the slot.
-const SHORT: u64 = 64;
-
 /// Carries out one request to its end.
 pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: u64) {
     let now = Instant::now();
@@ -63,7 +57,9 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         chosen: None,
         nobody: None,
         words: None,
+        telling: Telling::default(),
         waiting: Vec::new(),
+        frames: 0,
         opened: false,
         committed: false,
         next_keep_alive: None,
@@ -90,20 +86,6 @@ fn policy(relay: &Relay, errand: &Errand) -> Policy {
     }
 }
 
-impl Errand {
-    /// How far a stand-in may be for this request.
-    fn fallback(&self, relay: &Relay) -> Fallback {
-        let settings = &relay.settings;
-        let auto = self.request.head.model == "auto";
-        let wished = self.wishes.fallback.unwrap_or(if auto {
-            settings.fallback.max(Fallback::Local)
-        } else {
-            settings.fallback
-        });
-        wished.min(settings.limit)
-    }
-}
-
 pub(super) struct Work {
     pub(super) machine: Failover,
     /// Tells that servers have changed since the last choice.
@@ -117,8 +99,12 @@ pub(super) struct Work {
     pub(super) nobody: Option<Failure>,
     /// What the last server that refused said.
     pub(super) words: Option<Words>,
+    /// How the request is said to servers.
+    pub(super) telling: Telling,
     /// Frames that wait for the commit.
     pub(super) waiting: Vec<Bytes>,
+    /// How many frames the caller has had, those that wait included.
+    pub(super) frames: u64,
     pub(super) opened: bool,
     pub(super) committed: bool,
     pub(super) next_keep_alive: Option<Instant>,
@@ -228,8 +214,7 @@ impl Work {
                 if let Some(due) = self.next_keep_alive
                     && due <= Instant::now()
                 {
-                    self.mouth.push(Bytes::from_static(openai::KEEP_ALIVE));
-                    self.next_keep_alive = Some(Instant::now() + KEEP_ALIVE_EVERY);
+                    self.keep_alive();
                 }
                 // A timer that fired early (its deadline has moved since) is set anew on the next turn.
             }
@@ -266,6 +251,7 @@ impl Work {
         }
         if !self.committed {
             self.waiting.clear();
+            self.frames = 0;
         }
         self.record.let_go();
     }
@@ -282,9 +268,16 @@ impl Work {
                 self.machine.on_token(no, now);
             }
         }
-        let (mode, held) = (live.mode, live.held());
-        match mode {
+        let (held, too_long) = (live.held(), live.is_too_long());
+        match live.mode {
             Mode::Pass if self.committed => {
+                // While a translation holds back what comes (a call that is told whole), the
+                // caller hears nothing, and may think that nobody is there.
+                if heard.pass.is_empty() && self.next_keep_alive.is_none() {
+                    self.next_keep_alive = Some(Instant::now() + KEEP_ALIVE_EVERY);
+                } else if !heard.pass.is_empty() {
+                    self.next_keep_alive = None;
+                }
                 for piece in heard.pass {
                     self.mouth.push(piece);
                 }
@@ -292,148 +285,41 @@ impl Work {
             Mode::Pass => self.waiting.extend(heard.pass),
             Mode::Plain if self.committed => {
                 self.mouth.push(live.take_whole().map(|(bytes, _)| bytes).unwrap_or_default());
+                return self.on_whole(no, heard.whole);
             }
-            Mode::Fold | Mode::Plain => {
-                let fits = self.record.hold(held);
-                if held > HELD_PLAIN || !fits {
-                    return self.on_too_much(no, mode, fits, now);
-                }
-            }
+            Mode::Fold | Mode::Plain => {}
         }
-        if heard.whole {
+        self.frames += heard.frames;
+        // A stream that passes as it comes holds nothing.
+        let fits = held == 0 || self.record.hold(held);
+        if held > HELD || too_long || !fits {
+            return self.on_too_much(no, fits, now);
+        }
+        self.on_whole(no, heard.whole);
+    }
+
+    fn on_whole(&mut self, no: AttemptNo, whole: bool) {
+        if whole {
             self.machine.on_end(no);
         }
     }
 
-    /// A plain answer that is more than may be held: what came plain is passed on as it
-    /// comes from here on; a stream that was to be folded cannot be, and is an answer
+    /// An answer that is more than may be held: what came plain is passed on as it comes
+    /// from here on; one that was to be folded or translated cannot be, and is an answer
     /// without end, unless only the bound of all requests together is reached.
-    fn on_too_much(&mut self, no: AttemptNo, mode: Mode, fits: bool, now: std::time::Instant) {
-        if mode == Mode::Plain {
+    fn on_too_much(&mut self, no: AttemptNo, fits: bool, now: std::time::Instant) {
+        if self.record.live.as_ref().is_some_and(|it| it.is_raw) {
             return self.machine.on_bound_reached(no, now);
         }
         let cause = if fits { Cause::Unreadable } else { Cause::Internal };
         if !fits {
             tracing::warn!(
                 request = self.record.request_id,
-                "too many plain answers are held at once ([limits] held)"
+                "too many answers are held at once ([limits] held)"
             );
             self.nobody = Some(Failure::Busy { retry_after: Duration::from_secs(1) });
         }
         self.fail(no, Fault::new(Stage::Content, cause), now);
-    }
-
-    fn choose(&mut self) {
-        let relay = self.record.relay.clone();
-        self.news.mark_unchanged();
-        let snapshot = relay.house.snapshot();
-        let traffic = relay.house.traffic().look();
-        let ask = Ask {
-            head: &self.errand.request.head,
-            aliases: &relay.settings.aliases,
-            fallback: self.errand.fallback(&relay),
-            tried: self.machine.tried(),
-            first: self.record.attempts.first().map(|it| &it.server),
-            in_flight: &|id| traffic.of(id),
-            now: self.now(),
-            salt: self.seed,
-        };
-        let (decision, candidates) = route::choose(&snapshot, &ask);
-        drop(traffic);
-        self.record.candidates = candidates;
-        let chosen = match decision {
-            // Charged only where there is somebody to send to: looking around is free.
-            Decision::Server(_) if !self.may_retry(&relay) => Chosen::Nobody,
-            Decision::Server(choice) => {
-                let (server, loading) = (choice.server.id.clone(), choice.loading);
-                self.nobody = None;
-                self.chosen = Some(choice);
-                Chosen::Server { server, loading }
-            }
-            Decision::Later(at) => {
-                let retry_after = at.saturating_duration_since(self.now()).max(Duration::from_secs(1));
-                self.nobody = Some(Failure::Busy { retry_after });
-                Chosen::Later(at)
-            }
-            Decision::UnknownModel { nearest } => {
-                let model = self.errand.request.head.model.clone();
-                self.nobody = Some(Failure::UnknownModel { model, nearest });
-                Chosen::Nobody
-            }
-            Decision::Lacking(what) => {
-                self.nobody = Some(Failure::Unsupported(what));
-                Chosen::Nobody
-            }
-            Decision::Nobody(why) => {
-                self.nobody = Some(Failure::NoServer(why));
-                Chosen::Nobody
-            }
-        };
-        self.machine.on_chosen(chosen, self.now());
-    }
-
-    /// Whether the daemon's budget of retries allows one more. Only what a server broke is
-    /// charged: a misfit or a busy server says nothing about a storm.
-    fn may_retry(&self, relay: &Relay) -> bool {
-        let last = self.record.attempts.last().and_then(|it| it.fault);
-        if last.is_none_or(|it| it.blame() != Blame::Server) {
-            return true;
-        }
-        let mut budget = relay.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.take(self.now())
-    }
-
-    fn send(&mut self, no: AttemptNo) {
-        let Some(choice) = self.chosen.take() else { return };
-        let relay = self.record.relay.clone();
-        let request = &self.errand.request;
-        let head = &request.head;
-        let kind = kind::by_id(choice.server.kind.as_str());
-        let mode = match (head.stream, head.operation) {
-            (true, _) => Mode::Pass,
-            (false, Operation::Embed) => Mode::Plain,
-            (false, Operation::Chat | Operation::Complete) => {
-                let short = head.max_tokens.is_some_and(|it| it <= SHORT);
-                if short && kind.is_some_and(|it| it.plain_is_cancelled()) { Mode::Plain } else { Mode::Fold }
-            }
-        };
-        let drop_usage = mode != Mode::Plain && !request.asks_usage;
-        let body = openai::readdress(
-            request,
-            &self.errand.body,
-            &To {
-                model: choice.model.as_str(),
-                stream: mode != Mode::Plain,
-                ask_usage: mode != Mode::Plain,
-                max_tokens: kind.is_some_and(|it| it.wants_max_tokens()),
-            },
-        );
-        let path = match head.operation {
-            Operation::Chat => "/v1/chat/completions",
-            Operation::Complete => "/v1/completions",
-            Operation::Embed => "/v1/embeddings",
-        };
-        let server = &choice.server;
-        let in_flight = relay.house.traffic().enter(&server.id);
-        let calling = {
-            let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
-            async move {
-                let endpoint = &server.endpoint;
-                let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
-                relay.upstream.send(Call { endpoint, path, body, headers, key, connect }).await
-            }
-        };
-        // `upstream` enforces the patience for a connection and does not say when it has one.
-        self.machine.on_connected(no);
-        self.record.live = Some(Live::new(Start {
-            no,
-            choice,
-            mode,
-            operation: head.operation,
-            drop_usage,
-            calling: Box::pin(calling),
-            in_flight,
-        }));
     }
 
     pub(super) fn attempts(&self) -> usize {
@@ -444,8 +330,19 @@ impl Work {
     fn open(&mut self) {
         self.opened = true;
         self.record.status = 200;
-        self.mouth.head(answering(None, EVENT_STREAM, &self.record.request_id, self.attempts()));
-        self.mouth.push(Bytes::from_static(openai::KEEP_ALIVE));
+        let head = answering(None, self.content_type(), &self.record.request_id, self.attempts());
+        self.mouth.head(head);
+        self.keep_alive();
+    }
+
+    fn content_type(&self) -> &'static str {
+        let request = &self.errand.request;
+        if request.head.stream { request.door.dialect().framing().content_type() } else { "application/json" }
+    }
+
+    fn keep_alive(&mut self) {
+        let request = &self.errand.request;
+        self.mouth.push(request.door.dialect().keep_alive(request.door, &request.head.model));
         self.next_keep_alive = Some(Instant::now() + KEEP_ALIVE_EVERY);
     }
 
@@ -454,13 +351,15 @@ impl Work {
         self.committed = true;
         self.next_keep_alive = None;
         self.record.first_token = Some(self.record.started.elapsed());
-        let attempts = self.attempts();
+        let (attempts, content_type) = (self.attempts(), self.content_type());
+        // Nobody else will be told, so what was kept for that is not needed any more.
+        self.telling = Telling::default();
+        self.errand.body = Bytes::new();
         let Some(live) = &mut self.record.live else { return };
         self.record.zone = Some(live.choice.server.zone);
         self.record.substituted = live.choice.substituted;
         let whole = live.take_whole();
         if !self.opened {
-            let content_type = if self.errand.request.head.stream { EVENT_STREAM } else { JSON };
             let answerer = Answerer { choice: &live.choice, request_id: live.request_id.as_ref() };
             let mut head = answering(Some(answerer), content_type, &self.record.request_id, attempts);
             if let Some((bytes, true)) = &whole {
@@ -479,6 +378,3 @@ impl Work {
         self.record.let_go();
     }
 }
-
-const EVENT_STREAM: &str = "text/event-stream";
-const JSON: &str = "application/json";

@@ -12,7 +12,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Instant};
 
-pub use self::name::nearest_of as nearest;
+pub use self::{name::nearest_of as nearest, rank::Fidelity};
 use self::{
     name::{Meant, Sameness},
     rank::{Rank, Reason},
@@ -80,6 +80,9 @@ pub struct Ask<'a> {
     pub first: Option<&'a ServerId>,
     /// How many requests each server has now.
     pub in_flight: &'a dyn Fn(&ServerId) -> u32,
+    /// How the request is said to a server, or why it cannot be. Only asked about servers
+    /// that could take it otherwise.
+    pub said: &'a dyn Fn(&Server) -> Result<Fidelity, String>,
     /// When this is.
     pub now: Instant,
     /// What decides between equals; another one for each request.
@@ -111,7 +114,8 @@ pub enum Decision {
         /// The nearest names that exist.
         nearest: Vec<String>,
     },
-    /// Servers have the model, and all lack what the request needs; the text says what.
+    /// Servers have the model, and all lack what the request needs, or cannot be told
+    /// what it asks; the text says what.
     Lacking(String),
     /// Nobody can serve this now; the text says why, for people.
     Nobody(String),
@@ -145,7 +149,7 @@ pub fn choose(snapshot: &Snapshot, ask: &Ask<'_>) -> (Decision, Vec<Candidate>) 
             Decision::Server(able[0].choice())
         }
         (None, None) if !out.is_empty() && out.iter().all(|(_, reason)| reason.is_lack()) => {
-            Decision::Lacking(explain(asked, &meant, &out))
+            Decision::Lacking(unsayable(&out).unwrap_or_else(|| explain(asked, &meant, &out)))
         }
         (None, None) => Decision::Nobody(explain(asked, &meant, &out)),
     };
@@ -192,10 +196,33 @@ fn judge<'a>(
     };
     // A model that can do it, before one that cannot; then the better rank.
     let models = meant.models_of(server).map(|(model, sameness)| judge_model(model, sameness));
-    let (judged, cannot) = models.min_by_key(|(judged, cannot)| (cannot.is_some(), judged.rank))?;
+    let (mut judged, cannot) = models.min_by_key(|(judged, cannot)| (cannot.is_some(), judged.rank))?;
     // What will pass must not hide what will not: waiting or trying would be in vain.
-    let passing = unfit.is_some_and(|it| it.is_passing());
-    Some((judged, if passing { cannot.or(unfit) } else { unfit.or(cannot) }))
+    let lasting = unfit.clone().filter(|it| !it.is_passing());
+    if let Some(reason) = lasting.or(cannot) {
+        return Some((judged, Some(reason)));
+    }
+    // Last, because the request may have to be taken apart to find this out.
+    let unsayable = match (ask.said)(server) {
+        Ok(fidelity) => {
+            judged.rank = judged.rank.with(fidelity);
+            None
+        }
+        Err(why) => Some(Reason::Unsayable(why)),
+    };
+    Some((judged, unsayable.or(unfit)))
+}
+
+/// What nobody can be told, if that is all there is to say.
+fn unsayable(out: &[(Judged<'_>, Reason)]) -> Option<String> {
+    let mut each: Vec<&str> = Vec::new();
+    for (_, reason) in out {
+        let Reason::Unsayable(why) = reason else { return None };
+        if !each.contains(&why.as_str()) {
+            each.push(why);
+        }
+    }
+    Some(each.join("; "))
 }
 
 enum LastResort {

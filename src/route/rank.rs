@@ -30,8 +30,18 @@ pub(super) struct Rank<'a> {
     /// The model's name, where the caller left the choice to us: it must not
     /// change from request to request.
     taste: Option<&'a str>,
+    fidelity: Fidelity,
     load: u32,
     salt: u64,
+}
+
+/// How truly a request and its answer reach the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fidelity {
+    /// In the caller's own words.
+    Own,
+    /// Translated.
+    Translated,
 }
 
 /// How sure it is that the model can do this.
@@ -90,9 +100,15 @@ impl<'a> Rank<'a> {
             },
             fit: if model.capabilities.is_empty() { Fit::Unknown } else { Fit::Said },
             taste: any.then_some(model.name.as_str()),
+            fidelity: Fidelity::Own,
             load: in_flight,
             salt: mix(ask.salt, server.id.as_str()),
         }
+    }
+
+    /// The same, once it is known how the server is told.
+    pub(super) fn with(self, fidelity: Fidelity) -> Self {
+        Self { fidelity, ..self }
     }
 }
 
@@ -144,7 +160,7 @@ fn mix(salt: u64, id: &str) -> u64 {
 }
 
 /// Why a server is not asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     Tried,
     OneServerOnly,
@@ -161,21 +177,23 @@ pub(super) enum Reason {
     OnTrial,
     Busy(Instant),
     Cannot(Capability),
+    /// What is asked cannot be said in its language; the text says what.
+    Unsayable(String),
 }
 
 impl Reason {
     /// Whether it may be asked all the same when nothing else is left.
-    pub(super) fn is_rest(self) -> bool {
+    pub(super) fn is_rest(&self) -> bool {
         matches!(self, Self::Resting | Self::OnTrial)
     }
 
     /// Whether the request asks for what is not there.
-    pub(super) fn is_lack(self) -> bool {
-        matches!(self, Self::Cannot(_))
+    pub(super) fn is_lack(&self) -> bool {
+        matches!(self, Self::Cannot(_) | Self::Unsayable(_))
     }
 
     /// Whether it is over by itself after a while.
-    pub(super) fn is_passing(self) -> bool {
+    pub(super) fn is_passing(&self) -> bool {
         self.is_rest() || matches!(self, Self::Busy(_))
     }
 }
@@ -204,6 +222,7 @@ impl fmt::Display for Reason {
             Self::Cannot(Capability::Tools) => "has it, but without tools",
             Self::Cannot(Capability::Vision) => "has it, but without images",
             Self::Cannot(Capability::Thinking) => "has it, but without thinking",
+            Self::Unsayable(why) => return write!(f, "cannot be told: {why}"),
         })
     }
 }

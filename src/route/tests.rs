@@ -97,6 +97,8 @@ struct World {
     now: Instant,
     aliases: BTreeMap<String, String>,
     in_flight: HashMap<String, u32>,
+    /// Who is told in another language, and who cannot be, with why. All others are told in their own.
+    said: HashMap<String, Option<&'static str>>,
     head: Head,
     fallback: Fallback,
     tried: Vec<ServerId>,
@@ -118,6 +120,7 @@ fn with(mut servers: Vec<Server>) -> World {
         now: Instant::now(),
         aliases: BTreeMap::new(),
         in_flight: HashMap::new(),
+        said: HashMap::new(),
         head: Head {
             operation: Operation::Chat,
             model: "m".into(),
@@ -134,19 +137,27 @@ fn with(mut servers: Vec<Server>) -> World {
 
 impl World {
     fn choose(&self) -> (Decision, Vec<Candidate>) {
-        choose(
-            &self.snapshot,
-            &Ask {
-                head: &self.head,
-                aliases: &self.aliases,
-                fallback: self.fallback,
-                tried: &self.tried,
-                first: self.first.as_ref().or(self.tried.first()),
-                in_flight: &|id| self.in_flight.get(id.as_str()).copied().unwrap_or(0),
-                now: self.now,
-                salt: self.salt,
-            },
-        )
+        let in_flight = |id: &ServerId| self.in_flight.get(id.as_str()).copied().unwrap_or(0);
+        let said = |server: &Server| match self.said.get(server.id.as_str()) {
+            None => Ok(Fidelity::Own),
+            Some(None) => Ok(Fidelity::Translated),
+            Some(Some(why)) => Err((*why).to_owned()),
+        };
+        choose(&self.snapshot, &Ask { said: &said, ..self.ask_with(&in_flight) })
+    }
+
+    fn ask_with<'a>(&'a self, in_flight: &'a dyn Fn(&ServerId) -> u32) -> Ask<'a> {
+        Ask {
+            head: &self.head,
+            aliases: &self.aliases,
+            fallback: self.fallback,
+            tried: &self.tried,
+            first: self.first.as_ref().or(self.tried.first()),
+            in_flight,
+            said: &|_| Ok(Fidelity::Own),
+            now: self.now,
+            salt: self.salt,
+        }
     }
 
     /// The decision in one line.
@@ -210,6 +221,65 @@ fn a_queue_weighs_more_than_priority_and_load_less() {
     let mut equal = self::world(&[("a", ""), ("b", "")]);
     equal.in_flight.insert("a".into(), 1);
     assert_eq!(equal.decide(), "b m");
+}
+
+#[test]
+fn a_translation_is_second_only_among_equals() {
+    let check = |servers: &[(&str, &str)], expected: &str| {
+        let mut world = world(servers);
+        world.said.insert("a".into(), None);
+        for salt in 0..20 {
+            world.salt = salt;
+            assert_eq!(world.decide(), expected, "{servers:?}");
+        }
+    };
+    check(&[("a", ""), ("b", "")], "b m");
+    check(&[("a", "loaded"), ("b", "")], "a m");
+    check(&[("a", "prio-1"), ("b", "loaded")], "a m");
+    check(&[("a", ""), ("b", "suspect")], "a m");
+    check(&[("a", "")], "a m");
+    let mut world = world(&[("a", ""), ("b", "")]);
+    (world.said, world.in_flight) = ([("a".into(), None)].into(), [("b".into(), 9)].into());
+    assert_eq!(world.decide(), "b m", "it weighs more than load");
+}
+
+#[test]
+fn who_cannot_be_told_is_not_asked_and_the_field_is_named() {
+    const WHY: &str = "`n` cannot be said to Ollama";
+    let mut world = world(&[("a", ""), ("b", "suspect")]);
+    world.said.insert("a".into(), Some(WHY));
+    let (decision, candidates) = world.choose();
+    assert!(matches!(decision, Decision::Server(it) if it.server.id == "b"));
+    assert_eq!(candidates[1].excluded.as_deref(), Some("cannot be told: `n` cannot be said to Ollama"));
+    world.said.insert("b".into(), Some(WHY));
+    assert_eq!(world.decide(), format!("lacking: {WHY}"), "said once");
+    world.said.insert("b".into(), Some("`x` cannot either"));
+    assert_eq!(world.decide(), format!("lacking: {WHY}; `x` cannot either"));
+}
+
+#[test]
+fn what_cannot_be_said_is_not_hidden_by_what_will_pass_and_hides_nothing_that_lasts() {
+    let check = |words: &str, expected: &str| {
+        let mut world = world(&[("a", words)]);
+        world.said.insert("a".into(), Some("`n` cannot"));
+        assert_eq!(world.decide(), expected, "{words}");
+    };
+    check("busy+7", "lacking: `n` cannot");
+    check("down+5", "lacking: `n` cannot");
+    check("key", "nobody: no server can take `m` now: a needs a key");
+    check("embed", "lacking: no server can take `m` now: a has it, but not for chat");
+}
+
+#[test]
+fn nobody_is_asked_how_it_is_told_who_could_not_serve_anyway() {
+    let world = world(&[("a", "key"), ("b", "embed"), ("c", "untrusted"), ("d", ""), ("e", "busy+3")]);
+    let told = std::cell::RefCell::new(Vec::new());
+    let said = |server: &Server| {
+        told.borrow_mut().push(server.id.to_string());
+        Ok(Fidelity::Own)
+    };
+    choose(&world.snapshot, &Ask { said: &said, ..world.ask_with(&|_| 0) });
+    assert_eq!(told.into_inner(), ["d", "e"]);
 }
 
 #[test]
@@ -498,17 +568,19 @@ fn any_world() -> impl Strategy<Value = World> {
         "cold",
     ]);
     let models = select(vec![vec!["m"], vec!["m", "n"], vec!["n"], vec!["m:latest"], vec!["M"], vec![]]);
-    let one = (models, prop::collection::vec(words, 0..3), any::<bool>(), 0..3u32);
+    let said = select(vec![None, None, Some(None), Some(Some("why"))]);
+    let one = (models, prop::collection::vec(words, 0..3), any::<bool>(), 0..3u32, said);
     let asked = select(vec!["m", "n", "auto", "ollama/m", "m@ollama-1", "nothing"]);
     let fallback = select(vec![Fallback::None, Fallback::Same, Fallback::Local]);
     (prop::collection::vec(one, 0..6), asked, fallback, any::<u64>()).prop_map(
         |(all, asked, fallback, salt)| {
             let now = Instant::now();
             let mut world = with(Vec::new());
-            for (at, (models, words, tried, in_flight)) in all.into_iter().enumerate() {
+            for (at, (models, words, tried, in_flight, said)) in all.into_iter().enumerate() {
                 let id = format!("ollama-{at}");
                 world.snapshot.servers.push(Arc::new(change(server(&id, &models), &words.join(" "), now)));
                 world.in_flight.insert(id.clone(), in_flight);
+                world.said.extend(said.map(|it| (id.clone(), it)));
                 if tried {
                     world.tried.push(id.into());
                 }
@@ -523,13 +595,14 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn who_was_tried_or_may_not_serve_is_never_chosen(world in any_world()) {
+    fn who_was_tried_or_may_not_or_cannot_serve_is_never_chosen(world in any_world()) {
         let (decision, candidates) = world.choose();
         let servers: BTreeSet<&ServerId> = candidates.iter().map(|it| &it.server).collect();
         prop_assert_eq!(servers.len(), candidates.len(), "each server is listed once");
         if let Decision::Server(choice) = decision {
             let server = choice.server;
             prop_assert!(!world.tried.contains(&server.id));
+            prop_assert!(!matches!(world.said.get(server.id.as_str()), Some(Some(_))));
             prop_assert_eq!(server.admission, Admission::Open);
             prop_assert!(server.zone != Zone::Cloud);
             prop_assert!(matches!(server.problem, None | Some(Problem::Loading)));
@@ -561,6 +634,7 @@ proptest! {
             ..(**asked).clone()
         };
         world.tried.clear();
+        world.said.remove(struck.id.as_str());
         world.snapshot.servers[at] = Arc::new(struck);
         let Decision::Server(choice) = world.choose().0 else { panic!("one can answer") };
         prop_assert_eq!(choice.model, "m");

@@ -41,6 +41,11 @@ impl fmt::Debug for Request {
 }
 
 impl Request {
+    #[cfg(test)]
+    pub(super) fn post(path: &str, body: String) -> Self {
+        Self { method: "POST".into(), path: path.to_owned(), headers: Vec::new(), body: body.into() }
+    }
+
     /// A header's value; `name` in small letters.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())

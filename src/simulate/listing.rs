@@ -74,11 +74,16 @@ fn details(offer: &Offer) -> Value {
 }
 
 pub(super) fn show(offer: &Offer) -> Value {
-    let capability = if offer.embeds { "embedding" } else { "completion" };
+    let able =
+        [(offer.tools, "tools"), (offer.fills, "insert"), (offer.sees, "vision"), (offer.thinks, "thinking")];
+    let mut capabilities = vec![if offer.embeds { "embedding" } else { "completion" }];
+    if !offer.embeds {
+        capabilities.extend(able.iter().filter(|(can, _)| *can).map(|(_, word)| word));
+    }
     let family = &offer.family;
     json!({
         "details": details(offer),
-        "capabilities": [capability],
+        "capabilities": capabilities,
         "model_info": {"general.architecture": family, (format!("{family}.context_length")): offer.context},
     })
 }
@@ -89,8 +94,9 @@ pub(super) fn lm_studio_v0(script: &Script) -> Value {
         .iter()
         .map(|offer| {
             let mut model = json!({
-                "id": offer.name, "object": "model", "type": if offer.embeds { "embeddings" } else { "llm" },
+                "id": offer.name, "object": "model", "type": if offer.embeds { "embeddings" } else if offer.sees { "vlm" } else { "llm" },
                 "publisher": "simulated", "arch": offer.family, "compatibility_type": "gguf",
+                "capabilities": if offer.tools { vec!["tool_use"] } else { Vec::new() },
                 "quantization": offer.quantization, "state": if offer.loaded { "loaded" } else { "not-loaded" },
                 "max_context_length": offer.context,
             });
@@ -108,6 +114,10 @@ pub(super) fn lm_studio_v1(script: &Script) -> Value {
         .models
         .iter()
         .map(|offer| {
+            let mut capabilities = json!({"vision": offer.sees, "trained_for_tool_use": offer.tools});
+            if offer.thinks {
+                capabilities["reasoning"] = json!({"allowed_options": ["off", "on"], "default": "off"});
+            }
             let instance = json!({"id": offer.name, "config": {"context_length": offer.context, "parallel": 4}});
             json!({
                 "type": if offer.embeds { "embedding" } else { "llm" }, "publisher": "simulated", "key": offer.name,
@@ -116,7 +126,7 @@ pub(super) fn lm_studio_v1(script: &Script) -> Value {
                 "size_bytes": 5_027_783_488_u64, "params_string": offer.parameters,
                 "max_context_length": offer.context, "format": "gguf",
                 "loaded_instances": if offer.loaded { vec![instance] } else { Vec::new() },
-                "capabilities": {"vision": false, "trained_for_tool_use": false},
+                "capabilities": capabilities,
             })
         })
         .collect();
@@ -130,7 +140,7 @@ pub(super) fn llama_props(script: &Script) -> Value {
         "total_slots": script.slots.max(1),
         "model_alias": offer.map(|it| it.name.as_str()),
         "model_path": offer.map(|it| format!("{}.gguf", it.name)),
-        "modalities": {"vision": false, "audio": false},
+        "modalities": {"vision": offer.is_some_and(|it| it.sees), "audio": false},
         "build_info": "b0-simulated",
         "is_sleeping": false,
     })

@@ -7,9 +7,12 @@
 //! it says is a second opinion about the wire and not an echo of our own
 //! parsers. It identifies itself in every answer: `x-lovable-simulated: 1`.
 //!
-//! An answer is the words `w1 w2 w3 …`, so that a lost, doubled or swapped piece
-//! shows ([`check`] finds it); the demo says a sentence instead. No prompt is
-//! kept.
+//! It speaks the languages that its kind speaks, at the same paths. An answer is the
+//! words `w1 w2 w3 …`, so that a lost, doubled or swapped piece shows ([`check`] finds
+//! it); the demo says a sentence instead. What else a request can ask for is answered so
+//! that it can be checked as well: a tool whose name the last turn mentions is called (all
+//! that are mentioned, at once), JSON and arguments fit their schema, thoughts are `t1 t2`,
+//! an image's size is told, log probabilities fall by an eighth. No prompt is kept.
 //!
 //! ```
 //! # async fn example() -> std::io::Result<()> {
@@ -24,11 +27,21 @@
 //! ```
 
 mod answer;
+mod ask;
+mod fit;
 mod http;
 mod listing;
+mod messages;
+mod ollama;
+mod openai;
+mod picture;
+mod pieces;
+mod responses;
 mod script;
 mod serve;
 mod shape;
+#[cfg(test)]
+mod shapes;
 mod strike;
 mod turn;
 
@@ -42,15 +55,15 @@ use tokio::{
 
 use crate::server::Endpoint;
 
-pub use self::{
-    answer::{check, text, word},
-    script::{Fault, Offer, Plan, Script, Strikes},
-    serve::Counts,
-    shape::Shape,
-};
 use self::{
     http::Stream,
     serve::{Counters, Server},
+};
+pub use self::{
+    pieces::{check, text, word},
+    script::{Fault, Offer, Plan, Script, Strikes},
+    serve::Counts,
+    shape::Shape,
 };
 
 /// Where a simulated server listens.

@@ -11,6 +11,11 @@ pub struct Script {
     pub words: usize,
     /// What it says instead of numbered words; `words` does not matter then.
     pub sentence: Option<String>,
+    /// How many words it thinks before it answers, when thinking is asked for.
+    pub thoughts: usize,
+    /// Whether every tool that is offered is called. Else those are whose names the last turn
+    /// mentions, and the one that the request demands.
+    pub calls: bool,
     /// Whether each word is the time at which it was written, in nanoseconds since 1970,
     /// instead of a number: for measuring delays on one machine.
     pub stamps: bool,
@@ -42,6 +47,8 @@ impl Default for Script {
             models: vec![Offer::named("sim")],
             words: 8,
             sentence: None,
+            thoughts: 2,
+            calls: false,
             stamps: false,
             before: Duration::ZERO,
             between: Duration::ZERO,
@@ -74,10 +81,18 @@ pub struct Offer {
     pub loaded: bool,
     /// Whether it makes vectors instead of text.
     pub embeds: bool,
+    /// Whether it takes tools.
+    pub tools: bool,
+    /// Whether it looks at images.
+    pub sees: bool,
+    /// Whether it can think.
+    pub thinks: bool,
+    /// Whether it fills the middle of a text.
+    pub fills: bool,
 }
 
 impl Offer {
-    /// A small loaded chat model.
+    /// A small loaded chat model that can do everything but make vectors.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -87,6 +102,10 @@ impl Offer {
             context: 1 << 20,
             loaded: true,
             embeds: false,
+            tools: true,
+            sees: true,
+            thinks: true,
+            fills: true,
         }
     }
 }

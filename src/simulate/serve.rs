@@ -9,17 +9,17 @@ use std::{
     time::SystemTime,
 };
 
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use super::{
     State,
-    answer::{Ask, Operation, Pieces, Voice},
+    answer::Voice,
+    ask::{Ask, Gate, Operation, Tongue, read},
     http::{Connection, Request, Stream},
+    pieces::Pieces,
     script::{Fault, Script},
-    shape::{Refusal, Reply, Shape, is_generation},
-    strike::Struck,
+    shape::{Refusal, Reply, Shape},
+    strike::{Strike, Struck},
     turn::{End, Turn},
 };
 
@@ -120,8 +120,9 @@ impl Server {
             let Some(request) = request else { return };
             let script = state.borrow_and_update().script.clone();
             let close = request.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
-            let kept = if request.method == "POST" && is_generation(&request.path) {
-                self.generate(connection, &request, &script).await
+            let gate = Gate::at(self.shape, &request.path).filter(|_| request.method == "POST");
+            let kept = if let Some(gate) = gate {
+                self.generate(connection, gate, &request, &script).await
             } else {
                 self.counters.probes.fetch_add(1, Relaxed);
                 let reply = self.shape.reply(&request, &script, self.counters.in_flight.load(Relaxed));
@@ -159,14 +160,16 @@ impl Server {
     async fn generate(
         &self,
         mut connection: Connection,
+        gate: Gate,
         request: &Request,
         script: &Script,
     ) -> Option<Connection> {
         let counters = &self.counters;
         let number = counters.received.fetch_add(1, Relaxed) + 1;
         let fault = script.plan.fault(number);
-        let ask = read(request);
-        if let Some(kept) = self.strike_first(&mut connection, fault, request, &ask, script).await {
+        let ask = read(gate, request);
+        let struck = Strike { gate, request, ask: ask.as_ref().ok(), script };
+        if let Some(kept) = self.strike_first(&mut connection, fault, struck).await {
             counters.faulted.fetch_add(1, Relaxed);
             return match kept {
                 Struck::Reply(reply) => self.say(connection, &reply, false).await,
@@ -181,11 +184,11 @@ impl Server {
             let (model, echoed) = self.admit(request, script, &ask)?;
             Ok((ask, model, echoed))
         });
-        let (ask, echoed) = match checked {
-            Ok((ask, _, echoed)) => (ask, echoed),
+        let (ask, offer, echoed) = match checked {
+            Ok(checked) => checked,
             Err(refusal) => {
                 counters.refused.fetch_add(1, Relaxed);
-                return self.say(connection, &self.shape.refuse(&refusal), false).await;
+                return self.say(connection, &self.shape.refuse_in(gate.tongue(), &refusal), false).await;
             }
         };
         let slot = loop {
@@ -202,9 +205,17 @@ impl Server {
                 }
             }
         };
-        let pieces = Pieces::of(script, ask.max_tokens);
+        let pieces = Pieces::of(script, &ask, number);
         let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |it| it.as_secs());
-        let voice = Voice { shape: self.shape, ask: &ask, model: &echoed, pieces, number, created };
+        let voice = Voice {
+            shape: self.shape,
+            ask: &ask,
+            model: &echoed,
+            pieces,
+            number,
+            created,
+            context: offer.context,
+        };
         let mut turn = Turn { server: self, connection, voice, script, fault };
         let end = if ask.stream { turn.stream().await } else { turn.plain().await };
         let Turn { connection, .. } = turn;
@@ -245,54 +256,25 @@ impl Server {
             return Err(Refusal::NeedsKey);
         }
         let (offer, echoed) = self.shape.model(script, ask.model.as_deref())?;
-        if ask.operation == Operation::Embed && !offer.embeds {
+        if ask.operation() == Operation::Embed && !offer.embeds {
             return Err(Refusal::CannotEmbed);
         }
-        if ask.prompt_tokens as u64 > offer.context {
+        // Ollama looks at no image with a model that cannot, and says nothing.
+        let blind = !ask.images.is_empty() && !offer.sees && self.shape != Shape::Ollama;
+        let lacks = [
+            (!ask.tools.is_empty() && !offer.tools, "tools"),
+            (blind, "vision"),
+            (ask.thinks && !offer.thinks && ask.gate.tongue() == Tongue::Ollama, "thinking"),
+            (ask.fills && !offer.fills, "insert"),
+        ];
+        if let Some((_, what)) = lacks.into_iter().find(|(lacks, _)| *lacks) {
+            return Err(Refusal::Lacks { model: echoed, what });
+        }
+        if ask.prompt_tokens as u64 > offer.context && !ask.truncates {
             return Err(Refusal::TooLong { tokens: ask.prompt_tokens, context: offer.context });
         }
         Ok((offer, echoed))
     }
-}
-
-#[derive(Deserialize)]
-struct Body {
-    model: Option<String>,
-    stream: Option<bool>,
-    max_tokens: Option<usize>,
-    max_completion_tokens: Option<usize>,
-    stream_options: Option<StreamOptions>,
-    messages: Option<IgnoredAny>,
-    prompt: Option<IgnoredAny>,
-    input: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct StreamOptions {
-    include_usage: Option<bool>,
-}
-
-/// Reads what matters of a request.
-fn read(request: &Request) -> Result<Ask, Refusal> {
-    let body: Body =
-        serde_json::from_slice(&request.body).map_err(|error| Refusal::Malformed(error.to_string()))?;
-    let (operation, missing) = match request.path.as_str() {
-        "/v1/embeddings" => (Operation::Embed, body.input.is_none().then_some("input")),
-        "/v1/completions" => (Operation::Complete, body.prompt.is_none().then_some("prompt")),
-        _ => (Operation::Chat, body.messages.is_none().then_some("messages")),
-    };
-    if let Some(field) = missing {
-        return Err(Refusal::Missing(field));
-    }
-    Ok(Ask {
-        operation,
-        model: body.model,
-        stream: body.stream.unwrap_or(false) && operation != Operation::Embed,
-        max_tokens: body.max_tokens.or(body.max_completion_tokens),
-        usage: body.stream_options.and_then(|it| it.include_usage).unwrap_or(false),
-        inputs: body.input.as_ref().and_then(Value::as_array).map_or(1, Vec::len),
-        prompt_tokens: (request.body.len() / 4).max(1),
-    })
 }
 
 fn phrase(status: u16) -> &'static str {

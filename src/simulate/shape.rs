@@ -1,11 +1,13 @@
 //! The kinds that can be imitated: what each answers to the questions by which
 //! it is known, how it lists its models, and how it refuses.
 //!
-//! Only the OpenAI door of each is there; an Ollama shape has no `/api/chat`.
+//! Each has the doors that its kind has: all but the bare OpenAI one speak the languages of
+//! OpenAI's responses and of Anthropic too, and Ollama its own.
 
 use serde_json::{Value, json};
 
 use super::{
+    ask::{Gate, Tongue},
     http::Request,
     listing::{llama_props, llama_slots, lm_studio_v0, lm_studio_v1, show},
     script::{Offer, Script},
@@ -68,6 +70,11 @@ pub(super) enum Refusal {
     NeedsKey,
     Loading,
     CannotEmbed,
+    /// The model lacks an ability: `tools`, `thinking`, `insert`, `vision`.
+    Lacks {
+        model: String,
+        what: &'static str,
+    },
     /// A scripted status, with words that quote the prompt.
     Status(u16, String),
 }
@@ -175,6 +182,13 @@ impl Shape {
             (Self::Ollama, _, _) => self.ollama(request, script, get),
             (Self::Vllm, true, "/version") => Reply::json(200, json!({"version": "0.32.0"})),
             (Self::Vllm, true, "/health" | "/ping") => Reply::empty(200),
+            (Self::Vllm | Self::LlamaCpp, false, "/tokenize" | "/v1/messages/count_tokens") => {
+                self.tokens(request)
+            }
+            (Self::LlamaCpp, false, "/apply-template") => {
+                let body = String::from_utf8_lossy(&request.body).into_owned();
+                Reply::json(200, json!({"prompt": body}))
+            }
             (Self::Vllm, true, "/load") => Reply::json(200, json!({"server_load": busy})),
             (Self::LmStudio, true, "/api/v1/models") => Reply::json(200, lm_studio_v1(script)),
             (Self::LmStudio, true, "/api/v0/models") => Reply::json(200, lm_studio_v0(script)),
@@ -206,7 +220,7 @@ impl Shape {
     /// The answer to a path or method that it does not have.
     pub(super) fn unknown(self, request: &Request) -> Reply {
         let Request { method, path, .. } = request;
-        let generates = is_generation(path);
+        let generates = Gate::at(self, path).is_some();
         match self {
             Self::Ollama if generates => {
                 Reply { more: "Allow: POST\r\n".to_owned(), ..Reply::text(405, "405 method not allowed") }
@@ -231,6 +245,26 @@ impl Shape {
                     "message": format!("Invalid URL ({method} {path})"),
                     "type": "invalid_request_error", "param": null, "code": null,
                 }}),
+            ),
+        }
+    }
+
+    /// A token is four bytes of what is to be counted.
+    fn tokens(self, request: &Request) -> Reply {
+        let Ok(body) = serde_json::from_slice::<Value>(&request.body) else {
+            return self.refuse(&Refusal::Malformed("the body is no JSON".to_owned()));
+        };
+        let text = body["content"].as_str().or(body["prompt"].as_str());
+        let count = text.map_or(request.body.len(), str::len).div_ceil(4);
+        if request.path == "/v1/messages/count_tokens" {
+            return Reply::json(200, json!({"input_tokens": count}));
+        }
+        let tokens: Vec<_> = (0..count).collect();
+        match self {
+            Self::LlamaCpp => Reply::json(200, json!({"tokens": tokens})),
+            Self::Ollama | Self::Vllm | Self::LmStudio | Self::OpenAi => Reply::json(
+                200,
+                json!({"count": count, "max_model_len": 4096, "tokens": tokens, "token_strs": null}),
             ),
         }
     }
@@ -271,7 +305,39 @@ impl Shape {
         }
     }
 
-    /// A refusal in this shape's words.
+    /// A refusal in this shape's words and the caller's language.
+    pub(super) fn refuse_in(self, tongue: Tongue, refusal: &Refusal) -> Reply {
+        let reply = self.refuse(refusal);
+        let body: Value = serde_json::from_str(&reply.body).unwrap_or_default();
+        let message = body["error"]["message"].as_str().unwrap_or_default();
+        let body = match tongue {
+            Tongue::OpenAi | Tongue::Responses => return reply,
+            Tongue::Messages => {
+                let sort = match reply.status {
+                    400 | 422 => "invalid_request_error",
+                    401 => "authentication_error",
+                    403 => "permission_error",
+                    404 => "not_found_error",
+                    413 => "request_too_large",
+                    429 => "rate_limit_error",
+                    503 => "overloaded_error",
+                    _ => "api_error",
+                };
+                json!({"type": "error", "error": {"type": sort, "message": message}})
+            }
+            Tongue::Ollama => {
+                let message = match refusal {
+                    Refusal::TooLong { .. } => "the input length exceeds the context length",
+                    Refusal::CannotEmbed => "this model does not support embeddings",
+                    _ => message,
+                };
+                json!({"error": message})
+            }
+        };
+        Reply { body: body.to_string(), ..reply }
+    }
+
+    /// A refusal in this shape's words, in the language of OpenAI.
     pub(super) fn refuse(self, refusal: &Refusal) -> Reply {
         let (status, message, word) = match (self, refusal) {
             (_, Refusal::Malformed(text)) => (400, text.clone(), "invalid_request_error"),
@@ -318,6 +384,18 @@ impl Shape {
             (_, Refusal::CannotEmbed) => {
                 (501, "This server does not support embeddings".to_owned(), "not_supported_error")
             }
+            (Self::Vllm, Refusal::Lacks { what: "tools", .. }) => (
+                400,
+                "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set"
+                    .to_owned(),
+                "BadRequestError",
+            ),
+            (Self::Vllm, Refusal::Lacks { what: "vision", .. }) => {
+                (400, "At most 0 image(s) may be provided in one prompt.".to_owned(), "BadRequestError")
+            }
+            (_, Refusal::Lacks { model, what }) => {
+                (400, format!("\"{model}\" does not support {what}"), "invalid_request_error")
+            }
             (_, Refusal::Status(status, text)) => (*status, text.clone(), "server_error"),
         };
         let code = match self {
@@ -326,21 +404,6 @@ impl Shape {
         };
         Reply::json(status, json!({"error": {"message": message, "type": word, "param": null, "code": code}}))
     }
-
-    /// An error inside a stream that has begun.
-    pub(super) fn error_event(self, message: &str) -> String {
-        let error =
-            json!({"error": {"message": message, "type": "server_error", "param": null, "code": 500}});
-        match self {
-            Self::LmStudio => format!("event: error\ndata: {error}\n\n"),
-            Self::Ollama | Self::Vllm | Self::LlamaCpp | Self::OpenAi => format!("data: {error}\n\n"),
-        }
-    }
-}
-
-/// Whether a path generates something.
-pub(super) fn is_generation(path: &str) -> bool {
-    matches!(path, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings")
 }
 
 fn has_key(request: &Request, script: &Script) -> bool {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    answer::Ask,
+    ask::{Ask, Gate, Tongue},
     http::{Connection, Request},
     script::{Fault, Script},
     serve::Server,
@@ -16,15 +16,18 @@ impl Server {
         &self,
         connection: &mut Connection,
         fault: Option<Fault>,
-        request: &Request,
-        ask: &Result<Ask, Refusal>,
-        script: &Script,
+        struck: Strike<'_>,
     ) -> Option<Struck> {
-        let stream = ask.as_ref().is_ok_and(|ask| ask.stream);
-        let kind = if stream { "text/event-stream" } else { "application/json" };
-        let status = |status: u16, words: &str| {
-            Struck::Reply(self.shape.refuse(&Refusal::Status(status, words.to_owned())))
+        let Strike { gate, request, ask, script } = struck;
+        let tongue = gate.tongue();
+        let stream = ask.is_some_and(|ask| ask.stream);
+        let kind = match (stream, tongue) {
+            (false, _) => "application/json",
+            (true, Tongue::Ollama) => "application/x-ndjson",
+            (true, Tongue::OpenAi | Tongue::Responses | Tongue::Messages) => "text/event-stream",
         };
+        let refuse = |refusal: &Refusal| Struck::Reply(self.shape.refuse_in(tongue, refusal));
+        let status = |status: u16, words: &str| refuse(&Refusal::Status(status, words.to_owned()));
         let quoting = |code: u16| status(code, &format!("cannot do this: {}", quote(request)));
         let hinted = |struck: Struck| match struck {
             Struck::Reply(reply) => Struck::Reply(Reply { more: "Retry-After: 1\r\n".to_owned(), ..reply }),
@@ -35,7 +38,7 @@ impl Server {
             Fault::CloseBeforeHead => Struck::Over,
             Fault::StallBeforeHead => self.stall(connection).await,
             Fault::BadRequest => quoting(400),
-            Fault::Unauthorized => Struck::Reply(self.shape.refuse(&Refusal::NeedsKey)),
+            Fault::Unauthorized => refuse(&Refusal::NeedsKey),
             Fault::Forbidden => Struck::Reply(Reply {
                 status: 403,
                 content_type: None,
@@ -43,8 +46,8 @@ impl Server {
                 more: String::new(),
             }),
             Fault::ModelNotFound => {
-                let model = ask.as_ref().ok().and_then(|ask| ask.model.clone()).unwrap_or_default();
-                Struck::Reply(self.shape.refuse(&Refusal::NoSuchModel(model)))
+                let model = ask.and_then(|ask| ask.model.clone()).unwrap_or_default();
+                refuse(&Refusal::NoSuchModel(model))
             }
             Fault::TooLarge => status(413, "the body is too large"),
             Fault::Unprocessable => quoting(422),
@@ -57,7 +60,7 @@ impl Server {
             }),
             Fault::Unavailable => status(503, "the server is overloaded"),
             Fault::UnavailableHint => hinted(status(503, "the server is overloaded")),
-            Fault::Loading => Struck::Reply(self.shape.refuse(&Refusal::Loading)),
+            Fault::Loading => refuse(&Refusal::Loading),
             Fault::GatewayTimeout => Struck::Reply(Reply {
                 status: 504,
                 content_type: None,
@@ -95,10 +98,7 @@ impl Server {
                 let _ = connection.write(head.as_bytes()).await;
                 Struck::Over
             }
-            Fault::EmptyStream => Struck::Reply(Reply::json(
-                200,
-                serde_json::json!({"object": "chat.completion", "choices": []}),
-            )),
+            Fault::EmptyStream => Struck::Reply(Reply::json(200, tongue.writes().nothing())),
             Fault::StallInMiddle
             | Fault::DieMidStream
             | Fault::DieMidFrame
@@ -128,6 +128,15 @@ impl Server {
     }
 }
 
+/// What a fault strikes.
+pub(super) struct Strike<'a> {
+    pub(super) gate: Gate,
+    pub(super) request: &'a Request,
+    /// What was understood of the request, if anything.
+    pub(super) ask: Option<&'a Ask>,
+    pub(super) script: &'a Script,
+}
+
 /// What became of a connection that a fault struck before an answer.
 pub(super) enum Struck {
     Reply(Reply),
@@ -138,7 +147,8 @@ pub(super) enum Struck {
 /// The last thing that the caller wrote, for servers that quote it back.
 fn quote(request: &Request) -> String {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-    let last = body["messages"].as_array().and_then(|messages| messages.last());
-    let text = last.map(|it| &it["content"]).unwrap_or(&body["prompt"]);
-    text.as_str().unwrap_or("(nothing)").chars().take(500).collect()
+    let turns = body["messages"].as_array().or(body["input"].as_array());
+    let last = turns.and_then(|turns| turns.last()).map(|it| &it["content"]);
+    let text = last.and_then(Value::as_str).or(body["prompt"].as_str()).or(body["input"].as_str());
+    text.unwrap_or("(nothing)").chars().take(500).collect()
 }

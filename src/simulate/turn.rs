@@ -3,11 +3,12 @@
 use std::{io, time::Duration};
 
 use super::{
-    answer::{Operation, Voice},
+    answer::Voice,
+    ask::Operation,
     http::{Connection, LAST_CHUNK, chunk},
     script::{Fault, Script},
     serve::Server,
-    shape::{Refusal, Shape},
+    shape::Refusal,
 };
 
 /// How a generation ended, for the counters.
@@ -29,16 +30,15 @@ pub(super) struct Turn<'a> {
 impl Turn<'_> {
     /// Writes a streamed answer, or as much of it as the fault lets through.
     pub(super) async fn stream(&mut self) -> io::Result<End> {
-        let content_type = match self.voice.shape {
-            Shape::Vllm => "text/event-stream; charset=utf-8",
-            Shape::Ollama | Shape::LmStudio | Shape::LlamaCpp | Shape::OpenAi => "text/event-stream",
-        };
-        let mut first = self.voice.opening().unwrap_or_default();
+        let writes = self.voice.writes();
+        let content_type = writes.content_type(&self.voice);
+        let mut first = writes.opening(&self.voice).unwrap_or_default();
         let framing = match self.fault {
             Some(Fault::LengthTooLong) => "content-length: 1000000\r\n".to_owned(),
             // Room for the words before the fault and a part of the next.
             Some(Fault::LengthTooShort) => {
-                let pieces = (0..self.script.after).map(|index| self.voice.piece(index, false).len());
+                let pieces =
+                    (0..self.script.after).map(|index| writes.piece(&self.voice, index, false).len());
                 format!("content-length: {}\r\n", first.len() + pieces.sum::<usize>() + 20)
             }
             _ => "transfer-encoding: chunked\r\n".to_owned(),
@@ -74,7 +74,7 @@ impl Turn<'_> {
             }
             // A fault after the last word must not find the answer finished.
             let last = index + 1 == total && !endless && self.is_whole();
-            first.push_str(&self.voice.piece(index, last));
+            first.push_str(&writes.piece(&self.voice, index, last));
             self.put(&mut out, first.as_bytes());
             first.clear();
             index += 1;
@@ -85,7 +85,7 @@ impl Turn<'_> {
         if !self.is_whole() {
             return self.break_off(out, index).await;
         }
-        for part in self.voice.ending() {
+        for part in writes.ending(&self.voice) {
             self.put(&mut out, part.as_bytes());
         }
         out.extend_from_slice(LAST_CHUNK);
@@ -124,7 +124,8 @@ impl Turn<'_> {
     /// The fault inside a stream, after `index` words; `out` is not sent yet.
     async fn break_off(&mut self, mut out: Vec<u8>, index: usize) -> io::Result<End> {
         let Some(fault) = self.fault else { return Ok(End::Served) };
-        let next = self.voice.piece(index, false);
+        let writes = self.voice.writes();
+        let next = writes.piece(&self.voice, index, false);
         let message = "the engine died";
         let clean = match fault {
             Fault::StallInMiddle => {
@@ -140,15 +141,15 @@ impl Turn<'_> {
                 false
             }
             Fault::ErrorInOk | Fault::ErrorThenDone => {
-                self.put(&mut out, self.voice.shape.error_event(message).as_bytes());
+                self.put(&mut out, writes.error(&self.voice, message).as_bytes());
                 if fault == Fault::ErrorThenDone {
-                    self.put(&mut out, b"data: [DONE]\n\n");
+                    self.put(&mut out, writes.terminator(&self.voice).as_bytes());
                 }
                 true
             }
             Fault::TruncatedJson => {
                 self.put(&mut out, &next.as_bytes()[..next.len() / 2]);
-                self.put(&mut out, b"\n\n");
+                self.put(&mut out, writes.frame_end());
                 true
             }
             Fault::HalfCharacter => {
@@ -168,16 +169,16 @@ impl Turn<'_> {
                 true
             }
             Fault::BlankEnd => {
-                self.put(&mut out, self.voice.blank().as_bytes());
+                self.put(&mut out, writes.blank(&self.voice).as_bytes());
                 true
             }
             Fault::EndWithoutFinish => true,
             Fault::DoneWithoutFinish => {
-                self.put(&mut out, b"data: [DONE]\n\n");
+                self.put(&mut out, writes.terminator(&self.voice).as_bytes());
                 true
             }
             Fault::EndlessComments => {
-                return self.for_ever(out, b": still here\n\n", Duration::from_millis(5)).await;
+                return self.for_ever(out, writes.comment(), Duration::from_millis(5)).await;
             }
             Fault::EndlessFrame => {
                 self.put(&mut out, &next.as_bytes()[..next.len() / 2]);
@@ -211,7 +212,7 @@ impl Turn<'_> {
     /// Writes a plain answer, or what the fault makes of it.
     pub(super) async fn plain(&mut self) -> io::Result<End> {
         let count = self.voice.pieces.count().saturating_sub(1) as u32;
-        let takes = match self.voice.ask.operation {
+        let takes = match self.voice.ask.operation() {
             Operation::Embed => self.script.before,
             Operation::Chat | Operation::Complete => self.script.before + self.script.between * count,
         };
@@ -222,12 +223,14 @@ impl Turn<'_> {
         } else {
             tokio::time::sleep(takes).await;
         }
-        let body = self.voice.whole(!matches!(
-            self.fault,
-            Some(Fault::EndWithoutFinish | Fault::DoneWithoutFinish | Fault::BlankEnd)
-        ));
+        let finished =
+            !matches!(self.fault, Some(Fault::EndWithoutFinish | Fault::DoneWithoutFinish | Fault::BlankEnd));
+        let body = self.voice.writes().whole(&self.voice, finished);
         let half = body.len() / 2;
-        let error = |message: &str| self.voice.shape.refuse(&Refusal::Status(500, message.to_owned())).body;
+        let error = |message: &str| {
+            let tongue = self.voice.ask.gate.tongue();
+            self.voice.shape.refuse_in(tongue, &Refusal::Status(500, message.to_owned())).body
+        };
         let (sent, length): (Vec<u8>, usize) = match self.fault {
             None | Some(Fault::SlowBytes) => (body.into_bytes(), 0),
             Some(
@@ -280,7 +283,7 @@ impl Turn<'_> {
             // White space before the document, as some gateways keep a connection open.
             Some(Fault::EndlessComments) => self.for_ever(out, b" ", Duration::from_millis(5)).await,
             _ => {
-                self.put(&mut out, b"{\"choices\":[{\"index\":0,\"message\":{\"content\":\"");
+                self.put(&mut out, b"{\"model\":\"");
                 self.for_ever(out, &[b'a'; 4096], Duration::ZERO).await
             }
         }

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 use bytes::Bytes;
 use lovable::{
     dialect::{
+        Door, Verdict,
         frames::{Cutter, FrameData},
-        openai::{Fold, Reader, Verdict, judge_plain, peek},
+        openai::{Fold, Reader, judge_plain, peek},
     },
     fault::Cause,
     generate::Operation,
@@ -83,6 +84,14 @@ fn read(path: &Path) -> Option<Recording> {
         body: body.into(),
         clean,
     })
+}
+
+fn door(operation: Operation) -> Door {
+    match operation {
+        Operation::Chat => Door::OpenAiChat,
+        Operation::Complete => Door::OpenAiComplete,
+        Operation::Embed => Door::OpenAiEmbed,
+    }
 }
 
 fn split(message: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -246,7 +255,7 @@ fn every_recorded_request_is_peeked_at() {
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     for recording in recordings() {
         let case = recording.name.split('/').nth(1).unwrap().to_owned();
-        let seen = match peek(recording.operation, &recording.request) {
+        let seen = match peek(door(recording.operation), &recording.request) {
             Ok(request) => {
                 let needs = request.head.needs;
                 format!(

@@ -76,7 +76,7 @@ impl Real {
 
     async fn vllm(alias: &'static str, port: u16) -> Self {
         let mut command = script("vllm", "serve_vllm.py");
-        command.arg("--model").arg(directory().join("models/tiny-v")).args(["--alias", alias]);
+        command.arg("--model").arg(directory().join("models/slow-v")).args(["--alias", alias]);
         Self::start("vllm", alias, port, command).await
     }
 

@@ -1,7 +1,33 @@
-//! Ollama's own language: chat, generate, embed, lists.
+//! Ollama's own language: chat, generate, embed, and the lists that pickers ask for.
+//!
+//! Facing the caller: streams are the default, a line is one JSON object, the last
+//! has `done` and why. Tool calls come whole, their arguments as an object, so they
+//! are held until they are. Facing a server: every request says `truncate: false`
+//! unless the caller said otherwise, because Ollama would cut a long prompt without
+//! a word. `done` without a reason is how a broken connection looks, not an answer.
+
+mod ask;
+mod fold;
+mod line;
+mod list;
+mod option;
+mod plain;
+#[cfg(test)]
+mod properties;
+mod reader;
+#[cfg(test)]
+mod recorded;
+mod request;
+mod understand;
+mod warm;
+mod writer;
 
 use bytes::Bytes;
 
+pub use self::{
+    list::{GREETING, VERSION, named, ps, show, tags, version},
+    warm::{Warm, warm},
+};
 use super::{Asked, Dialect, Door, Fold, Framing, Lack, Plain, Reader, Request, To, Voice, Writer};
 use crate::{
     fault::{Cause, Failure},
@@ -20,57 +46,57 @@ impl Dialect for Ollama {
         Framing::Lines
     }
 
-    fn peek(&self, _door: Door, _body: &Bytes) -> Result<Request, Failure> {
-        todo!()
+    fn peek(&self, door: Door, body: &Bytes) -> Result<Request, Failure> {
+        request::peek(door, body)
     }
 
-    fn understand(&self, _door: Door, _body: &[u8]) -> Result<Meaning, Failure> {
-        todo!()
+    fn understand(&self, door: Door, body: &[u8]) -> Result<Meaning, Failure> {
+        understand::understand(door, body)
     }
 
-    fn writer(&self, _door: Door, _voice: Voice) -> Box<dyn Writer> {
-        todo!()
+    fn writer(&self, door: Door, voice: Voice) -> Box<dyn Writer> {
+        Box::new(writer::Writer::new(door, voice))
     }
 
-    fn whole(&self, _door: Door, _answer: &Answer, _voice: &Voice) -> Bytes {
-        todo!()
+    fn whole(&self, door: Door, answer: &Answer, voice: &Voice) -> Bytes {
+        writer::whole(door, answer, voice)
     }
 
-    fn refuse(&self, _failure: &Failure, _request_id: &str) -> Bytes {
-        todo!()
+    fn refuse(&self, failure: &Failure, _request_id: &str) -> Bytes {
+        writer::refuse(failure)
     }
 
-    fn break_off(&self, _failure: &Failure, _request_id: &str, _frames: u64) -> Bytes {
-        todo!()
+    fn break_off(&self, failure: &Failure, _request_id: &str, _frames: u64) -> Bytes {
+        writer::break_off(failure)
     }
 
-    fn keep_alive(&self, _door: Door, _model: &str) -> Bytes {
-        todo!()
+    fn keep_alive(&self, door: Door, model: &str) -> Bytes {
+        writer::keep_alive(door, model)
     }
 
-    fn readdress(&self, _request: &Request, _body: &Bytes, _to: &To<'_>) -> Bytes {
-        todo!()
+    fn readdress(&self, request: &Request, body: &Bytes, to: &To<'_>) -> Bytes {
+        request::readdress(request, body, to)
     }
 
-    fn ask(&self, _door: Door, _meaning: &Meaning, _to: &To<'_>) -> Result<Asked, Lack> {
-        todo!()
+    fn ask(&self, door: Door, meaning: &Meaning, to: &To<'_>) -> Result<Asked, Lack> {
+        ask::ask(door, meaning, to)
     }
 
-    fn reader(&self, _door: Door, _operation: Operation) -> Box<dyn Reader> {
-        todo!()
+    fn reader(&self, door: Door, _operation: Operation) -> Box<dyn Reader> {
+        Box::new(reader::Reader::new(door))
     }
 
-    fn fold(&self, _door: Door, _operation: Operation) -> Box<dyn Fold> {
-        todo!()
+    fn fold(&self, door: Door, _operation: Operation) -> Box<dyn Fold> {
+        Box::new(fold::Fold::new(door))
     }
 
     fn judge_plain(
         &self,
-        _door: Door,
+        door: Door,
         _operation: Operation,
-        _body: &[u8],
-        _events: Option<&mut Vec<Event>>,
+        body: &[u8],
+        events: Option<&mut Vec<Event>>,
     ) -> Result<Plain, Cause> {
-        todo!()
+        plain::judge(door, body, events)
     }
 }

@@ -2,21 +2,34 @@
 //!
 //! Facing the caller: `peek` finds what routing needs, `refuse` and `break_off`
 //! say what went wrong, `list` and `one` say what there is. Facing a server:
-//! `Request::readdress` splices the caller's own bytes, `Reader` judges each
+//! `readdress` splices the caller's own bytes, `Reader` judges each
 //! event of a stream, `judge_plain` a whole answer, `Fold` makes one out of a
 //! stream. What nobody here has a name for goes through unchanged.
+//!
+//! Where the other side speaks another language: `understand` takes a request
+//! apart and `Speaker` and `whole` write the answer; `ask` puts a request
+//! together, and `Events` tells what came back.
 
+mod ask;
+mod base64;
 mod chunk;
+mod conversation;
+mod events;
+mod fields;
 mod fold;
 mod generate;
+mod messages;
 mod plain;
 mod reader;
 mod request;
+mod speak;
+mod understand;
+mod whole;
 mod writer;
 
 use bytes::Bytes;
 
-use self::request::operation;
+use self::{request::operation, speak::Speaker};
 use super::{Asked, Dialect, Door, Framing, Judged, Lack, Plain, Request, To, Voice};
 use crate::{
     fault::{Cause, Failure},
@@ -49,16 +62,16 @@ impl Dialect for OpenAi {
         peek(door, body)
     }
 
-    fn understand(&self, _door: Door, _body: &[u8]) -> Result<Meaning, Failure> {
-        todo!()
+    fn understand(&self, door: Door, body: &[u8]) -> Result<Meaning, Failure> {
+        understand::understand(door, body)
     }
 
-    fn writer(&self, _door: Door, _voice: Voice) -> Box<dyn super::Writer> {
-        todo!()
+    fn writer(&self, door: Door, voice: Voice) -> Box<dyn super::Writer> {
+        Box::new(Speaker::new(door, &voice))
     }
 
-    fn whole(&self, _door: Door, _answer: &Answer, _voice: &Voice) -> Bytes {
-        todo!()
+    fn whole(&self, door: Door, answer: &Answer, voice: &Voice) -> Bytes {
+        whole::whole(door, answer, voice)
     }
 
     fn refuse(&self, failure: &Failure, request_id: &str) -> Bytes {
@@ -77,8 +90,8 @@ impl Dialect for OpenAi {
         readdress(request, body, to)
     }
 
-    fn ask(&self, _door: Door, _meaning: &Meaning, _to: &To<'_>) -> Result<Asked, Lack> {
-        todo!()
+    fn ask(&self, door: Door, meaning: &Meaning, to: &To<'_>) -> Result<Asked, Lack> {
+        ask::ask(door, meaning, to)
     }
 
     fn reader(&self, door: Door, _operation: Operation) -> Box<dyn super::Reader> {
@@ -94,15 +107,23 @@ impl Dialect for OpenAi {
         door: Door,
         _operation: Operation,
         body: &[u8],
-        _events: Option<&mut Vec<Event>>,
+        events: Option<&mut Vec<Event>>,
     ) -> Result<Plain, Cause> {
-        judge_plain(operation(door), body)
+        let operation = operation(door);
+        let plain = judge_plain(operation, body)?;
+        if let Some(events) = events {
+            plain::tell(operation, body, &plain, events)?;
+        }
+        Ok(plain)
     }
 }
 
 impl super::Reader for Reader {
-    fn read(&mut self, data: &[u8], _events: Option<&mut Vec<Event>>) -> Judged {
-        self.judge(data)
+    fn read(&mut self, data: &[u8], events: Option<&mut Vec<Event>>) -> Judged {
+        match events {
+            Some(events) => self.tell(data, events),
+            None => self.judge(data),
+        }
     }
 
     fn end(&self, clean: bool) -> Result<(), Cause> {

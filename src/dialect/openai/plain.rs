@@ -6,10 +6,14 @@ use serde_json::value::RawValue;
 use crate::{
     dialect::{
         Plain, json,
-        openai::chunk::{Chunk, Finish},
+        openai::{
+            base64,
+            chunk::{Chunk, Finish},
+            events::Events,
+        },
     },
     fault::Cause,
-    generate::{Operation, Reason},
+    generate::{Event, Operation, Reason, Usage},
 };
 
 /// Judges the body of a 200. LM Studio has such bodies with nothing but an error.
@@ -73,6 +77,53 @@ fn vectors(data: &RawValue) -> Result<(), Cause> {
         }
     }
     Ok(())
+}
+
+/// Tells what a body means that was judged to be good.
+pub(super) fn tell(
+    operation: Operation,
+    body: &[u8],
+    plain: &Plain,
+    events: &mut Vec<Event>,
+) -> Result<(), Cause> {
+    let told = match operation {
+        Operation::Chat | Operation::Complete => Events::default().read(body, plain.reason, events),
+        Operation::Embed => tell_vectors(body, events),
+    };
+    told.ok_or(Cause::Unreadable)?;
+    if plain.usage != Usage::default() {
+        events.push(Event::Usage(plain.usage));
+    }
+    Ok(())
+}
+
+/// Vectors in the order of the inputs, which is not always the one they come in.
+fn tell_vectors(body: &[u8], events: &mut Vec<Event>) -> Option<()> {
+    #[derive(Deserialize)]
+    struct Vectors<'a> {
+        #[serde(borrow)]
+        data: Vec<Vector<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Vector<'a> {
+        index: Option<u64>,
+        #[serde(borrow)]
+        embedding: &'a RawValue,
+    }
+    let mut vectors: Vectors<'_> = serde_json::from_slice(body).ok()?;
+    vectors.data.sort_by_key(|it| it.index);
+    for vector in vectors.data {
+        let numbers = match json::text(vector.embedding) {
+            Some(text) => base64::read(&text)?,
+            None => serde_json::from_str(vector.embedding.get()).ok()?,
+        };
+        // What is no number cannot be written again.
+        if !numbers.iter().all(|it: &f32| it.is_finite()) {
+            return None;
+        }
+        events.push(Event::Vector(numbers));
+    }
+    Some(())
 }
 
 #[cfg(test)]

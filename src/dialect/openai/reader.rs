@@ -8,10 +8,13 @@
 use crate::{
     dialect::{
         Judged, Verdict,
-        openai::chunk::{Choices, Chunk, Finish},
+        openai::{
+            chunk::{Choices, Chunk, Finish},
+            events::Events,
+        },
     },
     fault::Cause,
-    generate::{Operation, Reason, Usage},
+    generate::{Event, Operation, Reason, Usage},
 };
 
 /// Reads one stream.
@@ -28,6 +31,7 @@ pub struct Reader {
     usage: Usage,
     reason: Option<Reason>,
     model: Option<String>,
+    events: Events,
 }
 
 impl Reader {
@@ -44,6 +48,7 @@ impl Reader {
             usage: Usage::default(),
             reason: None,
             model: None,
+            events: Events::default(),
         }
     }
 
@@ -55,6 +60,23 @@ impl Reader {
             Verdict::Unreadable => self.failed = self.failed.or(Some(Cause::Unreadable)),
             Verdict::Done => self.done = true,
             Verdict::Content | Verdict::Quiet | Verdict::Finish | Verdict::Usage => self.came = true,
+        }
+        judged
+    }
+
+    /// Judges the data of one event, and tells what it means.
+    pub(super) fn tell(&mut self, data: &[u8], events: &mut Vec<Event>) -> Judged {
+        let before = self.usage;
+        let judged = self.judge(data);
+        if matches!(judged.verdict, Verdict::Content | Verdict::Quiet | Verdict::Finish) {
+            let reason = self.reason.filter(|_| judged.finished);
+            if self.events.read(data, reason, events).is_none() {
+                self.failed = self.failed.or(Some(Cause::Unreadable));
+                return Verdict::Unreadable.into();
+            }
+        }
+        if self.usage != before {
+            events.push(Event::Usage(self.usage));
         }
         judged
     }

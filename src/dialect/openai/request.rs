@@ -472,8 +472,8 @@ mod tests {
 
     fn sent(body: &str, to: &To<'_>) -> String {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let request = peek(Operation::Chat, &bytes).unwrap();
-        String::from_utf8(request.readdress(&bytes, to).to_vec()).unwrap()
+        let request = peek(Door::OpenAiChat, &bytes).unwrap();
+        String::from_utf8(readdress(&request, &bytes, to).to_vec()).unwrap()
     }
 
     #[test]
@@ -561,8 +561,8 @@ mod tests {
     fn only_what_must_change_is_changed() {
         let body = "{ \"model\" : \"a\", \"x\": 1.50, \"messages\":[] }";
         let same = Bytes::copy_from_slice(body.as_bytes());
-        let request = peek(Operation::Chat, &same).unwrap();
-        assert_eq!(request.readdress(&same, &to("a")).as_ptr(), same.as_ptr());
+        let request = peek(Door::OpenAiChat, &same).unwrap();
+        assert_eq!(readdress(&request, &same, &to("a")).as_ptr(), same.as_ptr());
 
         assert_eq!(sent(body, &to("b\"c")), "{ \"model\" : \"b\\\"c\", \"x\": 1.50, \"messages\":[] }");
         let streamed = To { stream: true, ask_usage: true, ..to("a") };
@@ -653,7 +653,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _ = peek(Operation::Chat, &bytes.into());
+            let _ = peek(Door::OpenAiChat, &bytes.into());
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The OpenAI door, and `/lovable/v1/generate`, which is a shorter way to the same.
+//! Every path that generates: a caller's request becomes an errand for the relay, whatever
+//! its language. What a body means is the dialect's to say; here it is only read, with what
+//! the headers wish and what of them goes on.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{
@@ -10,46 +12,72 @@ use hyper::{
 
 use super::{Knock, VIA, body, bytes_of_json};
 use crate::{
-    dialect::{Door, Listed, openai as dialect},
+    dialect::{Door, ollama, openai},
     fault::Failure,
+    housekeeping::wall_ms,
     relay::{Body, Errand, Wishes},
-    route::{Fallback, nearest},
-    wire::{self, ModelView},
+    route::Fallback,
 };
 
 /// What goes on to a server, beyond what HTTP itself needs.
 const PASSED_ON: [&str; 4] = ["accept", "anthropic-version", "anthropic-beta", "traceparent"];
 
-pub(super) async fn chat(knock: Knock) -> Response<Body> {
-    relay(knock, Door::OpenAiChat, Ok).await
+/// Carries out what came in at a door.
+pub(super) async fn run(knock: Knock, at: Door) -> Response<Body> {
+    relay(knock, at, Ok).await
 }
 
-pub(super) async fn complete(knock: Knock) -> Response<Body> {
-    relay(knock, Door::OpenAiComplete, Ok).await
-}
-
-pub(super) async fn embed(knock: Knock) -> Response<Body> {
-    relay(knock, Door::OpenAiEmbed, Ok).await
-}
-
+/// The same as chat completions, from our own shorter form.
 pub(super) async fn generate(knock: Knock) -> Response<Body> {
-    relay(knock, Door::OpenAiChat, |body| dialect::generate(&body)).await
+    relay(knock, Door::OpenAiChat, |body| openai::generate(&body)).await
 }
 
 async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failure>) -> Response<Body> {
     let Knock { door, headers, body, request_id, shape, .. } = knock;
     let errand = async {
         let wishes = wishes(&headers)?;
-        understood(&headers)?;
-        let body = prepare(body::read(body, door.it.body_limit).await?)?;
-        let request = dialect::peek(at, &body)?;
+        let body = prepare(read(&headers, body, door.it.body_limit).await?)?;
+        if let Some(answer) = only_loads(&door, at, &body)? {
+            return Ok(Work::Done(answer));
+        }
+        let request = at.dialect().peek(at, &body)?;
         let pass = pass(&headers, &request_id, door.instance());
-        Ok(Errand { request, body, request_id: request_id.clone(), wishes, pass, shape })
+        Ok(Work::Errand(Errand { request, body, request_id: request_id.clone(), wishes, pass, shape }))
     };
     match errand.await {
-        Ok(errand) => door.it.relay.clone().run(errand).await,
+        Ok(Work::Errand(errand)) => door.it.relay.clone().run(errand).await,
+        Ok(Work::Done(answer)) => bytes_of_json(StatusCode::OK, answer),
         Err(failure) => crate::relay::refusal(&failure, shape, &request_id),
     }
+}
+
+/// What there is to do.
+enum Work {
+    Errand(Errand),
+    /// Nothing more: this is the answer.
+    Done(Bytes),
+}
+
+/// The answer to Ollama's call for a model to be loaded, which begins many conversations. The
+/// model must be there, or the client would learn it with the first question only.
+fn only_loads(door: &super::Door, at: Door, body: &Bytes) -> Result<Option<Bytes>, Failure> {
+    let theirs = [Door::OllamaChat, Door::OllamaGenerate, Door::OllamaEmbed, Door::OllamaEmbeddings];
+    if !theirs.contains(&at) {
+        return Ok(None);
+    }
+    let Some(warm) = ollama::warm(at, body).transpose()? else { return Ok(None) };
+    door.it.relay.meant(&warm.model)?;
+    Ok(Some(warm.answer(wall_ms())))
+}
+
+/// A body as it is, for no body is unpacked here, nor by most servers.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: hyper::body::Incoming,
+    limit: u64,
+) -> Result<Bytes, Failure> {
+    understood(headers)?;
+    body::read(body, limit).await
 }
 
 /// What the caller wishes, by header. A value that cannot be read is an error: silence would be a lie.
@@ -78,7 +106,6 @@ fn wishes(headers: &HeaderMap) -> Result<Wishes, Failure> {
     })
 }
 
-/// No body is unpacked here, nor by most servers.
 fn understood(headers: &HeaderMap) -> Result<(), Failure> {
     match headers.get(CONTENT_ENCODING).map(|it| it.to_str().unwrap_or("?").trim()) {
         None | Some("" | "identity") => Ok(()),
@@ -105,68 +132,6 @@ fn pass(headers: &HeaderMap, request_id: &str, instance: &str) -> HeaderMap {
         pass.insert(HeaderName::from_static(VIA), value);
     }
     pass
-}
-
-pub(super) async fn list(knock: Knock) -> Response<Body> {
-    let models = models(&knock);
-    let listed: Vec<Listed<'_>> =
-        names(&models).into_iter().map(|(id, model)| listed(&knock, id, model)).collect();
-    bytes_of_json(StatusCode::OK, dialect::list(&listed))
-}
-
-pub(super) async fn one(knock: Knock) -> Response<Body> {
-    let models = models(&knock);
-    let names = names(&models);
-    let latest = format!("{}:latest", knock.rest);
-    let found = [&knock.rest, &latest].into_iter().find_map(|wanted| names.get_key_value(wanted.as_str()));
-    match found {
-        Some((id, model)) => bytes_of_json(StatusCode::OK, dialect::one(&listed(&knock, id, model))),
-        None => {
-            let nearest = nearest(&knock.rest, names.keys().copied());
-            knock.refuse(&Failure::UnknownModel { model: knock.rest.clone(), nearest })
-        }
-    }
-}
-
-fn models(knock: &Knock) -> Vec<ModelView> {
-    let door = &knock.door;
-    wire::models(&door.it.house.snapshot(), &door.it.aliases)
-}
-
-/// Every name that can be asked for: the models' own first, and aliases that are no model's name.
-fn names(models: &[ModelView]) -> BTreeMap<&str, &ModelView> {
-    let mut names = BTreeMap::new();
-    for model in models {
-        for alias in &model.aliases {
-            names.insert(alias.as_str(), model);
-        }
-    }
-    names.extend(models.iter().map(|it| (it.name.as_str(), it)));
-    names
-}
-
-fn listed<'a>(knock: &Knock, id: &'a str, model: &'a ModelView) -> Listed<'a> {
-    Listed {
-        id,
-        created: knock.door.started_at_seconds(),
-        owned_by: model.servers.first().map_or("lovable", |it| it.kind.as_str()),
-        family: model.family.as_deref(),
-        parameters: model.parameters.as_deref(),
-        quantization: model.quantization.as_deref(),
-        size_bytes: model.servers.iter().find_map(|it| it.size_bytes),
-        memory_bytes: model.servers.iter().find_map(|it| it.memory_bytes),
-        expires: model.servers.iter().find_map(|it| it.expires.as_deref()),
-        context_length: model.loaded_context_length.or(model.context_length),
-        capabilities: &model.capabilities,
-        loaded: loaded(model),
-        servers: model.servers.iter().map(|it| it.id.as_str()).collect(),
-    }
-}
-
-/// Loaded anywhere; unknown where nobody tells.
-fn loaded(model: &ModelView) -> Option<bool> {
-    let told = model.servers.iter().filter_map(|it| it.loaded);
-    told.reduce(|a, b| a || b)
 }
 
 #[cfg(test)]

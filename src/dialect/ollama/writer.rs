@@ -1,0 +1,340 @@
+//! What an Ollama client hears from us: streams, whole answers, refusals.
+//!
+//! Fields and their order are Ollama's. Clients need `model`, `created_at`, `message`
+//! with `role` and `content` (or `response`) and `done` in every line; counts and
+//! durations are for those who have them, and what nobody measured is not there.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json, value::RawValue};
+
+use super::line::is_object;
+use crate::{
+    dialect::{self, Door, Voice, own},
+    fault::Failure,
+    generate::{Answer, Event, Reason, Said, Usage},
+};
+
+/// Go's word for "no time", which Ollama's own client reads as one.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// A line of a stream, or a whole answer.
+#[derive(Default, Serialize)]
+struct Line<'a> {
+    model: &'a str,
+    created_at: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Message<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    thinking: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<&'a [Call]>,
+    done: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[Value]>::is_empty")]
+    logprobs: &'a [Value],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_duration: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_eval_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_count: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    thinking: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<&'a [Call]>,
+}
+
+#[derive(Serialize)]
+struct Call {
+    id: String,
+    function: Function,
+}
+
+#[derive(Serialize)]
+struct Function {
+    index: usize,
+    name: String,
+    /// As the model wrote it: the order of its fields is part of the answer.
+    arguments: Box<RawValue>,
+}
+
+/// What a line says.
+#[derive(Clone, Copy, Default)]
+struct Words<'a> {
+    content: &'a str,
+    thinking: &'a str,
+    calls: &'a [Call],
+    logprobs: &'a [Value],
+}
+
+impl<'a> Line<'a> {
+    fn new(door: Door, model: &'a str, created_at: &'a str, words: Words<'a>) -> Self {
+        let tool_calls = (!words.calls.is_empty()).then_some(words.calls);
+        let line = Line { model, created_at, logprobs: words.logprobs, ..Line::default() };
+        match door {
+            Door::OllamaGenerate => {
+                Line { response: Some(words.content), thinking: words.thinking, tool_calls, ..line }
+            }
+            _ => {
+                let Words { content, thinking, .. } = words;
+                Line { message: Some(Message { role: "assistant", content, thinking, tool_calls }), ..line }
+            }
+        }
+    }
+
+    fn finished(self, reason: Reason, usage: Usage, took: Option<Duration>) -> Self {
+        let total_duration = took.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
+        Line {
+            done: true,
+            done_reason: Some(word(reason)),
+            total_duration,
+            prompt_eval_count: usage.input_tokens,
+            eval_count: usage.output_tokens,
+            ..self
+        }
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        // Writing plain data cannot fail.
+        out.extend_from_slice(&serde_json::to_vec(self).unwrap_or_default());
+    }
+}
+
+/// Ollama's word for a reason. It says `stop` when tools are called; the others are
+/// not its own, and its clients take any text.
+fn word(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Stop | Reason::ToolCalls => "stop",
+        Reason::Length => "length",
+        Reason::ContentFilter => "content_filter",
+        Reason::Other => "other",
+    }
+}
+
+/// A call that is on its way.
+#[derive(Debug)]
+struct Open {
+    index: usize,
+    id: Option<String>,
+    name: String,
+    arguments: String,
+}
+
+impl Open {
+    fn is_whole(&self) -> bool {
+        is_object(&self.arguments)
+    }
+
+    /// The call, or its arguments as they are if they are no object.
+    fn close(self, request: &str) -> Result<Call, String> {
+        let arguments = match self.arguments.trim_ascii() {
+            "" => "{}",
+            _ if self.is_whole() => self.arguments.trim_ascii(),
+            _ => return Err(self.arguments),
+        };
+        let Ok(arguments) = RawValue::from_string(arguments.to_owned()) else { return Err(self.arguments) };
+        let id = self.id.unwrap_or_else(|| format!("call_{request}_{}", self.index));
+        Ok(Call { id, function: Function { index: self.index, name: self.name, arguments } })
+    }
+}
+
+/// Writes one stream.
+pub(super) struct Writer {
+    door: Door,
+    voice: Voice,
+    created_at: String,
+    open: Vec<Open>,
+    usage: Usage,
+    reason: Option<Reason>,
+    /// What came, where the answer is not a stream of lines.
+    vectors: Answer,
+}
+
+impl Writer {
+    pub(super) fn new(door: Door, voice: Voice) -> Self {
+        let created_at = began(&voice);
+        Self {
+            door,
+            voice,
+            created_at,
+            open: Vec::new(),
+            usage: Usage::default(),
+            reason: None,
+            vectors: Answer::default(),
+        }
+    }
+
+    fn line(&self, words: Words<'_>, out: &mut BytesMut) {
+        Line::new(self.door, &self.voice.model, &self.created_at, words).write(out);
+        out.extend_from_slice(b"\n");
+    }
+
+    /// Writes the calls that are whole, as far as none before them is still open. With
+    /// `all`, those that are not whole become text, as Ollama has it itself when an
+    /// answer is cut inside a call: it is what the model wrote.
+    fn close(&mut self, all: bool, out: &mut BytesMut) {
+        let ready =
+            if all { self.open.len() } else { self.open.iter().take_while(|it| it.is_whole()).count() };
+        if ready == 0 {
+            return;
+        }
+        let (mut calls, mut rest) = (Vec::new(), String::new());
+        for open in self.open.drain(..ready) {
+            match open.close(&self.voice.id) {
+                Ok(call) => calls.push(call),
+                Err(text) => rest.push_str(&text),
+            }
+        }
+        self.line(Words { content: &rest, calls: &calls, ..Words::default() }, out);
+    }
+}
+
+impl dialect::Writer for Writer {
+    fn write(&mut self, event: Event, out: &mut BytesMut) {
+        if !matches!(self.door, Door::OllamaChat | Door::OllamaGenerate) {
+            return self.vectors.add(event);
+        }
+        match event {
+            Event::Text(text) | Event::Refusal(text) => {
+                self.close(false, out);
+                self.line(Words { content: &text, ..Words::default() }, out);
+            }
+            Event::Thinking(text) => {
+                self.close(false, out);
+                self.line(Words { thinking: &text, ..Words::default() }, out);
+            }
+            // A proof of one server, which no Ollama client sends back.
+            Event::Signature(_) | Event::Vector(_) => {}
+            Event::Call { index, id, name } => {
+                self.open.push(Open { index, id, name, arguments: String::new() });
+            }
+            Event::Arguments { index, text } => {
+                if let Some(open) = self.open.iter_mut().rev().find(|it| it.index == index) {
+                    open.arguments.push_str(&text);
+                }
+            }
+            Event::Logprobs(list) => self.line(Words { logprobs: &list, ..Words::default() }, out),
+            Event::Usage(usage) => self.usage = usage,
+            Event::Finished { reason, .. } => self.reason = Some(reason),
+        }
+    }
+
+    fn finish(&mut self, out: &mut BytesMut) {
+        if !matches!(self.door, Door::OllamaChat | Door::OllamaGenerate) {
+            out.extend_from_slice(&whole(self.door, &self.vectors, &self.voice));
+            return;
+        }
+        self.close(true, out);
+        let Some(reason) = self.reason else {
+            // Never `done` without a reason: clients take it for success.
+            return out.extend_from_slice(&break_off(&Failure::Internal));
+        };
+        // How long the stream took is not known here: `waited` is its beginning.
+        Line::new(self.door, &self.voice.model, &self.created_at, Words::default())
+            .finished(reason, self.usage, None)
+            .write(out);
+        out.extend_from_slice(b"\n");
+    }
+}
+
+/// A whole answer.
+pub(super) fn whole(door: Door, answer: &Answer, voice: &Voice) -> Bytes {
+    match door {
+        Door::OllamaEmbed => {
+            let took = u64::try_from(voice.waited.as_nanos()).unwrap_or(u64::MAX);
+            let mut body = json!({
+                "model": voice.model, "embeddings": answer.vectors, "total_duration": took,
+            });
+            if let Some(count) = answer.usage.input_tokens {
+                body["prompt_eval_count"] = count.into();
+            }
+            return body.to_string().into();
+        }
+        Door::OllamaEmbeddings => {
+            return json!({"embedding": answer.vectors.first()}).to_string().into();
+        }
+        _ => {}
+    }
+    let (mut content, mut calls) = (String::new(), Vec::new());
+    for said in &answer.said {
+        match said {
+            Said::Text(text) | Said::Refusal(text) => content.push_str(text),
+            Said::Thinking { .. } => {}
+            Said::Call { index, id, name, arguments } => {
+                let (id, name, arguments) = (id.clone(), name.clone(), arguments.clone());
+                match (Open { index: *index, id, name, arguments }).close(&voice.id) {
+                    Ok(call) => calls.push(call),
+                    Err(text) => content.push_str(&text),
+                }
+            }
+        }
+    }
+    let Some(reason) = answer.reason else { return refuse(&Failure::Internal) };
+    let (created_at, thinking) = (began(voice), answer.thinking());
+    let words = Words { content: &content, thinking: &thinking, calls: &calls, logprobs: &answer.logprobs };
+    let mut out = BytesMut::new();
+    Line::new(door, &voice.model, &created_at, words)
+        .finished(reason, answer.usage, Some(voice.waited))
+        .write(&mut out);
+    out.freeze()
+}
+
+/// When the answer began.
+fn began(voice: &Voice) -> String {
+    let waited = u64::try_from(voice.waited.as_millis()).unwrap_or(u64::MAX);
+    at(voice.at_ms.saturating_add(waited))
+}
+
+/// A time in RFC 3339, from milliseconds since 1970.
+pub(super) fn at(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|it| Timestamp::from_millisecond(it).ok());
+    time.map_or_else(|| NO_TIME.to_owned(), |it| it.to_string())
+}
+
+/// The body that tells of a failure, before the answer has begun.
+pub(super) fn refuse(failure: &Failure) -> Bytes {
+    if let Failure::Relayed(words) = failure
+        && is_ours(&words.body)
+    {
+        return words.body.clone();
+    }
+    error(failure).into()
+}
+
+/// The line that tells of a failure, after the answer has begun. The stream ends with it:
+/// clients raise an error, and one that passes the line over misses `done`.
+pub(super) fn break_off(failure: &Failure) -> Bytes {
+    format!("{}\n", error(failure)).into()
+}
+
+/// Whether a server's words are what an Ollama client can read.
+fn is_ours(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body)
+        .is_ok_and(|it| it["error"].as_str().is_some_and(|text| !text.is_empty()))
+}
+
+fn error(failure: &Failure) -> String {
+    json!({"error": own::message(failure)}).to_string()
+}
+
+/// A line without a word. There is no clock here, so it has no time; no client but those
+/// that show lines as they are would miss it.
+pub(super) fn keep_alive(door: Door, model: &str) -> Bytes {
+    let mut out = BytesMut::new();
+    Line::new(door, model, NO_TIME, Words::default()).write(&mut out);
+    out.extend_from_slice(b"\n");
+    out.freeze()
+}

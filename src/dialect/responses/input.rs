@@ -1,0 +1,429 @@
+//! Understands the input: a flat list of items becomes turns.
+//!
+//! The model's own items (messages, thoughts, calls) that follow each other are
+//! one turn, because other languages know only turns, and a result must follow
+//! the turn that called. An item that cannot be said is kept by its place and
+//! type.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    field::{Fields, keep_rest, list, object, take, take_some_text, take_text, text},
+    tool::custom_arguments,
+};
+use crate::{
+    dialect::json::bad,
+    fault::Failure,
+    generate::{Call, Extras, Image, ImageSource, Part, Role, ToolResult, Turn},
+};
+
+/// What items and parts carry that says nothing to a model: their ids and states,
+/// what was noted beside an answer when it was given, and hints for caches.
+const NOTES: [&str; 9] = [
+    "id",
+    "status",
+    "phase",
+    "end_turn",
+    "annotations",
+    "logprobs",
+    "created_by",
+    "prompt_cache_breakpoint",
+    "internal_chat_message_metadata_passthrough",
+];
+
+/// Understands `input`.
+pub(super) fn turns(value: Value, turns: &mut Vec<Turn>, extras: &mut Extras) -> Result<(), Failure> {
+    let items = match value {
+        Value::String(text) => {
+            turns.push(Turn::text(Role::User, text));
+            return Ok(());
+        }
+        Value::Array(items) => items,
+        _ => return Err(bad("`input` must be a text or a list")),
+    };
+    let mut input = Input { turns, extras, called: BTreeMap::new() };
+    for (at, item) in items.into_iter().enumerate() {
+        let path = format!("input[{at}]");
+        input.item(object(&path, item)?, &path)?;
+    }
+    Ok(())
+}
+
+struct Input<'a> {
+    turns: &'a mut Vec<Turn>,
+    extras: &'a mut Extras,
+    /// The tools by the ids of their calls.
+    called: BTreeMap<String, String>,
+}
+
+impl Input<'_> {
+    fn item(&mut self, mut fields: Fields, path: &str) -> Result<(), Failure> {
+        let kind = take_some_text(&mut fields, path, "type")?;
+        match kind.as_deref() {
+            None | Some("message") => self.message(&mut fields, path)?,
+            Some("function_call") => {
+                let id = take_text(&mut fields, path, "call_id")?;
+                let name = take_text(&mut fields, path, "name")?;
+                let mut arguments = take_text(&mut fields, path, "arguments")?;
+                if arguments.trim().is_empty() {
+                    arguments = "{}".to_owned();
+                }
+                self.call(id, name, arguments);
+            }
+            Some("custom_tool_call") => {
+                let id = take_text(&mut fields, path, "call_id")?;
+                let name = take_text(&mut fields, path, "name")?;
+                let input = take_text(&mut fields, path, "input")?;
+                self.call(id, name, custom_arguments(&input));
+            }
+            Some("function_call_output" | "custom_tool_call_output") => self.result(&mut fields, path)?,
+            Some("reasoning") => self.thinking(&mut fields, path)?,
+            Some(kind) => {
+                self.extras.push((format!("{path} ({kind})"), Value::Object(fields)));
+                return Ok(());
+            }
+        }
+        self.rest(path, fields);
+        Ok(())
+    }
+
+    fn rest(&mut self, path: &str, mut fields: Fields) {
+        fields.retain(|name, _| !NOTES.contains(&name.as_str()));
+        keep_rest(self.extras, path, fields);
+    }
+
+    fn message(&mut self, fields: &mut Fields, path: &str) -> Result<(), Failure> {
+        let role = match take_text(fields, path, "role")?.as_str() {
+            "system" | "developer" => Role::System,
+            "user" => Role::User,
+            "assistant" => Role::Assistant,
+            _ => {
+                return Err(bad(format!(
+                    "`{path}.role` must be `system`, `developer`, `user` or `assistant`"
+                )));
+            }
+        };
+        let Some(content) = take(fields, "content") else {
+            return Err(bad(format!("`{path}.content` is missing")));
+        };
+        let parts = self.parts(content, &format!("{path}.content"))?;
+        self.add(role, parts);
+        Ok(())
+    }
+
+    /// The parts of a message, or of what a tool gave.
+    fn parts(&mut self, content: Value, path: &str) -> Result<Vec<Part>, Failure> {
+        let items = match content {
+            Value::String(text) => return Ok(vec![Part::Text(text)]),
+            Value::Array(items) => items,
+            _ => return Err(bad(format!("`{path}` must be a text or a list"))),
+        };
+        let mut parts = Vec::new();
+        for (at, item) in items.into_iter().enumerate() {
+            let path = format!("{path}[{at}]");
+            let mut fields = object(&path, item)?;
+            let kind = take_text(&mut fields, &path, "type")?;
+            match kind.as_str() {
+                "input_text" | "output_text" | "text" => {
+                    parts.push(Part::Text(take_text(&mut fields, &path, "text")?));
+                }
+                // To a model its own refusal is what it said.
+                "refusal" => parts.push(Part::Text(take_text(&mut fields, &path, "refusal")?)),
+                "input_image" if fields.get("image_url").is_some_and(|it| !it.is_null()) => {
+                    parts.push(Part::Image(image(&mut fields, &path)?));
+                }
+                _ => {
+                    self.extras.push((format!("{path} ({kind})"), Value::Object(fields)));
+                    continue;
+                }
+            }
+            self.rest(&path, fields);
+        }
+        Ok(parts)
+    }
+
+    fn call(&mut self, id: String, name: String, arguments: String) {
+        self.called.insert(id.clone(), name.clone());
+        self.add(Role::Assistant, vec![Part::Call(Call { id, name, arguments })]);
+    }
+
+    fn result(&mut self, fields: &mut Fields, path: &str) -> Result<(), Failure> {
+        let id = take_text(fields, path, "call_id")?;
+        let Some(output) = take(fields, "output") else {
+            return Err(bad(format!("`{path}.output` is missing")));
+        };
+        let parts = self.parts(output, &format!("{path}.output"))?;
+        let told = take_some_text(fields, path, "name")?;
+        let name = self.called.get(&id).cloned().or(told);
+        self.add(Role::Tool, vec![Part::Result(ToolResult { id, name, parts, is_error: false })]);
+        Ok(())
+    }
+
+    /// The thought itself where it is there, else what was told of it.
+    fn thinking(&mut self, fields: &mut Fields, path: &str) -> Result<(), Failure> {
+        let mut thought = texts(fields, path, "content")?;
+        let told = texts(fields, path, "summary")?;
+        if thought.is_empty() {
+            thought = told;
+        }
+        let signature = take_some_text(fields, path, "encrypted_content")?.filter(|it| !it.is_empty());
+        let text = thought.join("\n\n");
+        if !text.is_empty() || signature.is_some() {
+            self.add(Role::Assistant, vec![Part::Thinking { text, signature }]);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, role: Role, parts: Vec<Part>) {
+        match self.turns.last_mut() {
+            Some(last) if last.role == role && matches!(role, Role::Assistant | Role::Tool) => {
+                last.parts.extend(parts);
+            }
+            _ => self.turns.push(Turn { role, name: None, parts }),
+        }
+    }
+}
+
+/// The texts of a list of parts that are nothing else.
+fn texts(fields: &mut Fields, path: &str, name: &str) -> Result<Vec<String>, Failure> {
+    let path = format!("{path}.{name}");
+    let Some(parts) = take(fields, name) else { return Ok(Vec::new()) };
+    let mut texts = Vec::new();
+    for (at, part) in list(&path, parts)?.into_iter().enumerate() {
+        let path = format!("{path}[{at}]");
+        texts.push(take_text(&mut object(&path, part)?, &path, "text")?);
+    }
+    texts.retain(|it| !it.is_empty());
+    Ok(texts)
+}
+
+fn image(fields: &mut Fields, path: &str) -> Result<Image, Failure> {
+    let given = take(fields, "image_url").unwrap_or_default();
+    let url = text(&format!("{path}.image_url"), given)?;
+    let detail = take_some_text(fields, path, "detail")?.filter(|it| it != "auto");
+    let data = url.strip_prefix("data:").and_then(|it| it.split_once(";base64,"));
+    let source = match data {
+        Some((media_type, base64)) => {
+            ImageSource::Data { media_type: media_type.to_owned(), base64: base64.to_owned() }
+        }
+        None => ImageSource::Url(url),
+    };
+    Ok(Image { source, detail })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn understood(input: Value) -> Result<(Vec<Turn>, Extras), Failure> {
+        let (mut all, mut extras) = (Vec::new(), Extras::new());
+        turns(input, &mut all, &mut extras)?;
+        Ok((all, extras))
+    }
+
+    fn check(input: Value, expected: &[Turn]) {
+        let (turns, extras) = understood(input.clone()).unwrap();
+        assert_eq!((turns.as_slice(), extras), (expected, Extras::new()), "for {input}");
+    }
+
+    fn refused(input: Value, expected: &str) {
+        assert_eq!(understood(input.clone()).unwrap_err().message(), expected, "for {input}");
+    }
+
+    fn call(id: &str, name: &str, arguments: &str) -> Part {
+        Part::Call(Call { id: id.to_owned(), name: name.to_owned(), arguments: arguments.to_owned() })
+    }
+
+    fn result(id: &str, name: Option<&str>, parts: Vec<Part>) -> Part {
+        Part::Result(ToolResult {
+            id: id.to_owned(),
+            name: name.map(str::to_owned),
+            parts,
+            is_error: false,
+        })
+    }
+
+    fn words(text: &str) -> Part {
+        Part::Text(text.to_owned())
+    }
+
+    fn turn(role: Role, parts: Vec<Part>) -> Turn {
+        Turn { role, name: None, parts }
+    }
+
+    #[test]
+    fn a_text_is_what_the_person_says() {
+        check(json!("hi"), &[Turn::text(Role::User, "hi")]);
+    }
+
+    #[test]
+    fn messages_come_with_and_without_a_type() {
+        check(
+            json!([
+                {"role": "developer", "content": "be brief"},
+                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]},
+                {"role": "user", "content": "b"},
+                {"id": "msg_1", "status": "completed", "phase": "final_answer", "type": "message",
+                 "role": "assistant", "content": [
+                    {"type": "output_text", "text": "c", "annotations": [{}], "logprobs": [{}]},
+                    {"type": "refusal", "refusal": "no"}]},
+            ]),
+            &[
+                Turn::text(Role::System, "be brief"),
+                Turn::text(Role::User, "a"),
+                Turn::text(Role::User, "b"),
+                turn(Role::Assistant, vec![words("c"), words("no")]),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_the_model_did_in_a_row_is_one_turn_and_so_is_what_came_of_it() {
+        check(
+            json!([
+                {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}],
+                 "encrypted_content": "s"},
+                {"role": "assistant", "content": "I look"},
+                {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{\"a\":1}"},
+                {"type": "function_call", "call_id": "c2", "name": "g", "arguments": ""},
+                {"type": "function_call_output", "call_id": "c1", "output": "one"},
+                {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "two"}]},
+            ]),
+            &[
+                turn(
+                    Role::Assistant,
+                    vec![
+                        Part::Thinking { text: "hm".to_owned(), signature: Some("s".to_owned()) },
+                        words("I look"),
+                        call("c1", "f", "{\"a\":1}"),
+                        call("c2", "g", "{}"),
+                    ],
+                ),
+                turn(
+                    Role::Tool,
+                    vec![
+                        result("c1", Some("f"), vec![words("one")]),
+                        result("c2", Some("g"), vec![words("two")]),
+                    ],
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn calls_of_custom_tools_are_calls() {
+        check(
+            json!([
+                {"type": "custom_tool_call", "call_id": "c1", "name": "apply_patch", "input": "***"},
+                {"type": "custom_tool_call_output", "call_id": "c1", "output": "done"},
+            ]),
+            &[
+                turn(Role::Assistant, vec![call("c1", "apply_patch", "{\"input\":\"***\"}")]),
+                turn(Role::Tool, vec![result("c1", Some("apply_patch"), vec![words("done")])]),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_thought_itself_is_better_than_what_was_told_of_it() {
+        let thought = |text: &str, signature: Option<&str>| {
+            let signature = signature.map(str::to_owned);
+            turn(Role::Assistant, vec![Part::Thinking { text: text.to_owned(), signature }])
+        };
+        let summary = json!([{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}]);
+        check(json!([{"type": "reasoning", "summary": summary}]), &[thought("a\n\nb", None)]);
+        let content = json!([{"type": "reasoning_text", "text": "raw"}]);
+        check(
+            json!([{"type": "reasoning", "summary": summary, "content": content}]),
+            &[thought("raw", None)],
+        );
+        check(
+            json!([{"type": "reasoning", "summary": [], "encrypted_content": "s"}]),
+            &[thought("", Some("s"))],
+        );
+        check(json!([{"type": "reasoning", "summary": [], "encrypted_content": null}]), &[]);
+    }
+
+    #[test]
+    fn images_are_here_or_elsewhere() {
+        let image = |source, detail: Option<&str>| {
+            Part::Image(Image { source, detail: detail.map(str::to_owned) })
+        };
+        check(
+            json!([{"role": "user", "content": [
+                {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
+                {"type": "input_image", "image_url": "http://x/y.png", "detail": "high", "file_id": null},
+            ]}]),
+            &[turn(
+                Role::User,
+                vec![
+                    image(
+                        ImageSource::Data { media_type: "image/png".to_owned(), base64: "AAAA".to_owned() },
+                        None,
+                    ),
+                    image(ImageSource::Url("http://x/y.png".to_owned()), Some("high")),
+                ],
+            )],
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_kept_by_its_place_and_type() {
+        let (turns, extras) = understood(json!([
+            {"type": "item_reference", "id": "msg_1"},
+            {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+            {"role": "user", "content": [{"type": "input_file", "file_id": "f"}, {"type": "input_image", "file_id": "f"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": "n"},
+        ]))
+        .unwrap();
+        assert_eq!(turns.len(), 2);
+        let paths: Vec<_> = extras.iter().map(|it| it.0.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "input[0] (item_reference)",
+                "input[1] (web_search_call)",
+                "input[2].content[0] (input_file)",
+                "input[2].content[1] (input_image)",
+                "input[3].namespace",
+            ]
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        refused(json!(5), "`input` must be a text or a list");
+        refused(json!(["a"]), "`input[0]` must be an object");
+        refused(json!([{"content": "a"}]), "`input[0].role` is missing");
+        refused(
+            json!([{"role": "secret", "content": "a"}]),
+            "`input[0].role` must be `system`, `developer`, `user` or `assistant`",
+        );
+        refused(json!([{"role": "user"}]), "`input[0].content` is missing");
+        refused(json!([{"role": "user", "content": 5}]), "`input[0].content` must be a text or a list");
+        refused(
+            json!([{"role": "user", "content": [{"text": "a"}]}]),
+            "`input[0].content[0].type` is missing",
+        );
+        refused(
+            json!([{"type": "function_call", "name": "f", "arguments": "{}"}]),
+            "`input[0].call_id` is missing",
+        );
+        refused(
+            json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": {}}]),
+            "`input[0].arguments` must be a text",
+        );
+        refused(
+            json!([{"type": "function_call_output", "call_id": "c"}]),
+            "`input[0].output` is missing",
+        );
+        refused(
+            json!([{"type": "reasoning", "summary": ["a"]}]),
+            "`input[0].summary[0]` must be an object",
+        );
+    }
+}

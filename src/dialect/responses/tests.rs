@@ -1,0 +1,1 @@
+//! Both sides of the language against each other, and against recorded servers.

@@ -1,0 +1,216 @@
+//! Who is asked next, and what is sent there.
+
+use std::{sync::PoisonError, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    Errand, Relay,
+    live::{Live, Mode, Start},
+    telling,
+    translation::{Listener, Translation},
+    work::Work,
+};
+use crate::{
+    dialect::{Door, To, Voice, bridge::Way},
+    failover::{AttemptNo, Chosen},
+    fault::{Blame, Cause, Failure, Fault, Stage},
+    generate::Operation,
+    kind,
+    route::{self, Ask, Choice, Decision, Fallback},
+    upstream::Call,
+};
+
+/// A plain answer of at most so many tokens is asked for plain where hanging up frees the slot.
+const SHORT: u64 = 64;
+
+impl Work {
+    pub(super) fn choose(&mut self) {
+        let relay = self.record.relay.clone();
+        self.news.mark_unchanged();
+        let snapshot = relay.house.snapshot();
+        let traffic = relay.house.traffic().look();
+        let ask = Ask {
+            head: &self.errand.request.head,
+            aliases: &relay.settings.aliases,
+            fallback: self.errand.fallback(&relay),
+            tried: self.machine.tried(),
+            first: self.record.attempts.first().map(|it| &it.server),
+            in_flight: &|id| traffic.of(id),
+            said: &|server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body),
+            now: self.now(),
+            salt: self.seed,
+        };
+        let (decision, candidates) = route::choose(&snapshot, &ask);
+        drop(traffic);
+        self.record.candidates = candidates;
+        let chosen = match decision {
+            // Charged only where there is somebody to send to: looking around is free.
+            Decision::Server(_) if !self.may_retry(&relay) => Chosen::Nobody,
+            Decision::Server(choice) => {
+                let (server, loading) = (choice.server.id.clone(), choice.loading);
+                self.nobody = None;
+                self.chosen = Some(choice);
+                Chosen::Server { server, loading }
+            }
+            Decision::Later(at) => {
+                let retry_after = at.saturating_duration_since(self.now()).max(Duration::from_secs(1));
+                self.nobody = Some(Failure::Busy { retry_after });
+                Chosen::Later(at)
+            }
+            Decision::UnknownModel { nearest } => {
+                let model = self.errand.request.head.model.clone();
+                self.nobody = Some(Failure::UnknownModel { model, nearest });
+                Chosen::Nobody
+            }
+            Decision::Lacking(what) => {
+                let misunderstood = self.telling.misunderstood();
+                self.nobody = Some(misunderstood.unwrap_or(Failure::Unsupported(what)));
+                Chosen::Nobody
+            }
+            Decision::Nobody(why) => {
+                self.nobody = Some(Failure::NoServer(why));
+                Chosen::Nobody
+            }
+        };
+        self.machine.on_chosen(chosen, self.now());
+    }
+
+    /// Whether the daemon's budget of retries allows one more. Only what a server broke is
+    /// charged: a misfit or a busy server says nothing about a storm.
+    fn may_retry(&self, relay: &Relay) -> bool {
+        let last = self.record.attempts.last().and_then(|it| it.fault);
+        if last.is_none_or(|it| it.blame() != Blame::Server) {
+            return true;
+        }
+        let mut budget = relay.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.take(self.now())
+    }
+
+    pub(super) fn send(&mut self, no: AttemptNo) {
+        let Some(choice) = self.chosen.take() else { return };
+        let relay = self.record.relay.clone();
+        let Some(Asking { at, mode, body, translation }) = self.asking(&choice) else {
+            // What can be said was found out when the server was chosen.
+            return self.machine.on_fault(no, &Fault::new(Stage::Connect, Cause::Internal), self.now());
+        };
+        let request = &self.errand.request;
+        let server = &choice.server;
+        let in_flight = relay.house.traffic().enter(&server.id);
+        let calling = {
+            let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
+            async move {
+                let endpoint = &server.endpoint;
+                let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
+                relay.upstream.send(Call { endpoint, path: at.path(), body, headers, key, connect }).await
+            }
+        };
+        // `upstream` enforces the patience for a connection and does not say when it has one.
+        self.machine.on_connected(no);
+        self.record.live = Some(Live::new(Start {
+            no,
+            mode,
+            at,
+            operation: request.head.operation,
+            drop_usage: mode != Mode::Plain && !request.asks_usage,
+            translation,
+            calling: Box::pin(calling),
+            in_flight,
+            choice,
+        }));
+    }
+
+    /// What is sent to this server: the caller's own bytes where it speaks the caller's language.
+    fn asking(&mut self, choice: &Choice) -> Option<Asking> {
+        let Errand { request, body, .. } = &self.errand;
+        let head = &request.head;
+        let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
+        let way = telling::way(kind, request)?;
+        let mode = match (head.stream, head.operation) {
+            (_, Operation::Embed) => Mode::Plain,
+            (true, _) => Mode::Pass,
+            (false, _) if way == Way::Same && self.is_short(kind) => Mode::Plain,
+            (false, _) => Mode::Fold,
+        };
+        match way {
+            Way::Same => {
+                let to = To {
+                    model,
+                    stream: mode != Mode::Plain,
+                    ask_usage: mode != Mode::Plain,
+                    max_tokens: kind::by_id(kind).is_some_and(|it| it.wants_max_tokens()),
+                };
+                let body = request.door.dialect().readdress(request, body, &to);
+                Some(Asking { at: request.door, mode, body, translation: None })
+            }
+            Way::Other(at) => match self.telling.ask(at, kind, model, request, body) {
+                Ok(asked) => {
+                    let listener = Listener {
+                        door: request.door,
+                        stream: head.stream,
+                        voice: self.voice(model),
+                        arrived: self.record.started,
+                    };
+                    let translation = Translation::new(listener, asked.forced);
+                    Some(Asking { at, mode, body: asked.body, translation: Some(translation) })
+                }
+                Err(failure) => {
+                    self.nobody = Some(failure);
+                    None
+                }
+            },
+        }
+    }
+
+    /// Whether it is asked for plain: soon over, at a server where hanging up frees the slot.
+    fn is_short(&self, kind: &str) -> bool {
+        self.errand.request.head.max_tokens.is_some_and(|it| it <= SHORT)
+            && kind::by_id(kind).is_some_and(|it| it.plain_is_cancelled())
+    }
+
+    /// As whom an answer of this model is given.
+    fn voice(&self, model: &str) -> Voice {
+        let request = &self.errand.request;
+        Voice {
+            id: voice_id(&self.record.request_id, self.seed),
+            model: model.to_owned(),
+            at_ms: self.record.at_ms,
+            waited: Duration::ZERO,
+            asks_usage: request.asks_usage,
+            operation: request.head.operation,
+            request: self.errand.body.clone(),
+        }
+    }
+}
+
+impl Errand {
+    /// How far a stand-in may be for this request.
+    fn fallback(&self, relay: &Relay) -> Fallback {
+        let settings = &relay.settings;
+        let auto = self.request.head.model == "auto";
+        let wished = self.wishes.fallback.unwrap_or(if auto {
+            settings.fallback.max(Fallback::Local)
+        } else {
+            settings.fallback
+        });
+        wished.min(settings.limit)
+    }
+}
+
+/// How a server is asked.
+struct Asking {
+    at: Door,
+    mode: Mode,
+    body: Bytes,
+    translation: Option<Translation>,
+}
+
+/// What ids in an answer are made of: the number in our own id of the request. One that
+/// the caller gave may be the same for all its requests, and have any character in it.
+fn voice_id(request_id: &str, seed: u64) -> String {
+    let ours = request_id.strip_prefix("req-");
+    match ours.filter(|it| it.len() == 16 && it.bytes().all(|it| it.is_ascii_hexdigit())) {
+        Some(number) => number.to_owned(),
+        None => format!("{seed:016x}"),
+    }
+}

@@ -1,0 +1,97 @@
+//! How one request is said to servers: in the caller's own words where a server
+//! speaks its language, and else in the words of that server's door.
+//!
+//! It is taken apart only once, and only when somebody must be told in another
+//! language; most requests never are.
+
+use std::cell::{OnceCell, RefCell};
+
+use bytes::Bytes;
+
+use crate::{
+    dialect::{
+        Asked, Door, Lack, Request, To,
+        bridge::{self, Way},
+    },
+    fault::Failure,
+    generate::{Meaning, Operation},
+    kind,
+    route::Fidelity,
+};
+
+/// How one request is said to servers.
+#[derive(Default)]
+pub(super) struct Telling {
+    meaning: OnceCell<Result<Box<Meaning>, Failure>>,
+    /// How it is said at doors of other languages, as far as somebody had to know.
+    said: RefCell<Vec<Said>>,
+}
+
+/// The request as it is said at one door, to servers that call the model so.
+struct Said {
+    door: Door,
+    model: String,
+    max_tokens: bool,
+    asked: Result<Asked, Lack>,
+}
+
+impl Telling {
+    /// Whether a server of this kind can be told, and how truly; else why not.
+    pub(super) fn to(&self, kind: &str, request: &Request, body: &Bytes) -> Result<Fidelity, String> {
+        let door = match way(kind, request) {
+            Some(Way::Same) => return Ok(Fidelity::Own),
+            Some(Way::Other(door)) => door,
+            None => return Err(format!("it has no door for what `{}` does", request.door)),
+        };
+        // What can be said at a door does not hang on names.
+        let known = self.said.borrow().iter().find(|it| it.door == door).map(|it| it.asked.clone());
+        let asked = match known {
+            Some(asked) => asked.map_err(unsupported),
+            None => self.ask(door, kind, &request.head.model, request, body),
+        };
+        asked.map(|_| Fidelity::Translated).map_err(|failure| failure.message())
+    }
+
+    /// Says it in the words of this door.
+    pub(super) fn ask(
+        &self,
+        door: Door,
+        kind: &str,
+        model: &str,
+        request: &Request,
+        body: &Bytes,
+    ) -> Result<Asked, Failure> {
+        let max_tokens = kind::by_id(kind).is_some_and(|it| it.wants_max_tokens());
+        let is_it = |it: &Said| (it.door, &*it.model, it.max_tokens) == (door, model, max_tokens);
+        if let Some(said) = self.said.borrow().iter().find(|it| is_it(it)) {
+            return said.asked.clone().map_err(unsupported);
+        }
+        // It is streamed wherever there are streams: a stream can be stopped and watched.
+        // Its counts are wanted, since most languages have a place for them.
+        let stream = request.head.operation != Operation::Embed;
+        let to = To { model, stream, ask_usage: stream, max_tokens };
+        let asked = door.dialect().ask(door, self.meaning(request, body)?, &to);
+        let said = Said { door, model: model.to_owned(), max_tokens, asked: asked.clone() };
+        self.said.borrow_mut().push(said);
+        asked.map_err(unsupported)
+    }
+
+    /// What the caller is told if its request cannot even be understood, as far as that was needed.
+    pub(super) fn misunderstood(&self) -> Option<Failure> {
+        self.meaning.get()?.as_ref().err().cloned()
+    }
+
+    fn meaning(&self, request: &Request, body: &Bytes) -> Result<&Meaning, Failure> {
+        let understand = || request.door.dialect().understand(request.door, body).map(Box::new);
+        self.meaning.get_or_init(understand).as_deref().map_err(Clone::clone)
+    }
+}
+
+/// In which language a server of this kind is asked.
+pub(super) fn way(kind: &str, request: &Request) -> Option<Way> {
+    bridge::pick(kind::doors(kind, request.head.operation), request.door)
+}
+
+fn unsupported(lack: Lack) -> Failure {
+    Failure::Unsupported(lack.0)
+}

@@ -1,0 +1,282 @@
+//! What is said, before a language gives it a form: thoughts, then text or calls of tools.
+//!
+//! All of it can be checked: words are numbered, JSON fits the schema that was
+//! asked for, a call's arguments fit the tool's, and of an image its size is told.
+
+use std::time::SystemTime;
+
+use super::{ask::Ask, fit::fit, script::Script};
+
+/// Word number `n`, counted from 1, as it stands in an answer: the first without
+/// a space before it.
+pub fn word(n: usize) -> String {
+    if n == 1 { "w1".to_owned() } else { format!(" w{n}") }
+}
+
+/// An answer of `words` words.
+pub fn text(words: usize) -> String {
+    (1..=words).map(word).collect()
+}
+
+/// Checks a numbered answer and returns how many words it has.
+///
+/// The error says what stood where another word should have been.
+pub fn check(text: &str) -> Result<usize, String> {
+    let mut count = 0;
+    for (at, found) in text.split_ascii_whitespace().enumerate() {
+        let wanted = format!("w{}", at + 1);
+        if found != wanted {
+            return Err(format!("`{found}` where `{wanted}` belongs"));
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// How many bytes of JSON go into one piece: small, so that a name or an escape is cut in two.
+const CUT: usize = 6;
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Bit {
+    Thinking(String),
+    Text(String),
+    /// A call begins, or more of its arguments.
+    Call {
+        nth: usize,
+        begins: bool,
+        piece: String,
+    },
+}
+
+/// A call of a tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) arguments: String,
+}
+
+/// All pieces of an answer.
+pub(super) struct Pieces<'a> {
+    thoughts: usize,
+    body: Body<'a>,
+    /// The stop string that it came to.
+    pub(super) stop: Option<String>,
+}
+
+enum Body<'a> {
+    Numbered(usize),
+    Stamped(usize),
+    Sentence(Vec<&'a str>, usize),
+    Cut(Vec<String>, usize),
+    Calls(Vec<Call>, Vec<Bit>),
+}
+
+impl<'a> Pieces<'a> {
+    /// What the script says to what is asked. `number` makes the ids of calls unique.
+    pub(super) fn of(script: &'a Script, ask: &Ask, number: u64) -> Self {
+        let limit = ask.max_tokens.unwrap_or(usize::MAX);
+        let thoughts = if ask.thinks { script.thoughts } else { 0 };
+        let called = ask.called(script.calls);
+        let mut body = if !called.is_empty() {
+            let calls: Vec<_> = called
+                .into_iter()
+                .enumerate()
+                .map(|(nth, tool)| Call {
+                    id: format!("call_{number:06x}{nth:02x}"),
+                    name: tool.name.clone(),
+                    arguments: fit(&tool.parameters).to_string(),
+                })
+                .collect();
+            let bits = bits(&calls, ask.gate.calls_come_whole());
+            Body::Calls(calls, bits)
+        } else if let Some(schema) = &ask.format {
+            let cut = cut(&fit(schema).to_string());
+            let count = cut.len().min(limit);
+            Body::Cut(cut, count)
+        } else if !ask.images.is_empty() {
+            let told = ask.images.join(", ");
+            let cut: Vec<_> = told.split_inclusive(' ').map(str::to_owned).collect();
+            let count = cut.len().min(limit);
+            Body::Cut(cut, count)
+        } else if let Some(sentence) = &script.sentence {
+            let words: Vec<_> = sentence.split_inclusive(' ').collect();
+            let count = words.len().min(limit);
+            Body::Sentence(words, count)
+        } else if script.stamps {
+            Body::Stamped(script.words.min(limit))
+        } else {
+            // A request that asks for more than the script's words gets the script's.
+            Body::Numbered(script.words.min(limit))
+        };
+        let stop = body.stop_at(&ask.stop);
+        Self { thoughts, body, stop }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.thoughts + self.body.count()
+    }
+
+    /// How many of them are thoughts, which come first.
+    pub(super) fn thoughts(&self) -> usize {
+        self.thoughts
+    }
+
+    /// How many are no thoughts.
+    pub(super) fn said(&self) -> usize {
+        self.body.count()
+    }
+
+    /// Piece `index`, counted from 0; beyond the end it goes on counting.
+    pub(super) fn at(&self, index: usize) -> Bit {
+        match index.checked_sub(self.thoughts) {
+            None => Bit::Thinking(thought(index)),
+            Some(index) => self.body.at(index),
+        }
+    }
+
+    pub(super) fn thinking(&self) -> String {
+        (0..self.thoughts).map(thought).collect()
+    }
+
+    pub(super) fn text(&self) -> String {
+        if matches!(self.body, Body::Calls(..)) {
+            return String::new();
+        }
+        (0..self.body.count())
+            .map(|index| match self.body.at(index) {
+                Bit::Text(text) => text,
+                Bit::Thinking(_) | Bit::Call { .. } => String::new(),
+            })
+            .collect()
+    }
+
+    pub(super) fn calls(&self) -> &[Call] {
+        match &self.body {
+            Body::Calls(calls, _) => calls,
+            Body::Numbered(_) | Body::Stamped(_) | Body::Sentence(..) | Body::Cut(..) => &[],
+        }
+    }
+
+    /// The number of the block that piece `index` belongs to: the thoughts, the text, each
+    /// call are one each.
+    pub(super) fn block(&self, index: usize) -> usize {
+        let before = usize::from(self.thoughts > 0);
+        match self.at(index) {
+            Bit::Thinking(_) => 0,
+            Bit::Text(_) => before,
+            Bit::Call { nth, .. } => before + nth,
+        }
+    }
+
+    /// Whether a block begins with piece `index`.
+    pub(super) fn begins(&self, index: usize) -> bool {
+        index == 0 || self.block(index - 1) != self.block(index)
+    }
+}
+
+impl Body<'_> {
+    fn count(&self) -> usize {
+        match self {
+            Self::Numbered(count) | Self::Stamped(count) | Self::Sentence(_, count) | Self::Cut(_, count) => {
+                *count
+            }
+            Self::Calls(_, bits) => bits.len(),
+        }
+    }
+
+    fn at(&self, index: usize) -> Bit {
+        match self {
+            Self::Numbered(_) => Bit::Text(word(index + 1)),
+            Self::Stamped(_) => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                Bit::Text(format!("{} ", now.as_nanos()))
+            }
+            Self::Sentence(words, _) => Bit::Text(words[index % words.len()].to_owned()),
+            Self::Cut(cut, _) => Bit::Text(cut.get(index).cloned().unwrap_or_else(|| word(index + 1))),
+            Self::Calls(_, bits) => bits.get(index).cloned().unwrap_or_else(|| Bit::Text(word(index + 1))),
+        }
+    }
+
+    /// Ends the text before the first piece with one of these in it.
+    fn stop_at(&mut self, stops: &[String]) -> Option<String> {
+        if stops.is_empty() {
+            return None;
+        }
+        let found = (0..self.count()).find_map(|index| match self.at(index) {
+            Bit::Text(text) => stops.iter().find(|it| text.contains(it.as_str())).map(|it| (index, it)),
+            Bit::Thinking(_) | Bit::Call { .. } => None,
+        });
+        let (index, stop) = found?;
+        match self {
+            Self::Numbered(count) | Self::Stamped(count) | Self::Sentence(_, count) | Self::Cut(_, count) => {
+                *count = index;
+            }
+            Self::Calls(..) => {}
+        }
+        Some(stop.clone())
+    }
+}
+
+fn thought(index: usize) -> String {
+    if index == 0 { "t1".to_owned() } else { format!(" t{}", index + 1) }
+}
+
+/// Calls one after the other: each begins, and then its arguments come in pieces.
+fn bits(calls: &[Call], whole: bool) -> Vec<Bit> {
+    let mut bits = Vec::new();
+    for (nth, call) in calls.iter().enumerate() {
+        if whole {
+            bits.push(Bit::Call { nth, begins: true, piece: call.arguments.clone() });
+            continue;
+        }
+        bits.push(Bit::Call { nth, begins: true, piece: String::new() });
+        let pieces = cut(&call.arguments);
+        bits.extend(pieces.into_iter().map(|piece| Bit::Call { nth, begins: false, piece }));
+    }
+    bits
+}
+
+fn cut(text: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    for character in text.chars() {
+        if pieces.last().is_some_and(|it| it.len() >= CUT) {
+            pieces.push(String::new());
+        }
+        if let Some(last) = pieces.last_mut() {
+            last.push(character);
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_numbered_text_shows_what_is_missing_doubled_or_torn() {
+        assert_eq!(check(&text(12)), Ok(12));
+        assert_eq!(check(""), Ok(0));
+        assert_eq!(check("w1 w3"), Err("`w3` where `w2` belongs".to_owned()));
+        assert_eq!(check("w1 w1"), Err("`w1` where `w2` belongs".to_owned()));
+        assert_eq!(check("w1 w"), Err("`w` where `w2` belongs".to_owned()));
+    }
+
+    #[test]
+    fn what_is_cut_is_whole_again_when_put_together() {
+        let text = "{\"a\":\"äöü and more\"}";
+        assert!(cut(text).len() > 3);
+        assert_eq!(cut(text).concat(), text);
+        assert_eq!(cut("").concat(), "");
+    }
+
+    #[test]
+    fn a_text_ends_before_its_stop_string() {
+        let mut body = Body::Numbered(8);
+        assert_eq!(body.stop_at(&["w5".to_owned()]), Some("w5".to_owned()));
+        assert_eq!(body.count(), 4);
+        assert_eq!(Body::Numbered(8).stop_at(&["w9".to_owned()]), None);
+    }
+}
