@@ -21,7 +21,10 @@ use self::{
     save::Form,
 };
 use super::{Context, Exit, Trouble, explain, generate::temperature, out::Ink, say};
-use crate::wire::{GenerateBody, StreamOptions};
+use crate::{
+    server::Capability,
+    wire::{GenerateBody, ModelView, StreamOptions},
+};
 
 mod answer;
 mod command;
@@ -76,7 +79,7 @@ const PROMPT: &str = "> ";
 const MORE: &str = ". ";
 
 pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Trouble> {
-    let models = Arc::new(Mutex::new(names(context).await?));
+    let models = Arc::new(Mutex::new(names(&context.client.models().await?.read()?.models)));
     let lines = Lines::of_stdin(models.clone(), context.talk.look)?;
     let caught = |error: io::Error| Trouble::Failed(format!("cannot catch signals: {error}"));
     let interrupts = signal(SignalKind::interrupt()).map_err(caught)?;
@@ -100,11 +103,23 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
     Ok(ended)
 }
 
-/// The models that can be asked, and what else they are called.
-async fn names(context: &Context) -> Result<Vec<String>, Trouble> {
-    let list = context.client.models().await?.read()?;
-    let names = list.models.into_iter().flat_map(|it| [vec![it.name.to_string()], it.aliases].concat());
-    Ok(names.collect())
+/// What models can be called.
+fn names(models: &[ModelView]) -> Vec<String> {
+    models.iter().flat_map(|it| [vec![it.name.to_string()], it.aliases.clone()].concat()).collect()
+}
+
+/// One line for each model that can be asked, with a mark at the one that is.
+fn list(models: &[ModelView], own: Option<&str>) -> String {
+    let mark = |own: bool| if own { '*' } else { ' ' };
+    let mut text = format!("{} auto: the one that lovabled finds best\n", mark(own.is_none()));
+    for it in
+        models.iter().filter(|it| it.capabilities.is_empty() || it.capabilities.contains(&Capability::Chat))
+    {
+        let is_own = own.is_some_and(|own| own == it.name.as_str() || it.aliases.iter().any(|it| it == own));
+        let loaded = if it.servers.iter().any(|it| it.loaded == Some(true)) { " (loaded)" } else { "" };
+        text.push_str(&format!("{} {}{loaded}\n", mark(is_own), say::clean(it.name.as_str())));
+    }
+    text
 }
 
 impl Chat<'_> {
@@ -180,6 +195,7 @@ impl Chat<'_> {
             stream_options: Some(StreamOptions { include_usage: true }),
             ..GenerateBody::default()
         };
+        self.forget_interrupts();
         let mut came = Came::default();
         let client = self.context.client.clone();
         let shown = tokio::select! {
@@ -211,6 +227,12 @@ impl Chat<'_> {
         }
         self.conversation.add(question, came.text, came.model);
         Ok(())
+    }
+
+    /// A key that came too late for the last answer is not meant for the next one.
+    fn forget_interrupts(&mut self) {
+        let mut no_waker = std::task::Context::from_waker(std::task::Waker::noop());
+        while self.interrupts.poll_recv(&mut no_waker).is_ready() {}
     }
 
     async fn obey(&mut self, command: Command) -> Result<Next, Trouble> {
@@ -258,20 +280,22 @@ impl Chat<'_> {
     }
 
     async fn model(&mut self, name: Option<String>) -> Result<(), Trouble> {
-        // Servers come and go; a daemon that says nothing now leaves what was known.
-        if let Ok(names) = names(self.context).await {
-            *self.models.lock().unwrap_or_else(PoisonError::into_inner) = names;
-        }
-        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(name) = name else {
-            let own = self.conversation.model.as_deref();
-            let mut text = format!("{} auto, the one that lovabled finds best\n", mark(own.is_none()));
-            for model in &models {
-                text.push_str(&format!("{} {}\n", mark(own == Some(model)), say::clean(model)));
+        let models = self.context.client.models().await.and_then(|it| it.read());
+        let models = match models {
+            Ok(list) => list.models,
+            Err(error) => {
+                explain(&error.into(), self.context).await;
+                return Ok(());
             }
-            return self.context.talk.text(&text);
         };
-        let known = name == "auto" || models.contains(&name) || models.contains(&format!("{name}:latest"));
+        let names = names(&models);
+        let known = |name: &String| name == "auto" || names.contains(name);
+        let known = name.as_ref().is_none_or(known);
+        // Servers come and go.
+        *self.models.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        let Some(name) = name else {
+            return self.context.talk.text(&list(&models, self.conversation.model.as_deref()));
+        };
         let shown = say::clean(&name);
         self.conversation.model = (name != "auto").then_some(name);
         if known {
@@ -340,6 +364,16 @@ impl Chat<'_> {
     }
 }
 
-fn mark(own: bool) -> char {
-    if own { '*' } else { ' ' }
+#[cfg(test)]
+mod tests {
+    use super::{super::sample, *};
+
+    #[test]
+    fn the_list_marks_the_model_that_is_asked() {
+        let models = sample::models();
+        let name = models[0].name.as_str();
+        assert!(list(&models, None).starts_with("* auto"));
+        assert!(list(&models, Some(name)).contains(&format!("\n* {name}")), "{}", list(&models, Some(name)));
+        assert!(names(&models).iter().any(|it| it == name));
+    }
 }
