@@ -129,9 +129,8 @@ async fn a_program_that_leaves_in_the_middle_frees_the_server() {
     })
     .await;
     let daemon = Options::alone().server(server.endpoint(), "a", 0).start().await;
-    let asks = "curl -sN $OLLAMA_HOST/v1/chat/completions -d \
-                '{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}' | head -n 1; \
-                echo next; read line";
+    let asks = "curl -sN --max-time 1 $OLLAMA_HOST/v1/chat/completions -d \
+                '{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}'; read line";
     let mut child = ctl(&daemon, &["exec", "sh", "-c", asks]).spawn().unwrap();
     // The program itself goes on, and so does the bridge.
     server.until_left().await;
