@@ -15,12 +15,21 @@ const makers = (create) => ({
 const sdk = { ...ai, z };
 const language = (api, model) => api(model);
 
-await tryOut("AI SDK 5, openai (responses)", makers(createOpenAI), sdk, language, {
-  embeddings: async (api, model) => {
-    const { embeddings } = await ai.embedMany({ model: api.textEmbeddingModel(model.embed), values: ["one", "two"] });
-    same("vectors", embeddings.length, 2);
+const openai = makers(createOpenAI);
+
+await tryOut({
+  client: "AI SDK 5, openai (responses)",
+  makers: openai,
+  sdk,
+  language,
+  more: {
+    embeddings: async (api, model) => {
+      const { embeddings } = await ai.embedMany({ model: api.textEmbeddingModel(model.embed), values: ["one", "two"] });
+      same("vectors", embeddings.length, 2);
+    },
   },
 });
-await tryOut("AI SDK 5, openai (chat)", makers(createOpenAI), sdk, (api, model) => api.chat(model), {});
-await tryOut("AI SDK 5, anthropic", makers(createAnthropic), sdk, language, {});
-await tryOut("AI SDK 5, groq", makers(createGroq), sdk, language, {});
+await tryOut({ client: "AI SDK 5, openai (chat)", makers: openai, sdk, language: (api, model) => api.chat(model) });
+await tryOut({ client: "AI SDK 5, anthropic", makers: makers(createAnthropic), sdk, language });
+// It looks for tokens where only Groq's own streams have them.
+await tryOut({ client: "AI SDK 5, groq", makers: makers(createGroq), sdk, language, counts: false });

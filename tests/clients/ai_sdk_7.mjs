@@ -8,18 +8,18 @@ import { ADDRESS, KEY, fetch, same } from "./scene.mjs";
 
 const settings = { name: "lovable", apiKey: KEY, includeUsage: true, supportsStructuredOutputs: true };
 
-await tryOut(
-  "AI SDK 7, openai-compatible",
-  {
+await tryOut({
+  client: "AI SDK 7, openai-compatible",
+  makers: {
     socket: () => createOpenAICompatible({ ...settings, baseURL: "http://lovable/v1", fetch }),
     tcp: () => createOpenAICompatible({ ...settings, baseURL: `${ADDRESS}/v1` }),
   },
-  { ...ai, z },
-  (api, model) => api.chatModel(model),
-  {
+  sdk: { ...ai, z },
+  language: (api, model) => api.chatModel(model),
+  more: {
     embeddings: async (api, model) => {
       const { embeddings } = await ai.embedMany({ model: api.embeddingModel(model.embed), values: ["one", "two"] });
       same("vectors", embeddings.length, 2);
     },
   },
-);
+});

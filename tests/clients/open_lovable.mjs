@@ -54,7 +54,6 @@ for (const [model, id, create] of PROVIDERS.filter(([, , , variable]) => env[var
       const result = await streamText(options);
       same("text", await gathered(result.textStream), TEXT);
       ended(await result.finishReason, "stop");
-      same("tokens counted", (await result.usage).outputTokens > 0, true);
     },
     object: async (client) => {
       const { object } = await generateObject({ model: client(id), schema: searchPlan, messages });
