@@ -100,9 +100,7 @@ fn instructions(turns: &[Turn]) -> (Option<String>, &[Turn]) {
     let Some((first, rest)) = turns.split_first() else { return (None, turns) };
     let texts: Option<Vec<&str>> = first.parts.iter().map(as_text).collect();
     match texts {
-        Some(texts) if first.role == Role::System && first.name.is_none() => {
-            (Some(texts.join("\n\n")), rest)
-        }
+        Some(texts) if first.role == Role::System && first.name.is_none() => (Some(texts.join("\n\n")), rest),
         _ => (None, turns),
     }
 }
@@ -287,7 +285,11 @@ mod tests {
         let chat = Chat {
             turns: vec![
                 Turn::text(Role::System, "be brief"),
-                Turn { role: Role::User, name: None, parts: vec![Part::Text("look".to_owned()), image.clone()] },
+                Turn {
+                    role: Role::User,
+                    name: None,
+                    parts: vec![Part::Text("look".to_owned()), image.clone()],
+                },
                 Turn {
                     role: Role::Assistant,
                     name: None,

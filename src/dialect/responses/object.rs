@@ -56,7 +56,10 @@ impl Frame {
         let mut fields = Map::new();
         let customs = request.get("tools").map(tool::custom_names).unwrap_or_default();
         let logprobs = request.get("top_logprobs").and_then(Value::as_u64).is_some_and(|it| it > 0)
-            || request.get("include").and_then(Value::as_array).is_some_and(|it| it.contains(&LOGPROBS.into()));
+            || request
+                .get("include")
+                .and_then(Value::as_array)
+                .is_some_and(|it| it.contains(&LOGPROBS.into()));
         for (name, default) in repeated() {
             let value = request.remove(name).filter(|it| !it.is_null()).unwrap_or(default);
             fields.insert(name.to_owned(), value);
@@ -157,8 +160,10 @@ mod tests {
                 "output_tokens_details": {"reasoning_tokens": 3}, "total_tokens": 12})
         );
         let some = counts(Usage { cached_tokens: None, ..known });
-        assert_eq!((&some["input_tokens_details"]["cached_tokens"], &some["not_counted"]),
-            (&json!(0), &json!(["cached_tokens"])));
+        assert_eq!(
+            (&some["input_tokens_details"]["cached_tokens"], &some["not_counted"]),
+            (&json!(0), &json!(["cached_tokens"]))
+        );
         let none = counts(Usage::default());
         assert_eq!(none["total_tokens"], 0);
         assert_eq!(
