@@ -15,6 +15,7 @@ mod ollama;
 mod openapi;
 mod operations;
 mod table;
+mod tokens;
 mod tongue;
 
 use std::{

@@ -11,6 +11,7 @@ mod crash;
 mod daemon;
 mod dialect;
 mod discovery;
+mod doors;
 mod exec;
 mod fault_table;
 mod generate;
