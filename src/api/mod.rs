@@ -36,11 +36,10 @@ use hyper::{
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub(crate) use self::{connection::serve, table::changes};
+pub(crate) use self::{connection::serve, table::changes, tongue::shape_of};
 use self::{
     cors::Cors,
     table::{Found, Guard},
-    tongue::shape_of,
 };
 use crate::{
     fault::Failure,

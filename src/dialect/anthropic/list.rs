@@ -51,8 +51,8 @@ fn word(word: &str) -> String {
     let bytes = word.as_bytes();
     // A size (`8b`, `30b`, `1.5b`) or a quantisation (`q4_K_M`, `fp16`).
     let is_size = bytes[0].is_ascii_digit() && matches!(bytes.last(), Some(b'b' | b'm' | b'k'));
-    let is_quantisation = word.starts_with("fp")
-        || matches!(bytes, [b'q', digit, ..] if digit.is_ascii_digit());
+    let is_quantisation =
+        word.starts_with("fp") || matches!(bytes, [b'q', digit, ..] if digit.is_ascii_digit());
     if is_size || is_quantisation {
         return word.to_ascii_uppercase();
     }
@@ -101,7 +101,8 @@ mod tests {
             "servers": ["ollama"],
         });
         assert_eq!(serde_json::from_slice::<Value>(&one(&listed)).unwrap(), entry);
-        let expected = json!({"data": [entry], "has_more": false, "first_id": "qwen3:8b", "last_id": "qwen3:8b"});
+        let expected =
+            json!({"data": [entry], "has_more": false, "first_id": "qwen3:8b", "last_id": "qwen3:8b"});
         assert_eq!(serde_json::from_slice::<Value>(&list(&[listed])).unwrap(), expected);
         let empty = json!({"data": [], "has_more": false, "first_id": null, "last_id": null});
         assert_eq!(serde_json::from_slice::<Value>(&list(&[])).unwrap(), empty);
