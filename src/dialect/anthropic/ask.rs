@@ -466,7 +466,8 @@ mod tests {
                 turn.parts.retain(|it| !matches!(it, Part::Thinking { text, .. } if text.is_empty()));
                 for part in &mut turn.parts {
                     if let Part::Call(call) = part {
-                        call.arguments = input(&call.arguments).to_string();
+                        let input: Value = serde_json::from_str(&call.arguments).unwrap();
+                        call.arguments = input.to_string();
                     }
                 }
             }

@@ -17,6 +17,8 @@ mod frame;
 mod list;
 mod plain;
 mod reader;
+#[cfg(test)]
+mod recorded;
 mod request;
 mod understand;
 mod whole;
