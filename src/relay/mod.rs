@@ -7,8 +7,8 @@
 //! up by dropping.
 
 mod answer;
-mod aside;
 mod asking;
+mod aside;
 mod conduit;
 mod ending;
 mod hearing;

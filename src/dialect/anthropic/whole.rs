@@ -80,10 +80,11 @@ impl<'a> Block<'a> {
 /// server gave are zero, which no real one is beside words; the others are left out.
 #[derive(Serialize)]
 pub(super) struct Counts {
-    input_tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache_read_input_tokens: Option<u64>,
-    pub(super) output_tokens: u64,
+    output_tokens: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_tokens_details: Option<Details>,
 }
@@ -94,15 +95,25 @@ struct Details {
 }
 
 impl Counts {
-    pub(super) fn of(usage: &Usage) -> Self {
+    /// Those of a whole answer, or of the beginning of one.
+    fn of(usage: &Usage) -> Self {
+        Self { input_tokens: Some(input_tokens(usage).unwrap_or(0)), ..Self::at_last(usage) }
+    }
+
+    /// Those of the end of a stream, where a missing count leaves the one at its beginning.
+    pub(super) fn at_last(usage: &Usage) -> Self {
         Self {
-            // Without those that were cached.
-            input_tokens: usage.input_tokens.unwrap_or(0).saturating_sub(usage.cached_tokens.unwrap_or(0)),
+            input_tokens: input_tokens(usage),
             cache_read_input_tokens: usage.cached_tokens,
             output_tokens: usage.output_tokens.unwrap_or(0),
             output_tokens_details: usage.reasoning_tokens.map(|it| Details { thinking_tokens: it }),
         }
     }
+}
+
+/// The tokens of the prompt without those that were cached.
+fn input_tokens(usage: &Usage) -> Option<u64> {
+    Some(usage.input_tokens?.saturating_sub(usage.cached_tokens.unwrap_or(0)))
 }
 
 /// JSON of one of these.

@@ -13,11 +13,12 @@ use serde_json::json;
 
 use super::{
     UNSIGNED,
+    understand::understand,
     whole::{self, Block, Counts, Message, call_id, input, written},
 };
 use crate::{
     dialect::{self, Voice, json::quote},
-    generate::{Event, Reason, Usage},
+    generate::{Event, Meaning, Reason, Usage, estimate},
 };
 
 /// How much may wait behind a call. Arguments that take turns are short; a call that is not
@@ -79,8 +80,19 @@ impl Writer {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
-        let message = written(&Message::new(&self.voice, &Usage { output_tokens: None, ..self.usage }));
+        let usage = Usage {
+            input_tokens: self.usage.input_tokens.or_else(|| self.guess()),
+            output_tokens: None,
+            ..self.usage
+        };
+        let message = written(&Message::new(&self.voice, &usage));
         emit(out, "message_start", format_args!(",\"message\":{message}"));
+    }
+
+    /// About how long the prompt is: clients want a number at the beginning, and most servers
+    /// say one at the end. That one is in `message_delta`, and by the book it counts.
+    fn guess(&self) -> Option<u64> {
+        understand(&self.voice.request).ok().map(|it| estimate(&Meaning::Chat(it)))
     }
 
     /// Whether what is said now has to wait, for a call that is not complete.
@@ -303,7 +315,7 @@ impl dialect::Writer for Writer {
         self.go_on(true, out);
         self.close(out);
         let reason = whole::stop_reason(reason, stop.is_some(), self.called, self.refused);
-        let usage = written(&Counts::of(&self.usage));
+        let usage = written(&Counts::at_last(&self.usage));
         let delta = json!({"stop_reason": reason, "stop_sequence": stop});
         emit(out, "message_delta", format_args!(",\"delta\":{delta},\"usage\":{usage}"));
         emit(out, "message_stop", format_args!(""));
