@@ -21,3 +21,4 @@ mod proof;
 mod real;
 mod relay;
 mod scripted;
+mod translation;
