@@ -26,3 +26,4 @@ mod relay;
 mod scripted;
 mod talk;
 mod terminal;
+mod translation;
