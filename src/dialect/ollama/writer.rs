@@ -338,3 +338,149 @@ pub(super) fn keep_alive(door: Door, model: &str) -> Bytes {
     out.extend_from_slice(b"\n");
     out.freeze()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::properties::{voice, written},
+        *,
+    };
+    use crate::fault::{Cause, Fault, Stage, Tried, Words as Own};
+
+    fn call(index: usize, name: &str) -> Event {
+        Event::Call { index, id: None, name: name.to_owned() }
+    }
+
+    fn piece(index: usize, text: &str) -> Event {
+        Event::Arguments { index, text: text.to_owned() }
+    }
+
+    fn finished(reason: Reason) -> Event {
+        Event::Finished { reason, stop: None }
+    }
+
+    /// Thinking, text, two calls that take turns, and counts.
+    fn everything() -> Vec<Event> {
+        vec![
+            Event::Thinking("Let me".to_owned()),
+            Event::Signature("proof".to_owned()),
+            Event::Text("It \"is\"\n".to_owned()),
+            Event::Logprobs(vec![json!({"token": "It", "logprob": -0.25})]),
+            call(0, "get_time"),
+            Event::Call { index: 1, id: Some("call_x".to_owned()), name: "ring".to_owned() },
+            piece(0, "{\"tz\":\"UTC\","),
+            piece(1, "{}"),
+            piece(0, "\"a\":1}"),
+            Event::Usage(Usage { input_tokens: Some(26), output_tokens: Some(41), ..Usage::default() }),
+            finished(Reason::ToolCalls),
+        ]
+    }
+
+    #[test]
+    fn a_whole_stream_of_chat_has_ollamas_shape() {
+        insta::assert_snapshot!("chat_stream", written(Door::OllamaChat, everything()));
+    }
+
+    #[test]
+    fn a_whole_stream_of_generate_has_ollamas_shape() {
+        insta::assert_snapshot!("generate_stream", written(Door::OllamaGenerate, everything()));
+    }
+
+    #[test]
+    fn an_answer_that_is_whole_has_ollamas_shape() {
+        let answer: Answer = everything().into_iter().collect();
+        let mut shown = String::new();
+        for door in [Door::OllamaChat, Door::OllamaGenerate] {
+            shown.push_str(&String::from_utf8_lossy(&whole(door, &answer, &voice())));
+            shown.push('\n');
+        }
+        let usage = Usage { input_tokens: Some(2), ..Usage::default() };
+        let vectors = [Event::Vector(vec![0.25, -1.0]), Event::Vector(vec![0.5, 2.0]), Event::Usage(usage)];
+        let answer: Answer = vectors.iter().cloned().collect();
+        for door in [Door::OllamaEmbed, Door::OllamaEmbeddings] {
+            shown.push_str(&String::from_utf8_lossy(&whole(door, &answer, &voice())));
+            shown.push('\n');
+            assert_eq!(written(door, vectors.clone()), whole(door, &answer, &voice()));
+        }
+        insta::assert_snapshot!("whole", shown);
+    }
+
+    #[test]
+    fn what_nobody_counted_is_not_there() {
+        let stream = written(Door::OllamaChat, [finished(Reason::Stop)]);
+        let last: Value = serde_json::from_str(&stream).unwrap();
+        let fields: Vec<&str> = last.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, ["created_at", "done", "done_reason", "message", "model"]);
+        assert_eq!(last["message"], json!({"role": "assistant", "content": ""}));
+        assert_eq!(last["created_at"], "2025-11-24T16:00:00.25Z");
+    }
+
+    #[test]
+    fn a_call_is_held_until_it_is_whole_and_then_not_longer_than_the_next_word() {
+        let stream = written(
+            Door::OllamaChat,
+            [
+                call(0, "f"),
+                piece(0, "{\"a\":"),
+                Event::Text("between".to_owned()),
+                piece(0, "1}"),
+                Event::Text("after".to_owned()),
+                call(1, "g"),
+                finished(Reason::ToolCalls),
+            ],
+        );
+        let lines: Vec<Value> = stream.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+        let calls = |at: usize| &lines[at]["message"]["tool_calls"];
+        assert_eq!(lines.len(), 5);
+        assert_eq!(lines[0]["message"]["content"], "between");
+        let function = json!({"index": 0, "name": "f", "arguments": {"a": 1}});
+        assert_eq!(calls(1), &json!([{"id": "call_r1_0", "function": function}]));
+        assert_eq!(lines[2]["message"]["content"], "after");
+        assert_eq!(calls(3)[0]["function"]["arguments"], json!({}), "no arguments are an empty object");
+        assert_eq!(lines[4]["done_reason"], "stop");
+    }
+
+    #[test]
+    fn a_call_that_is_cut_short_is_what_the_model_wrote() {
+        let stream =
+            written(Door::OllamaChat, [call(0, "f"), piece(0, "{\"a\":\"b"), finished(Reason::Length)]);
+        let first: Value = serde_json::from_str(stream.lines().next().unwrap()).unwrap();
+        assert_eq!(first["message"], json!({"role": "assistant", "content": "{\"a\":\"b"}));
+        assert!(stream.contains("\"done_reason\":\"length\""));
+    }
+
+    #[test]
+    fn an_answer_without_a_reason_is_never_done() {
+        let stream = written(Door::OllamaChat, [Event::Text("a".to_owned())]);
+        assert!(!stream.contains("\"done\":true") && stream.contains("{\"error\":"), "{stream}");
+        assert!(whole(Door::OllamaChat, &Answer::default(), &voice()).starts_with(b"{\"error\":"));
+    }
+
+    #[test]
+    fn a_waiting_stream_is_kept_alive_by_a_line_without_a_word() {
+        for (door, field) in [(Door::OllamaChat, "message"), (Door::OllamaGenerate, "response")] {
+            let line = keep_alive(door, "m\"n");
+            let value: Value = serde_json::from_slice(line.strip_suffix(b"\n").unwrap()).unwrap();
+            assert_eq!((&value["model"], &value["done"]), (&json!("m\"n"), &json!(false)));
+            assert!(value.get(field).is_some() && value["created_at"].is_string());
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_text() {
+        let words =
+            |body: &'static str| Failure::Relayed(Own { status: 400, content_type: None, body: body.into() });
+        let check = |failure: &Failure, expected: &str| assert_eq!(refuse(failure), expected);
+        check(
+            &words("{ \"error\": \"own\", \"signin_url\": \"x\" }"),
+            "{ \"error\": \"own\", \"signin_url\": \"x\" }",
+        );
+        check(&words("{\"error\":{\"message\":\"m\",\"code\":400}}"), "{\"error\":\"m\"}");
+        check(&words("{\"detail\":[{\"msg\":\"m\"}]}"), "{\"error\":\"m\"}");
+        check(&words("plain\nwords"), "{\"error\":\"plain\\nwords\"}");
+        check(&words(""), "{\"error\":\"the server refused the request with status 400\"}");
+        let tried = vec![Tried { server: "a".to_owned(), fault: Fault::new(Stage::Head, Cause::Reset) }];
+        check(&Failure::Exhausted(tried), "{\"error\":\"every server failed: a broke the connection\"}");
+        assert_eq!(break_off(&words("{\"error\":\n\"own\"}")), "{\"error\":\"own\"}\n");
+    }
+}

@@ -122,7 +122,9 @@ fn counts(usage: Usage) -> Value {
     let output = usage.output_tokens.unwrap_or(0);
     let mut counts = json!({
         "input_tokens": input,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens.unwrap_or(0)},
+        // Nobody here takes money for what is put into a cache.
+        "input_tokens_details":
+            {"cached_tokens": usage.cached_tokens.unwrap_or(0), "cache_write_tokens": 0},
         "output_tokens": output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens.unwrap_or(0)},
         "total_tokens": input.saturating_add(output),
@@ -156,7 +158,7 @@ mod tests {
         };
         assert_eq!(
             counts(known),
-            json!({"input_tokens": 5, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 7,
+            json!({"input_tokens": 5, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}, "output_tokens": 7,
                 "output_tokens_details": {"reasoning_tokens": 3}, "total_tokens": 12})
         );
         let some = counts(Usage { cached_tokens: None, ..known });
