@@ -15,6 +15,7 @@ mod ollama;
 mod openapi;
 mod operations;
 mod table;
+mod tokens;
 mod tongue;
 
 use std::{
@@ -36,11 +37,10 @@ use hyper::{
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub(crate) use self::{connection::serve, table::changes};
+pub(crate) use self::{connection::serve, table::changes, tongue::shape_of};
 use self::{
     cors::Cors,
     table::{Found, Guard},
-    tongue::shape_of,
 };
 use crate::{
     fault::Failure,

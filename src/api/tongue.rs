@@ -12,7 +12,7 @@ use crate::{
 pub(super) const ANTHROPIC_VERSION: &str = "anthropic-version";
 
 /// The language of a path. Both OpenAI and Anthropic have `/v1`; there the header decides.
-pub(super) fn shape_of(path: &str, headers: &HeaderMap) -> Shape {
+pub(crate) fn shape_of(path: &str, headers: &HeaderMap) -> Shape {
     let below =
         |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if below("/lovable") {

@@ -13,7 +13,7 @@ pub(super) fn response_format(path: &Path) -> Result<Box<RawValue>, Trouble> {
     // Some editors begin a file with a mark that is no JSON.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let schema: Box<RawValue> = serde_json::from_str(text).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
+        let (line, column) = place(text, &error);
         Trouble::Usage(format!("{}:{line}:{column}: no JSON: {}", path.display(), reason(&error)))
     })?;
     if !schema.get().starts_with('{') {
@@ -36,6 +36,14 @@ fn wrap(name: &str, schema: &RawValue) -> Box<RawValue> {
     }
     to_raw_value(&Format { r#type: "json_schema", json_schema: Named { name, schema } })
         .expect("texts and JSON are JSON")
+}
+
+/// Line and column. What breaks at the end of a line, serde finds before the next one.
+fn place(text: &str, error: &serde_json::Error) -> (usize, usize) {
+    match (error.line(), error.column()) {
+        (line @ 2.., 0) => (line - 1, text.lines().nth(line - 2).map_or(0, |it| it.chars().count()) + 1),
+        place => place,
+    }
 }
 
 /// serde's own words without the place, which stands before them already.

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::{Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said};
 use crate::{
+    dialect::Door,
     fault::Cause,
+    generate::Operation,
     server::{Capability, Model, Problem, Sighting, Zone},
 };
 
@@ -94,9 +96,22 @@ impl Kind for Ollama {
         proof(sighting)
     }
 
+    fn doors(&self, operation: Operation) -> &'static [Door] {
+        // Its doors in other languages are left out. A runner that dies there ends a stream as
+        // if it were whole (0.24.0: no reason and no `[DONE]`, or no `message_stop`), a prompt
+        // that is too long is cut in silence, and no context can be asked for.
+        match operation {
+            Operation::Chat => &[Door::OllamaChat, Door::OllamaGenerate],
+            Operation::Complete => &[Door::OllamaGenerate],
+            Operation::Embed => &[Door::OllamaEmbed, Door::OllamaEmbeddings],
+        }
+    }
+
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
         let it = said::Said::of(refusal.body);
         match refusal.status {
+            // Fields that exclude each other, at any Ollama.
+            400 if it.has(&["raw mode does not support"]) => Some(Cause::Malformed),
             400 | 500 if it.is_overflow() => Some(Cause::ContextOverflow),
             400 if it.has(&["invalid model name"]) => Some(Cause::ModelNotFound),
             // It takes `data:` images only, and only for models that can see.

@@ -7,8 +7,8 @@
 //! up by dropping.
 
 mod answer;
-mod asking;
 mod aside;
+mod asking;
 mod conduit;
 mod ending;
 mod hearing;

@@ -34,7 +34,8 @@ fn directory() -> &'static Path {
     })
 }
 
-fn words() -> &'static [String] {
+/// The words that a model says, in order.
+pub(crate) fn words() -> &'static [String] {
     static WORDS: OnceLock<Vec<String>> = OnceLock::new();
     WORDS.get_or_init(|| {
         let text = std::fs::read_to_string(directory().join("models/words.txt")).unwrap();
@@ -59,7 +60,7 @@ fn judge(answer: &Answer) -> Verdict {
 }
 
 /// A real server in a process of its own; dropping it kills it.
-struct Real {
+pub(crate) struct Real {
     kind: &'static str,
     alias: &'static str,
     port: u16,
@@ -69,8 +70,14 @@ struct Real {
 impl Real {
     /// llama.cpp's server with the model that says some 150 words a second.
     async fn llama(alias: &'static str, port: u16) -> Self {
+        Self::llama_with(alias, port, &[]).await
+    }
+
+    /// The same, with more arguments.
+    pub(crate) async fn llama_with(alias: &'static str, port: u16, args: &[&str]) -> Self {
         let mut command = script("llamacpp", "serve_llamacpp.py");
         command.arg("--model").arg(directory().join("models/slow.gguf")).args(["--alias", alias]);
+        command.args(args);
         Self::start("llamacpp", alias, port, command).await
     }
 
@@ -141,7 +148,7 @@ fn script(environment: &str, name: &str) -> Command {
 }
 
 /// A free port that is no usual one of any kind.
-async fn odd_port() -> u16 {
+pub(crate) async fn odd_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 

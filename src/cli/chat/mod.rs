@@ -18,6 +18,7 @@ use self::{
     conversation::Conversation,
     gather::Gather,
     line::{Line, Lines},
+    model::{list, names},
     save::Form,
 };
 use super::{Context, Exit, Trouble, explain, generate::temperature, out::Ink, say};
@@ -28,15 +29,16 @@ mod command;
 mod conversation;
 mod gather;
 mod line;
+mod model;
 mod save;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Lines that begin with / are commands; /help lists them. A line of text that begins so is written with two.
-A \\ at the end of a line goes on on the next; a text of many lines stands between \"\"\" and \"\"\", or is pasted.
-Ctrl-C stops the answer, Ctrl-D leaves. Nothing that is said is stored, unless you /save it.
+Lines that begin with / are commands; /help lists them. A line of text that begins so is written with two. \
+A \\ at the end of a line goes on on the next; a text of many lines stands between \"\"\" and \"\"\", or is \
+pasted. Ctrl-C stops the answer, Ctrl-D leaves. Nothing that is said is stored, unless you /save it.
 
-When stdin is a pipe, each line of it is a turn, with the same rules, and the exit code is that of the first
+When stdin is a pipe, each line of it is a turn, with the same rules, and the exit code is that of the first \
 answer that failed. Answers go to stdout, all else to stderr.")]
 pub(super) struct Args {
     /// The model to ask; the daemon chooses when there is none
@@ -76,7 +78,7 @@ const PROMPT: &str = "> ";
 const MORE: &str = ". ";
 
 pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Trouble> {
-    let models = Arc::new(Mutex::new(names(context).await?));
+    let models = Arc::new(Mutex::new(names(&context.client.models().await?.read()?.models)));
     let lines = Lines::of_stdin(models.clone(), context.talk.look)?;
     let caught = |error: io::Error| Trouble::Failed(format!("cannot catch signals: {error}"));
     let interrupts = signal(SignalKind::interrupt()).map_err(caught)?;
@@ -98,13 +100,6 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
         chat.context.talk.text("\x1b[?2004l\n")?;
     }
     Ok(ended)
-}
-
-/// The models that can be asked, and what else they are called.
-async fn names(context: &Context) -> Result<Vec<String>, Trouble> {
-    let list = context.client.models().await?.read()?;
-    let names = list.models.into_iter().flat_map(|it| [vec![it.name.to_string()], it.aliases].concat());
-    Ok(names.collect())
 }
 
 impl Chat<'_> {
@@ -180,6 +175,7 @@ impl Chat<'_> {
             stream_options: Some(StreamOptions { include_usage: true }),
             ..GenerateBody::default()
         };
+        self.forget_interrupts();
         let mut came = Came::default();
         let client = self.context.client.clone();
         let shown = tokio::select! {
@@ -211,6 +207,12 @@ impl Chat<'_> {
         }
         self.conversation.add(question, came.text, came.model);
         Ok(())
+    }
+
+    /// A key that came too late for the last answer is not meant for the next one.
+    fn forget_interrupts(&mut self) {
+        let mut no_waker = std::task::Context::from_waker(std::task::Waker::noop());
+        while self.interrupts.poll_recv(&mut no_waker).is_ready() {}
     }
 
     async fn obey(&mut self, command: Command) -> Result<Next, Trouble> {
@@ -258,20 +260,22 @@ impl Chat<'_> {
     }
 
     async fn model(&mut self, name: Option<String>) -> Result<(), Trouble> {
-        // Servers come and go; a daemon that says nothing now leaves what was known.
-        if let Ok(names) = names(self.context).await {
-            *self.models.lock().unwrap_or_else(PoisonError::into_inner) = names;
-        }
-        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(name) = name else {
-            let own = self.conversation.model.as_deref();
-            let mut text = format!("{} auto, the one that lovabled finds best\n", mark(own.is_none()));
-            for model in &models {
-                text.push_str(&format!("{} {}\n", mark(own == Some(model)), say::clean(model)));
+        let models = self.context.client.models().await.and_then(|it| it.read());
+        let models = match models {
+            Ok(list) => list.models,
+            Err(error) => {
+                explain(&error.into(), self.context).await;
+                return Ok(());
             }
-            return self.context.talk.text(&text);
         };
-        let known = name == "auto" || models.contains(&name) || models.contains(&format!("{name}:latest"));
+        let names = names(&models);
+        let known = |name: &String| name == "auto" || names.contains(name);
+        let known = name.as_ref().is_none_or(known);
+        // Servers come and go.
+        *self.models.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        let Some(name) = name else {
+            return self.context.talk.text(&list(&models, self.conversation.model.as_deref()));
+        };
         let shown = say::clean(&name);
         self.conversation.model = (name != "auto").then_some(name);
         if known {
@@ -338,8 +342,4 @@ impl Chat<'_> {
         let name = self.context.talk.look.paint(Ink::Warn, "lovablectl:");
         self.context.talk.line(format!("{name} {text}"))
     }
-}
-
-fn mark(own: bool) -> char {
-    if own { '*' } else { ' ' }
 }

@@ -28,7 +28,9 @@ const LEAST_BUDGET: u64 = 1024;
 pub(super) fn ask(meaning: &Meaning, to: &To<'_>) -> Result<Asked, Lack> {
     match meaning {
         Meaning::Chat(chat) => self::chat(chat, to),
-        Meaning::Complete(_) => Err(Lack("a text to continue cannot be said to Anthropic's messages".to_owned())),
+        Meaning::Complete(_) => {
+            Err(Lack("a text to continue cannot be said to Anthropic's messages".to_owned()))
+        }
         Meaning::Embed(_) => Err(Lack("Anthropic's language has no embeddings".to_owned())),
     }
 }

@@ -167,8 +167,7 @@ fn shown(kind: &str, block: &mut Fields<'_>, extras: &mut Extras) -> Result<Opti
             Ok(Some(Part::Text(text)))
         }
         "image" => {
-            let mut source =
-                block.object("source")?.ok_or_else(|| block.wrong("source", "is missing"))?;
+            let mut source = block.object("source")?.ok_or_else(|| block.wrong("source", "is missing"))?;
             let source_kind = source.need_text("type")?;
             let found = match source_kind.as_str() {
                 "base64" => ImageSource::Data {
@@ -284,11 +283,8 @@ mod tests {
             text: text.to_owned(),
             signature: signature.map(str::to_owned),
         };
-        let call = Part::Call(Call {
-            id: "t1".to_owned(),
-            name: "f".to_owned(),
-            arguments: "{\"n\":1}".to_owned(),
-        });
+        let call =
+            Part::Call(Call { id: "t1".to_owned(), name: "f".to_owned(), arguments: "{\"n\":1}".to_owned() });
         let said = [thought("hm", Some("sig")), thought("hm", None), thought("", Some("xx")), call];
         assert_eq!(turns[0].parts, said);
         let source = ImageSource::Data { media_type: "image/png".to_owned(), base64: "AA".to_owned() };

@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn a_count_needs_a_model_and_messages_and_no_limit() {
-        let count = |body: &'static str| count(&Bytes::from_static(body.as_bytes())).map_err(|it| it.message());
+        let count =
+            |body: &'static str| count(&Bytes::from_static(body.as_bytes())).map_err(|it| it.message());
         let small = count(r#"{"model":"m","messages":[{"role":"user","content":"Hello, world"}]}"#).unwrap();
         assert_eq!(small.model, "m");
         assert!((4..20).contains(&small.input_tokens), "{small:?}");

@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::{
-    dialect::own,
-    fault::Failure,
-};
+use crate::{dialect::own, fault::Failure};
 
 /// The body that tells of a failure, before the answer has begun.
 pub(super) fn refuse(failure: &Failure, request_id: &str) -> Bytes {
@@ -22,8 +19,9 @@ pub(super) fn refuse(failure: &Failure, request_id: &str) -> Bytes {
 pub(super) fn break_off(failure: &Failure, request_id: &str) -> Bytes {
     let body = match failure {
         // Written anew, because a server's words may be of several lines.
-        Failure::Relayed(words) if is_ours(&words.body) => serde_json::from_slice(&words.body)
-            .unwrap_or_else(|_| envelope(failure, request_id)),
+        Failure::Relayed(words) if is_ours(&words.body) => {
+            serde_json::from_slice(&words.body).unwrap_or_else(|_| envelope(failure, request_id))
+        }
         _ => envelope(failure, request_id),
     };
     format!("event: error\ndata: {body}\n\n").into()
@@ -99,7 +97,11 @@ mod tests {
         for failure in all() {
             let before: Value = serde_json::from_slice(&refuse(&failure, "r1")).unwrap();
             assert_eq!(before["type"], "error");
-            assert!(before["error"]["type"].as_str().is_some_and(|it| it.ends_with("_error") || it == "request_too_large"));
+            assert!(
+                before["error"]["type"]
+                    .as_str()
+                    .is_some_and(|it| it.ends_with("_error") || it == "request_too_large")
+            );
             assert!(before["error"]["message"].as_str().is_some_and(|it| !it.is_empty()), "{failure:?}");
             let after = break_off(&failure, "r1");
             let line = after.strip_prefix(b"event: error\ndata: ").unwrap().strip_suffix(b"\n\n").unwrap();

@@ -308,7 +308,10 @@ mod tests {
     #[test]
     fn what_cannot_be_put_together_is_a_fault() {
         assert_eq!(fold(&[]), Err(Cause::Empty));
-        assert_eq!(fold(&[start(), delta(0, json!({"type": "text_delta", "text": "a"}))]), Err(Cause::Unreadable));
+        assert_eq!(
+            fold(&[start(), delta(0, json!({"type": "text_delta", "text": "a"}))]),
+            Err(Cause::Unreadable)
+        );
         assert_eq!(fold(&[start(), json!([])]), Err(Cause::Unreadable));
         let torn = [
             start(),
@@ -325,7 +328,9 @@ mod tests {
         let mut last = fold.held();
         for index in 0..20 {
             fold.add(block(index, json!({"type": "text"})).to_string().as_bytes());
-            fold.add(delta(index, json!({"type": "text_delta", "text": "0123456789"})).to_string().as_bytes());
+            fold.add(
+                delta(index, json!({"type": "text_delta", "text": "0123456789"})).to_string().as_bytes(),
+            );
             assert!(fold.held() >= last + 10);
             last = fold.held();
         }

@@ -245,7 +245,8 @@ mod tests {
     use crate::dialect::Reader as _;
 
     const START: &str = r#"{"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"x","content":[],"usage":{"input_tokens":4,"output_tokens":1}}}"#;
-    const TEXT: &str = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
+    const TEXT: &str =
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
     const WORD: &str = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}"#;
     const CLOSE: &str = r#"{"type":"content_block_stop","index":0}"#;
     const FINISH: &str = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":3}}"#;
@@ -279,9 +280,8 @@ mod tests {
         let ping = r#"{"type":"ping"}"#;
         let all = [START, ping, TEXT, WORD, CLOSE, FINISH, STOP];
         assert_eq!(verdicts(&all), [Quiet, Quiet, Quiet, Content, Quiet, Finish, Done]);
-        let usage = |output| {
-            Event::Usage(Usage { input_tokens: Some(4), output_tokens: output, ..Usage::default() })
-        };
+        let usage =
+            |output| Event::Usage(Usage { input_tokens: Some(4), output_tokens: output, ..Usage::default() });
         let finished = Event::Finished { reason: Reason::Stop, stop: None };
         assert_eq!(means(&all), [usage(None), Event::Text("a".to_owned()), finished, usage(Some(3))]);
     }
@@ -381,7 +381,8 @@ mod tests {
             reader.read(FINISH.replace("end_turn", reason).as_bytes(), None);
             assert_eq!(reader.reason(), Some(expected), "for {reason}");
         }
-        let stop = r#"{"type":"message_delta","delta":{"stop_reason":"stop_sequence","stop_sequence":"END"}}"#;
+        let stop =
+            r#"{"type":"message_delta","delta":{"stop_reason":"stop_sequence","stop_sequence":"END"}}"#;
         let expected = Event::Finished { reason: Reason::Stop, stop: Some("END".to_owned()) };
         assert_eq!(means(&[START, stop])[1..], [expected]);
     }
@@ -389,10 +390,14 @@ mod tests {
     #[test]
     fn calls_are_counted_and_have_arguments_in_any_case() {
         let start = |index: usize, input: &str| {
-            format!("{{\"type\":\"content_block_start\",\"index\":{index},\"content_block\":{{\"type\":\"tool_use\",\"id\":\"t{index}\",\"name\":\"f\",\"input\":{input}}}}}")
+            format!(
+                "{{\"type\":\"content_block_start\",\"index\":{index},\"content_block\":{{\"type\":\"tool_use\",\"id\":\"t{index}\",\"name\":\"f\",\"input\":{input}}}}}"
+            )
         };
         let piece = |text: &str| {
-            format!("{{\"type\":\"content_block_delta\",\"index\":1,\"delta\":{{\"type\":\"input_json_delta\",\"partial_json\":\"{text}\"}}}}")
+            format!(
+                "{{\"type\":\"content_block_delta\",\"index\":1,\"delta\":{{\"type\":\"input_json_delta\",\"partial_json\":\"{text}\"}}}}"
+            )
         };
         let close = |index: usize| format!("{{\"type\":\"content_block_stop\",\"index\":{index}}}");
         let all = [
@@ -432,7 +437,9 @@ mod tests {
     fn thoughts_and_their_proofs() {
         let start = r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#;
         let piece = |kind: &str, text: &str| {
-            format!("{{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"{kind}_delta\",\"{kind}\":\"{text}\"}}}}")
+            format!(
+                "{{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"{kind}_delta\",\"{kind}\":\"{text}\"}}}}"
+            )
         };
         let thought = Event::Thinking("hm".to_owned());
         let events = means(&[START, start, &piece("thinking", "hm"), &piece("signature", "s")]);

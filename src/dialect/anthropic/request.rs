@@ -251,7 +251,7 @@ mod tests {
         let model = |name: &str| with("").replace("\"a\"", name);
         refused(&model("5"), "`model` must be a text; `auto` lets lovable choose");
         refused(&model("\" \""), "`model` is empty; `auto` lets lovable choose");
-        refused(&model("\"\\n\""), "`model` has control characters in it");
+        refused(&model("\"a\\n\""), "`model` has control characters in it");
         let long = format!("\"{}\"", "a".repeat(513));
         refused(&model(&long), "`model` is longer than 512 bytes");
     }

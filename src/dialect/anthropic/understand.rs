@@ -90,7 +90,17 @@ pub(super) fn understand(body: &[u8]) -> Result<Chat, Failure> {
         ..Sampling::default()
     };
     fields.keep_rest(&mut extras);
-    Ok(Chat { turns, tools, tool_choice, parallel_calls, format, effort, sampling, extras, ..Chat::default() })
+    Ok(Chat {
+        turns,
+        tools,
+        tool_choice,
+        parallel_calls,
+        format,
+        effort,
+        sampling,
+        extras,
+        ..Chat::default()
+    })
 }
 
 /// The text of a system prompt: a text, or blocks of them.
@@ -351,8 +361,7 @@ mod tests {
     #[test]
     fn a_schema_is_understood_in_both_places() {
         let format = json!({"type": "json_schema", "schema": {"type": "object"}});
-        let expected =
-            Format::Schema { name: None, schema: json!({"type": "object"}), strict: Some(true) };
+        let expected = Format::Schema { name: None, schema: json!({"type": "object"}), strict: Some(true) };
         assert_eq!(read(json!({"output_config": {"format": format}})).unwrap().format, expected);
         assert_eq!(read(json!({"output_format": format})).unwrap().format, expected);
         let told = read(json!({"output_config": {"format": {"type": "x"}}})).unwrap_err();

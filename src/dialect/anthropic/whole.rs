@@ -13,8 +13,7 @@ use crate::{
 pub(super) fn whole(answer: &Answer, voice: &Voice) -> Bytes {
     let content: Vec<Value> = answer.said.iter().map(|it| block(it, voice)).collect();
     let refused = answer.said.iter().any(|it| matches!(it, Said::Refusal(_)));
-    let reason =
-        answer.reason.map(|it| stop_reason(it, answer.stop.is_some(), answer.calls(), refused));
+    let reason = answer.reason.map(|it| stop_reason(it, answer.stop.is_some(), answer.calls(), refused));
     json!({
         "id": message_id(voice),
         "type": "message",
@@ -183,7 +182,10 @@ mod tests {
         assert_eq!(reason(vec![refusal, finished(Reason::Stop)]), "refusal");
         let stop = Event::Finished { reason: Reason::Stop, stop: Some("###".to_owned()) };
         let answer = written(vec![stop]);
-        assert_eq!((&answer["stop_reason"], &answer["stop_sequence"]), (&json!("stop_sequence"), &json!("###")));
+        assert_eq!(
+            (&answer["stop_reason"], &answer["stop_sequence"]),
+            (&json!("stop_sequence"), &json!("###"))
+        );
     }
 
     #[test]

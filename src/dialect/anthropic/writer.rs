@@ -148,11 +148,7 @@ impl Writer {
 
     fn start(&mut self, open: Open, block: Value, out: &mut BytesMut) {
         self.close(out);
-        emit(
-            out,
-            "content_block_start",
-            format_args!(",\"index\":{},\"content_block\":{block}", self.next),
-        );
+        emit(out, "content_block_start", format_args!(",\"index\":{},\"content_block\":{block}", self.next));
         self.next += 1;
         self.open = Some(open);
     }
@@ -211,9 +207,7 @@ impl Writer {
             }
             Event::Arguments { index, text } => {
                 let place = self.places.get(&index).and_then(|it| it.checked_sub(self.passed));
-                if let Some(Waiting::Call { arguments, .. }) =
-                    place.and_then(|it| self.waiting.get_mut(it))
-                {
+                if let Some(Waiting::Call { arguments, .. }) = place.and_then(|it| self.waiting.get_mut(it)) {
                     self.held += text.len();
                     arguments.push_str(&text);
                 }
@@ -287,8 +281,7 @@ impl dialect::Writer for Writer {
         self.called |= matches!(event, Event::Call { .. });
         self.refused |= matches!(event, Event::Refusal(_));
         match event {
-            Event::Arguments { index, text }
-                if matches!(&self.open, Some(Open::Call { index: open, .. }) if *open == index) =>
+            Event::Arguments { index, text } if matches!(&self.open, Some(Open::Call { index: open, .. }) if *open == index) =>
             {
                 // After a whole object there can only be white space.
                 if !matches!(&self.open, Some(Open::Call { progress, .. }) if progress.is_whole()) {

@@ -232,8 +232,12 @@ mod properties {
                         let id = has_id.then(|| format!("call_{index}"));
                         out.push(Event::Call { index, id, name: format!("f{index}") });
                         let object = serde_json::json!({ "words": words, "n": {"m": [1]} }).to_string();
-                        let cut: Vec<String> =
-                            object.chars().collect::<Vec<_>>().chunks(7).map(|it| it.iter().collect()).collect();
+                        let cut: Vec<String> = object
+                            .chars()
+                            .collect::<Vec<_>>()
+                            .chunks(7)
+                            .map(|it| it.iter().collect())
+                            .collect();
                         left.push((index, cut.into_iter()));
                     }
                     for turn in order {

@@ -5,18 +5,15 @@
 //! as structured output, since Ollama cannot force one.
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
+    body::{Body, lack},
     line::is_object,
-    option::{self, Sort},
 };
 use crate::{
     dialect::{Asked, Door, Lack, To},
-    generate::{
-        Chat, Complete, Effort, Embed, Extras, Format, ImageSource, Meaning, Part, Role, Sampling,
-        ToolChoice, Turn,
-    },
+    generate::{Chat, Complete, Effort, Embed, Format, Meaning, Part, Role, Sampling, ToolChoice, Turn},
 };
 
 /// Says it at this door.
@@ -286,163 +283,241 @@ fn several(choices: Option<u64>) -> Result<(), Lack> {
     }
 }
 
-/// An object under construction; the order of its fields is ours.
-#[derive(Default)]
-struct Body {
-    fields: Vec<(String, String)>,
-    options: Map<String, Value>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{Call, Image, ImageSource, Tool, ToolResult};
 
-impl Body {
-    fn bare(to: &To<'_>) -> Self {
-        let mut body = Self::default();
-        body.set("model", to.model.into());
-        body
+    const TO: To<'_> = To { model: "m", stream: true, ask_usage: true, max_tokens: true };
+
+    fn said(door: Door, meaning: Meaning) -> String {
+        String::from_utf8(ask(door, &meaning, &TO).unwrap().body.to_vec()).unwrap()
     }
 
-    fn new(to: &To<'_>) -> Self {
-        let mut body = Self::bare(to);
-        body.set("stream", to.stream.into());
-        body.set("truncate", false.into());
-        body
+    fn lacks(chat: Chat, expected: &str) {
+        let lack = ask(Door::OllamaChat, &Meaning::Chat(chat.clone()), &TO).unwrap_err();
+        assert_eq!(lack.0, expected, "for {chat:?}");
     }
 
-    fn set(&mut self, name: &str, value: Value) {
-        self.raw(name, value.to_string());
+    fn hello() -> Chat {
+        Chat { turns: vec![Turn::text(Role::User, "hi")], ..Chat::default() }
     }
 
-    /// Sets a field to JSON; a later one takes the place of an earlier one.
-    fn raw(&mut self, name: &str, json: String) {
-        match self.fields.iter_mut().find(|(field, _)| field == name) {
-            Some((_, old)) => *old = json,
-            None => self.fields.push((name.to_owned(), json)),
+    fn tool(name: &str) -> Tool {
+        Tool {
+            name: name.to_owned(),
+            description: Some("tells".to_owned()),
+            parameters: Some(json!({"type": "object", "properties": {"tz": {"type": "string"}}})),
+            strict: Some(true),
         }
     }
 
-    fn images(&mut self, parts: &[Part]) -> Result<(), Lack> {
-        let mut images = Vec::new();
-        for part in parts {
-            let Part::Image(image) = part else { continue };
-            match &image.source {
-                ImageSource::Data { base64, .. } => images.push(Value::from(base64.as_str())),
-                ImageSource::Url(_) => {
-                    return Err(lack(
-                        "the address of an image cannot be said to Ollama, which takes images in base64 only",
-                    ));
-                }
-            }
+    fn everything() -> Chat {
+        let image = Image {
+            source: ImageSource::Data { media_type: "image/png".to_owned(), base64: "aGk=".to_owned() },
+            detail: Some("high".to_owned()),
+        };
+        let turn = |role, parts| Turn { role, name: None, parts };
+        let call = |id: &str, arguments: &str| {
+            Part::Call(Call { id: id.to_owned(), name: "f".to_owned(), arguments: arguments.to_owned() })
+        };
+        let result = |id: &str, is_error, text: &str| {
+            Part::Result(ToolResult {
+                id: id.to_owned(),
+                name: Some("f".to_owned()),
+                parts: vec![Part::Text(text.to_owned())],
+                is_error,
+            })
+        };
+        Chat {
+            turns: vec![
+                Turn::text(Role::System, "Be brief."),
+                turn(
+                    Role::User,
+                    vec![Part::Text("a".to_owned()), Part::Image(image), Part::Text("b".to_owned())],
+                ),
+                turn(
+                    Role::Assistant,
+                    vec![
+                        Part::Thinking { text: "hm".to_owned(), signature: Some("proof".to_owned()) },
+                        call("1", "{\"b\":1.50,\"a\":2}"),
+                        call("2", ""),
+                    ],
+                ),
+                turn(Role::Tool, vec![result("1", false, "12:00"), result("2", true, "no")]),
+            ],
+            tools: vec![tool("f"), tool("g")],
+            parallel_calls: Some(true),
+            effort: Some(Effort::Level("medium".to_owned())),
+            sampling: Sampling {
+                max_tokens: Some(9),
+                temperature: Some(0.5),
+                stop: vec!["END".to_owned()],
+                ..Sampling::default()
+            },
+            logprobs: Some(2),
+            choices: Some(1),
+            keep_alive: Some(json!("10m")),
+            context: Some(8192),
+            extras: vec![
+                ("options.mirostat".to_owned(), json!(2)),
+                ("repeat_last_n".to_owned(), json!(32)),
+                ("nothing".to_owned(), json!(null)),
+            ],
+            ..Chat::default()
         }
-        if !images.is_empty() {
-            self.set("images", images.into());
-        }
-        Ok(())
     }
 
-    fn format(&mut self, format: &Format) {
-        match format {
-            Format::Text => {}
-            Format::Json => self.set("format", "json".into()),
-            // It is always kept to.
-            Format::Schema { schema, .. } => self.set("format", schema.clone()),
+    #[test]
+    fn a_chat_with_everything_is_said_natively() {
+        insta::assert_snapshot!("asked_chat", said(Door::OllamaChat, Meaning::Chat(everything())));
+    }
+
+    #[test]
+    fn what_is_said_is_understood_as_the_same() {
+        let mut chat = everything();
+        let body = said(Door::OllamaChat, Meaning::Chat(chat.clone()));
+        let Ok(Meaning::Chat(again)) =
+            super::super::understand::understand(Door::OllamaChat, body.as_bytes())
+        else {
+            panic!("no chat")
+        };
+        // What has no place there: several texts in a turn, the proof, `detail`, `strict`.
+        assert_eq!(ids(&again), ids(&chat));
+        assert_eq!(
+            (&again.sampling, again.context, &again.keep_alive),
+            (&chat.sampling, chat.context, &chat.keep_alive)
+        );
+        assert_eq!((again.logprobs, &again.effort), (chat.logprobs, &chat.effort));
+        chat.tools.iter_mut().for_each(|it| it.strict = None);
+        assert_eq!(again.tools, chat.tools);
+    }
+
+    fn ids(chat: &Chat) -> Vec<(String, bool)> {
+        let parts = chat.turns.iter().flat_map(|it| &it.parts);
+        let ids = parts.filter_map(|it| match it {
+            Part::Call(call) => Some((call.id.clone(), false)),
+            Part::Result(result) => Some((result.id.clone(), true)),
+            _ => None,
+        });
+        ids.collect()
+    }
+
+    #[test]
+    fn a_call_that_must_be_made_is_asked_for_as_a_form() {
+        for (choice, tools) in [
+            (ToolChoice::Required, vec![tool("f")]),
+            (ToolChoice::Named("f".to_owned()), vec![tool("g"), tool("f")]),
+        ] {
+            let chat = Chat { tool_choice: choice, tools, parallel_calls: Some(false), ..hello() };
+            let asked = ask(Door::OllamaChat, &Meaning::Chat(chat), &TO).unwrap();
+            assert_eq!(asked.forced.as_deref(), Some("f"));
+            let body: Value = serde_json::from_slice(&asked.body).unwrap();
+            assert_eq!(body["format"], tool("f").parameters.unwrap());
+            assert!(body.get("tools").is_none());
+            let instruction = body["messages"][0]["content"].as_str().unwrap();
+            assert!(instruction.contains("`f` (tells)") && instruction.contains("\"tz\""), "{instruction}");
+            assert_eq!(body["messages"][1]["content"], "hi");
         }
     }
 
-    fn logprobs(&mut self, top: Option<u32>) {
-        let Some(top) = top else { return };
-        self.set("logprobs", true.into());
-        if top > 0 {
-            self.set("top_logprobs", top.into());
-        }
+    #[test]
+    fn no_call_means_no_tools() {
+        let chat =
+            Chat { tool_choice: ToolChoice::None, tools: vec![tool("f")], format: Format::Json, ..hello() };
+        let body: Value = serde_json::from_str(&said(Door::OllamaChat, Meaning::Chat(chat))).unwrap();
+        assert!(body.get("tools").is_none());
+        assert_eq!(body["format"], "json");
     }
 
-    fn option(&mut self, name: &str, value: Option<impl Into<Value>>) {
-        if let Some(value) = value {
-            self.options.insert(name.to_owned(), value.into());
-        }
+    #[test]
+    fn what_cannot_be_said_is_refused_by_name() {
+        let tools = || vec![tool("f"), tool("g")];
+        let sampling = |sampling| Chat { sampling, ..hello() };
+        lacks(Chat { choices: Some(2), ..hello() }, "`n` above 1 cannot be said to Ollama");
+        lacks(
+            sampling(Sampling { logit_bias: Some(json!({"5": 1})), ..Sampling::default() }),
+            "`logit_bias` cannot be said to Ollama",
+        );
+        lacks(
+            sampling(Sampling { max_tokens: Some(0), ..Sampling::default() }),
+            "a limit of 0 tokens cannot be said to Ollama, which takes it for none",
+        );
+        lacks(
+            Chat { tool_choice: ToolChoice::Required, tools: tools(), ..hello() },
+            "`tool_choice` that requires one of several tools cannot be said to Ollama",
+        );
+        lacks(
+            Chat { tool_choice: ToolChoice::Named("x".to_owned()), tools: tools(), ..hello() },
+            "`tool_choice` names a tool that is not among `tools`",
+        );
+        lacks(
+            Chat { tools: tools(), parallel_calls: Some(false), ..hello() },
+            "`parallel_tool_calls: false` cannot be said to Ollama",
+        );
+        lacks(
+            Chat { tools: tools(), format: Format::Json, ..hello() },
+            "a form of the answer beside tools cannot be said to Ollama, which would never call one",
+        );
+        lacks(
+            Chat { extras: vec![("service".to_owned(), json!("x"))], ..hello() },
+            "`service` cannot be said to Ollama",
+        );
+        lacks(
+            Chat { extras: vec![("options.mirostat".to_owned(), json!("x"))], ..hello() },
+            "`options.mirostat` cannot be said to Ollama",
+        );
+        let image = Image { source: ImageSource::Url("https://x/y.png".to_owned()), detail: None };
+        let turn = Turn { role: Role::User, name: None, parts: vec![Part::Image(image)] };
+        lacks(
+            Chat { turns: vec![turn], ..Chat::default() },
+            "the address of an image cannot be said to Ollama, which takes images in base64 only",
+        );
+        let named = Turn { name: Some("Ann".to_owned()), ..Turn::text(Role::User, "hi") };
+        lacks(
+            Chat { turns: vec![named], ..Chat::default() },
+            "the `name` of a speaker cannot be said to Ollama",
+        );
+        lacks(
+            Chat::default(),
+            "a conversation without a turn cannot be said to Ollama, which takes it for a call to load",
+        );
     }
 
-    fn common(
-        &mut self,
-        sampling: &Sampling,
-        context: Option<u64>,
-        keep_alive: Option<&Value>,
-        extras: &Extras,
-    ) -> Result<(), Lack> {
-        if sampling.max_tokens == Some(0) {
-            return Err(lack("a limit of 0 tokens cannot be said to Ollama, which takes it for none"));
-        }
-        if sampling.logit_bias.as_ref().is_some_and(|it| !is_nothing(it)) {
-            return Err(lack("`logit_bias` cannot be said to Ollama"));
-        }
-        self.option("num_ctx", context);
-        self.option("num_predict", sampling.max_tokens);
-        self.option("temperature", sampling.temperature);
-        self.option("top_p", sampling.top_p);
-        self.option("top_k", sampling.top_k);
-        self.option("min_p", sampling.min_p);
-        self.option("seed", sampling.seed);
-        self.option("frequency_penalty", sampling.frequency_penalty);
-        self.option("presence_penalty", sampling.presence_penalty);
-        self.option("repeat_penalty", sampling.repeat_penalty);
-        self.option("stop", (!sampling.stop.is_empty()).then(|| sampling.stop.clone()));
-        if let Some(keep_alive) = keep_alive {
-            self.set("keep_alive", keep_alive.clone());
-        }
-        for (path, value) in extras {
-            self.extra(path, value)?;
-        }
-        Ok(())
+    #[test]
+    fn thinking_is_left_to_the_model_unless_a_level_is_named() {
+        assert_eq!(think(&Effort::Off), Some(json!(false)));
+        assert_eq!(think(&Effort::Level("none".to_owned())), Some(json!(false)));
+        assert_eq!(think(&Effort::Level("xhigh".to_owned())), Some(json!("high")));
+        assert_eq!(think(&Effort::Level("minimal".to_owned())), Some(json!("low")));
+        assert_eq!((think(&Effort::On), think(&Effort::Budget(5))), (None, None));
     }
 
-    /// A field without a name of ours: known here by Ollama's name for it, under `options`
-    /// or, as callers of llama.cpp and vLLM have it, by itself.
-    fn extra(&mut self, path: &str, value: &Value) -> Result<(), Lack> {
-        let refused = || lack(format!("`{path}` cannot be said to Ollama"));
-        if is_nothing(value) {
-            return Ok(());
-        }
-        match path {
-            "truncate" | "shift" if value.is_boolean() => self.set(path, value.clone()),
-            "keep_alive" if value.is_number() || value.is_string() => self.set(path, value.clone()),
-            _ => {
-                let name = path.strip_prefix("options.").unwrap_or(path);
-                let is_known = matches!(option::sort(name), Some(Sort::Own(_) | Sort::Machine))
-                    || matches!(name, "num_ctx" | "repeat_penalty" | "min_p" | "top_k" | "num_predict");
-                if !is_known || option::wrong(name, &value.to_string()).is_some() {
-                    return Err(refused());
-                }
-                self.option(name, Some(value.clone()));
-            }
-        }
-        Ok(())
+    #[test]
+    fn a_text_goes_on_raw_and_a_middle_by_the_models_own_template() {
+        let complete = Complete { prompt: "a\n".to_owned(), ..Complete::default() };
+        let expected = r#"{"model":"m","stream":true,"truncate":false,"prompt":"a\n","raw":true}"#;
+        assert_eq!(said(Door::OllamaGenerate, Meaning::Complete(complete.clone())), expected);
+        let middle = Complete { suffix: Some("}".to_owned()), logprobs: Some(0), ..complete.clone() };
+        let expected =
+            r#"{"model":"m","stream":true,"truncate":false,"prompt":"a\n","suffix":"}","logprobs":true}"#;
+        assert_eq!(said(Door::OllamaGenerate, Meaning::Complete(middle)), expected);
+        let lack = |it: Complete| ask(Door::OllamaGenerate, &Meaning::Complete(it), &TO).unwrap_err().0;
+        assert_eq!(lack(Complete { echo: true, ..complete }), "`echo` cannot be said to Ollama");
+        assert!(lack(Complete::default()).starts_with("an empty `prompt`"));
     }
 
-    fn text(mut self) -> String {
-        if !self.options.is_empty() {
-            let options = Value::Object(std::mem::take(&mut self.options));
-            self.set("options", options);
-        }
-        let fields: Vec<String> =
-            self.fields.iter().map(|(name, json)| format!("{}:{json}", Value::from(name.as_str()))).collect();
-        format!("{{{}}}", fields.join(","))
+    #[test]
+    fn texts_for_vectors_are_not_cut_unless_the_caller_allows_it() {
+        let embed = Embed { inputs: vec!["a".to_owned(), "b".to_owned()], ..Embed::default() };
+        let expected = r#"{"model":"m","input":["a","b"],"truncate":false}"#;
+        assert_eq!(said(Door::OllamaEmbed, Meaning::Embed(embed.clone())), expected);
+        let more = Embed { truncate: Some(true), dimensions: Some(64), context: Some(512), ..embed.clone() };
+        let expected =
+            r#"{"model":"m","input":["a","b"],"truncate":true,"dimensions":64,"options":{"num_ctx":512}}"#;
+        assert_eq!(said(Door::OllamaEmbed, Meaning::Embed(more)), expected);
+        assert!(ask(Door::OllamaEmbeddings, &Meaning::Embed(embed), &TO).is_err());
+        let one = Embed { inputs: vec!["a".to_owned()], ..Embed::default() };
+        assert_eq!(said(Door::OllamaEmbeddings, Meaning::Embed(one)), r#"{"model":"m","prompt":"a"}"#);
     }
-
-    fn end(self) -> Bytes {
-        self.text().into()
-    }
-}
-
-/// Whether a value says nothing: null, false, or an empty text, list or object.
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::Bool(true) | Value::Number(_) => false,
-    }
-}
-
-fn lack(text: impl Into<String>) -> Lack {
-    Lack(text.into())
 }

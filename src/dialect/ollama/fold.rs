@@ -192,3 +192,61 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
         from.deserialize_map(All).map(Fields)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dialect::Fold as _;
+
+    fn folded(door: Door, lines: &[&str]) -> Result<String, Cause> {
+        let mut fold = Box::new(Fold::new(door));
+        for line in lines {
+            fold.add(line.as_bytes());
+        }
+        fold.finish().map(|it| String::from_utf8(it.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn what_is_known_grows_and_what_is_not_is_kept() {
+        let lines = [
+            r#"{"model":"m","created_at":"t1","message":{"role":"assistant","content":"","thinking":"h","x":1},"done":false}"#,
+            r#"{"model":"m","created_at":"t2","message":{"role":"assistant","content":"a\"","thinking":"m"},"done":false,"logprobs":[{"token":"a"}]}"#,
+            r#"{"model":"m","created_at":"t3","message":{"role":"assistant","content":"b","tool_calls":[{"function":{"name":"f","arguments":{"b":1.50,"a":2}}}]},"done":false,"logprobs":[{"token":"b"}],"new":{"y":[1]}}"#,
+            r#"{"model":"m","created_at":"t4","message":{"role":"assistant","content":"","tool_calls":[{"function":{"name":"g"}}]},"done":true,"done_reason":"stop","eval_count":3,"logprobs":null}"#,
+        ];
+        let expected = r#"{"model":"m","created_at":"t4","message":{"role":"assistant","content":"a\"b","thinking":"hm","x":1,"tool_calls":[{"function":{"name":"f","arguments":{"b":1.50,"a":2}}},{"function":{"name":"g"}}]},"done":true,"logprobs":[{"token":"a"},{"token":"b"}],"new":{"y":[1]},"done_reason":"stop","eval_count":3}"#;
+        assert_eq!(folded(Door::OllamaChat, &lines).unwrap(), expected);
+    }
+
+    #[test]
+    fn generate_grows_at_the_top() {
+        let lines = [
+            r#"{"model":"m","response":"","thinking":"h","done":false}"#,
+            r#"{"model":"m","response":"a","done":false}"#,
+            r#"{"model":"m","response":"b","done":true,"done_reason":"length","context":[1,2]}"#,
+        ];
+        let expected = r#"{"model":"m","response":"ab","thinking":"h","done":true,"done_reason":"length","context":[1,2]}"#;
+        assert_eq!(folded(Door::OllamaGenerate, &lines).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_put_together_is_no_answer() {
+        assert_eq!(folded(Door::OllamaChat, &[]), Err(Cause::Empty));
+        assert_eq!(folded(Door::OllamaChat, &["x"]), Err(Cause::Unreadable));
+        let mixed = [r#"{"response":"a"}"#, r#"{"response":["b"]}"#];
+        assert_eq!(folded(Door::OllamaGenerate, &mixed), Err(Cause::Unreadable));
+        let mut fold = Fold::new(Door::OllamaChat);
+        fold.add(br#"{"message":5}"#);
+        assert!(fold.is_broken());
+    }
+
+    #[test]
+    fn what_is_held_does_not_grow_by_what_is_replaced() {
+        let mut fold = Fold::new(Door::OllamaChat);
+        let line = br#"{"model":"m","created_at":"2026-11-23T19:55:05.52472528Z","message":{"role":"assistant","content":"a"},"done":false}"#;
+        for _ in 0..1000 {
+            fold.add(line);
+        }
+        assert!((1000..5000).contains(&fold.held()), "{}", fold.held());
+    }
+}

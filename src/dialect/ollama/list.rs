@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{request::Found, writer::at};
+use super::{found::Found, writer::at};
 use crate::{dialect::Listed, fault::Failure, server::Capability};
 
 /// What `GET /` says. Clients compare the whole text before they believe that an Ollama is there.
@@ -41,6 +41,7 @@ pub fn ps(models: &[Listed<'_>]) -> Bytes {
             "details": details(model),
             // Where a server never unloads, it is a date far ahead, as Ollama has it.
             "expires_at": model.expires.unwrap_or("2318-01-01T00:00:00Z"),
+            // How much of it a GPU holds, nobody says; clients need the field.
             "size_vram": model.memory_bytes.unwrap_or(0),
         });
         if let Some(context) = model.context_length {
@@ -151,4 +152,91 @@ fn digest(name: &str) -> String {
 fn fnv(part: u64, name: &str) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325 ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     name.bytes().fold(start, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QWEN: &[Capability] =
+        &[Capability::Chat, Capability::Complete, Capability::Tools, Capability::Thinking];
+
+    fn qwen() -> Listed<'static> {
+        Listed {
+            id: "qwen3:8b",
+            created: 1_785_578_400,
+            owned_by: "ollama",
+            family: Some("qwen3"),
+            parameters: Some("8.2B"),
+            quantization: Some("Q4_K_M"),
+            context_length: Some(40_960),
+            capabilities: QWEN,
+            loaded: Some(true),
+            size_bytes: Some(5_225_388_164),
+            memory_bytes: Some(6_000_000_000),
+            expires: Some("2026-08-01T10:05:00Z"),
+            servers: vec!["ollama"],
+        }
+    }
+
+    fn bare() -> Listed<'static> {
+        Listed { id: "a/b", created: 5, owned_by: "vllm", ..Listed::default() }
+    }
+
+    fn pretty(body: &Bytes) -> String {
+        serde_json::to_string_pretty(&serde_json::from_slice::<Value>(body).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn lists_have_ollamas_shape() {
+        let models = [qwen(), bare()];
+        let all = [tags(&models), ps(&models), show(&models[0]), show(&models[1]), version()];
+        insta::assert_snapshot!("lists", all.iter().map(pretty).collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn an_empty_list_is_a_list() {
+        assert_eq!(tags(&[]), "{\"models\":[]}");
+        assert_eq!(ps(&[bare()]), "{\"models\":[]}");
+    }
+
+    #[test]
+    fn every_entry_has_what_clients_need() {
+        for body in [tags(&[bare()]), ps(&[Listed { loaded: Some(true), ..bare() }])] {
+            let list: Value = serde_json::from_slice(&body).unwrap();
+            let entry = &list["models"][0];
+            assert!(["name", "model", "digest"].iter().all(|it| entry[it].is_string()), "{entry}");
+            assert!(entry["size"].is_u64());
+            let texts = ["format", "family", "parameter_size", "quantization_level"];
+            assert!(
+                texts.iter().all(|it| entry["details"][it].is_string())
+                    && entry["details"]["families"].is_array()
+            );
+        }
+    }
+
+    #[test]
+    fn a_digest_is_of_the_name_and_of_nothing_else() {
+        let one = digest("qwen3:8b");
+        assert_eq!((one.len(), &one), (64, &digest("qwen3:8b")));
+        assert!(one.bytes().all(|it| it.is_ascii_hexdigit()) && one != digest("qwen3:4b"));
+        assert_ne!(one[..16], one[16..32]);
+    }
+
+    #[test]
+    fn a_model_that_fills_the_middle_says_so_to_old_and_new_clients() {
+        let model = Listed { capabilities: &[Capability::Complete, Capability::Fim], ..bare() };
+        let shown: Value = serde_json::from_slice(&show(&model)).unwrap();
+        assert!(shown["template"].as_str().unwrap().contains(".Suffix"), "Continue looks for it");
+        assert_eq!(shown["capabilities"], json!(["completion", "insert"]));
+        let plain: Value = serde_json::from_slice(&show(&bare())).unwrap();
+        assert!(!plain["template"].as_str().unwrap().contains(".Suffix"));
+    }
+
+    #[test]
+    fn show_asks_by_either_name() {
+        assert_eq!(named(b"{\"model\":\"a\"}").unwrap(), "a");
+        assert_eq!(named(b"{\"name\":\"b\",\"verbose\":true}").unwrap(), "b");
+        assert!(named(b"{}").unwrap_err().message().starts_with("`model` is missing"));
+    }
 }

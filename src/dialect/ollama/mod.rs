@@ -7,9 +7,12 @@
 //! a word. `done` without a reason is how a broken connection looks, not an answer.
 
 mod ask;
+mod body;
 mod fold;
+mod found;
 mod line;
 mod list;
+mod object;
 mod option;
 mod plain;
 #[cfg(test)]
@@ -18,6 +21,7 @@ mod reader;
 #[cfg(test)]
 mod recorded;
 mod request;
+mod turn;
 mod understand;
 mod warm;
 mod writer;

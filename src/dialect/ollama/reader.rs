@@ -116,3 +116,146 @@ impl dialect::Reader for Reader {
         self.reason
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dialect::Reader as _;
+
+    use super::*;
+
+    fn chat(message: &str) -> String {
+        format!("{{\"model\":\"m\",\"created_at\":\"t\",\"message\":{message},\"done\":false}}")
+    }
+
+    const DONE: &str = r#"{"model":"m","created_at":"t","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":2}"#;
+
+    fn check(data: &str, expected: Verdict) {
+        assert_eq!(Reader::new(Door::OllamaChat).read(data.as_bytes(), None).verdict, expected, "for {data}");
+    }
+
+    fn end(lines: &[&str], clean: bool) -> Result<(), Cause> {
+        let mut reader = Reader::new(Door::OllamaChat);
+        for line in lines {
+            reader.read(line.as_bytes(), None);
+        }
+        reader.end(clean)
+    }
+
+    #[test]
+    fn each_line_is_what_it_is() {
+        check(&chat(r#"{"role":"assistant","content":"a"}"#), Verdict::Content);
+        check(&chat(r#"{"role":"assistant","content":"","thinking":"a"}"#), Verdict::Content);
+        let call = r#"{"content":"","tool_calls":[{"function":{"name":"f","arguments":{}}}]}"#;
+        check(&chat(call), Verdict::Content);
+        check(&chat(r#"{"role":"assistant","content":""}"#), Verdict::Quiet);
+        check(DONE, Verdict::Finish);
+        check(
+            r#"{"error":"an error was encountered while running the model: unexpected EOF"}"#,
+            Verdict::Error,
+        );
+        check(r#"{"error":{"message":"x"}}"#, Verdict::Error);
+        check(&DONE.replacen('{', "{\"error\":null,", 1), Verdict::Finish);
+    }
+
+    #[test]
+    fn what_is_no_line_is_unreadable() {
+        for data in [
+            "",
+            "x",
+            "[]",
+            "{}",
+            "data: {}",
+            "{\"message\":5,\"done\":false}",
+            "{\"response\":\"a\"}",
+            "{\"mess",
+        ] {
+            check(data, Verdict::Unreadable);
+        }
+        check(&chat(r#"{"content":"a","tool_calls":[{"function":{}}]}"#), Verdict::Unreadable);
+        check(&chat(r#"{"content":"","tool_calls":[{"function":{"name":""}}]}"#), Verdict::Unreadable);
+        check(
+            &chat(r#"{"content":"","tool_calls":[{"function":{"name":"f","arguments":"{"}}]}"#),
+            Verdict::Unreadable,
+        );
+        check(
+            &chat(r#"{"content":"","tool_calls":[{"function":{"name":"f","arguments":[]}}]}"#),
+            Verdict::Unreadable,
+        );
+    }
+
+    #[test]
+    fn whole_is_done_with_a_reason() {
+        let word = chat(r#"{"role":"assistant","content":"a"}"#);
+        assert_eq!(end(&[&word, DONE], true), Ok(()));
+        assert_eq!(end(&[&word, DONE], false), Ok(()), "the last line is the terminator");
+        assert_eq!(end(&[DONE], true), Ok(()), "a model may say nothing");
+        assert_eq!(end(&[&word], true), Err(Cause::EarlyEnd), "thirty times the same token");
+        assert_eq!(end(&[], true), Err(Cause::Empty));
+        assert_eq!(end(&[], false), Err(Cause::EarlyEnd));
+        assert_eq!(end(&[&word, "{\"error\":\"x\"}"], true), Err(Cause::ErrorEvent));
+        for none in ["", ",\"done_reason\":\"\"", ",\"done_reason\":null"] {
+            let broken = DONE.replace(",\"done_reason\":\"stop\"", none);
+            assert_eq!(end(&[&word, &broken], true), Err(Cause::EarlyEnd), "its runner hung up");
+        }
+        assert_eq!(end(&[&word, DONE, &word], true), Err(Cause::Unreadable));
+        assert_eq!(end(&[&word, DONE, "{\"error\":\"x\"}"], true), Err(Cause::ErrorEvent));
+    }
+
+    fn meaning(door: Door, lines: &[&str]) -> Vec<Event> {
+        let mut reader = Reader::new(door);
+        let mut events = Vec::new();
+        for line in lines {
+            reader.read(line.as_bytes(), Some(&mut events));
+        }
+        events
+    }
+
+    #[test]
+    fn calls_come_whole_and_are_why_the_model_stopped() {
+        let later = r#"{"content":"","tool_calls":[{"function":{"name":"h","arguments":"{\"x\":1}"}}]}"#;
+        let call = |index, id: Option<&str>, name: &str, text: &str| {
+            let id = id.map(str::to_owned);
+            [
+                Event::Call { index, id, name: name.to_owned() },
+                Event::Arguments { index, text: text.to_owned() },
+            ]
+        };
+        let usage = Usage { input_tokens: Some(3), output_tokens: Some(2), ..Usage::default() };
+        let expected = [Event::Thinking("hm".to_owned())]
+            .into_iter()
+            .chain(call(0, Some("call_1"), "f", r#"{"b":1,"a":2}"#))
+            .chain(call(1, None, "g", "{}"))
+            .chain(call(2, None, "h", r#"{"x":1}"#))
+            .chain([Event::Usage(usage), Event::Finished { reason: Reason::ToolCalls, stop: None }]);
+        let first = chat(
+            r#"{"role":"assistant","content":"","thinking":"hm","tool_calls":[{"id":"call_1","function":{"index":0,"name":"f","arguments":{"b":1,"a":2}}},{"function":{"name":"g"}}]}"#,
+        );
+        let events = meaning(Door::OllamaChat, &[&first, &chat(later), DONE]);
+        assert_eq!(events, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn counts_that_are_absent_are_absent() {
+        let done = DONE
+            .replace("\"prompt_eval_count\":3", "\"prompt_eval_count\":0")
+            .replace(",\"eval_count\":2", "");
+        let mut reader = Reader::new(Door::OllamaChat);
+        reader.read(done.as_bytes(), None);
+        assert_eq!((reader.usage(), reader.reason()), (Usage::default(), Some(Reason::Stop)));
+    }
+
+    #[test]
+    fn the_last_word_may_come_with_the_end() {
+        let both = r#"{"model":"m","response":"a","thinking":"b","done":true,"done_reason":"length","logprobs":[{"token":"a","logprob":-0.5}]}"#;
+        let judged = Reader::new(Door::OllamaGenerate).read(both.as_bytes(), None);
+        assert_eq!(judged, Judged { verdict: Verdict::Content, finished: true });
+        let expected = [
+            Event::Thinking("b".to_owned()),
+            Event::Text("a".to_owned()),
+            Event::Logprobs(vec![serde_json::json!({"token": "a", "logprob": -0.5})]),
+            Event::Usage(Usage::default()),
+            Event::Finished { reason: Reason::Length, stop: None },
+        ];
+        assert_eq!(meaning(Door::OllamaGenerate, &[both]), expected);
+    }
+}

@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::option;
+use super::{found::Found, option};
 use crate::{
     dialect::{
         Door, Request, To,
@@ -18,9 +18,6 @@ use crate::{
     fault::Failure,
     generate::{Head, Needs, Operation},
 };
-
-/// The longest model name that is taken. Names go into headers, logs and records.
-const LONGEST_NAME: usize = 512;
 
 /// Finds what routing needs, in one pass and without copying.
 pub(super) fn peek(door: Door, body: &Bytes) -> Result<Request, Failure> {
@@ -83,136 +80,6 @@ pub(super) fn peek(door: Door, body: &Bytes) -> Result<Request, Failure> {
         logprobs: found.truth("logprobs", found.logprobs)?.unwrap_or(false),
         spans: crate::dialect::openai::Spans::default(),
     })
-}
-
-/// The fields that are read, as written; `null` counts as absent.
-#[derive(Default)]
-pub(super) struct Found<'a> {
-    seen: u32,
-    name: Option<&'a RawValue>,
-    model: Option<&'a RawValue>,
-    stream: Option<&'a RawValue>,
-    written_stream: Option<&'a RawValue>,
-    truncate: Option<&'a RawValue>,
-    written_truncate: Option<&'a RawValue>,
-    pub(super) messages: Option<&'a RawValue>,
-    pub(super) prompt: Option<&'a RawValue>,
-    pub(super) suffix: Option<&'a RawValue>,
-    raw: Option<&'a RawValue>,
-    images: Option<&'a RawValue>,
-    tools: Option<&'a RawValue>,
-    input: Option<&'a RawValue>,
-    format: Option<&'a RawValue>,
-    options: Option<&'a RawValue>,
-    logprobs: Option<&'a RawValue>,
-    pub(super) keep_alive: Option<&'a RawValue>,
-}
-
-impl<'a> Found<'a> {
-    pub(super) fn of(body: &'a [u8]) -> Result<Self, Failure> {
-        let mut found = Self::default();
-        json::walk(body, |name, _, value| found.take(name, value))?;
-        Ok(found)
-    }
-
-    fn take(&mut self, name: &str, value: &'a RawValue) -> Result<(), Failure> {
-        let given = (value.get() != "null").then_some(value);
-        let known = name.to_ascii_lowercase();
-        let (bit, slot) = match known.as_str() {
-            "model" => (0, &mut self.model),
-            "name" => (1, &mut self.name),
-            "stream" => {
-                self.written_stream = Some(value);
-                (2, &mut self.stream)
-            }
-            "truncate" => {
-                self.written_truncate = Some(value);
-                (3, &mut self.truncate)
-            }
-            "messages" => (4, &mut self.messages),
-            "prompt" => (5, &mut self.prompt),
-            "suffix" => (6, &mut self.suffix),
-            "raw" => (7, &mut self.raw),
-            "images" => (8, &mut self.images),
-            "tools" => (9, &mut self.tools),
-            "input" => (10, &mut self.input),
-            "format" => (11, &mut self.format),
-            "options" => (12, &mut self.options),
-            "logprobs" => (13, &mut self.logprobs),
-            "keep_alive" => (14, &mut self.keep_alive),
-            _ => return Ok(()),
-        };
-        // The last one would count at Ollama, the first one at others.
-        if self.seen & (1 << bit) != 0 {
-            return Err(bad(format!("`{known}` is given twice")));
-        }
-        self.seen |= 1 << bit;
-        *slot = given;
-        Ok(())
-    }
-
-    /// The model's name; the older field for it is `name`.
-    pub(super) fn model(&self) -> Result<String, Failure> {
-        let (field, raw) = match (self.model, self.name) {
-            (Some(model), _) => ("model", model),
-            (None, Some(name)) => ("name", name),
-            (None, None) => return Err(bad("`model` is missing; `auto` lets lovable choose")),
-        };
-        let Some(name) = json::text(raw) else {
-            return Err(bad(format!("`{field}` must be a text; `auto` lets lovable choose")));
-        };
-        if name.trim().is_empty() {
-            return Err(bad(format!("`{field}` is empty; `auto` lets lovable choose")));
-        }
-        if name.len() > LONGEST_NAME {
-            return Err(bad(format!("`{field}` is longer than {LONGEST_NAME} bytes")));
-        }
-        if name.chars().any(char::is_control) {
-            return Err(bad(format!("`{field}` has control characters in it")));
-        }
-        Ok(name.into_owned())
-    }
-
-    /// What is wanted of `/api/generate`: an answer, or with `raw` or `suffix` a text to go on.
-    pub(super) fn operation(&self) -> Result<Operation, Failure> {
-        let raw = self.truth("raw", self.raw)?.unwrap_or(false);
-        let middle = self.suffix.is_some_and(|it| !json::is_nothing(it));
-        Ok(if raw || middle { Operation::Complete } else { Operation::Chat })
-    }
-
-    /// Whether there is nothing to answer: Ollama takes that for a call to load the
-    /// model, or with `keep_alive: 0` to unload it. At the end of a file there may be
-    /// nothing before the cursor but something after it, and at its start the reverse:
-    /// a `suffix` alone is work.
-    pub(super) fn is_empty(&self, door: Door) -> bool {
-        let nothing = |it: Option<&RawValue>| it.is_none_or(json::is_nothing);
-        match door {
-            Door::OllamaGenerate => nothing(self.prompt) && nothing(self.suffix),
-            Door::OllamaEmbed => nothing(self.input),
-            Door::OllamaEmbeddings => nothing(self.prompt),
-            _ => nothing(self.messages),
-        }
-    }
-
-    /// Whether the emptiness is none, or not one that Ollama would take.
-    pub(super) fn has_wrong_types(&self, door: Door) -> bool {
-        let begins = |it: Option<&RawValue>, with: &[char]| it.is_none_or(|it| it.get().starts_with(with));
-        match door {
-            Door::OllamaEmbed => self.input.is_none() || !begins(self.input, &['"', '[']),
-            Door::OllamaEmbeddings => self.prompt.is_none() || !begins(self.prompt, &['"']),
-            Door::OllamaGenerate => !begins(self.prompt, &['"']) || !begins(self.suffix, &['"']),
-            _ => !begins(self.messages, &['[']),
-        }
-    }
-
-    fn truth(&self, name: &str, value: Option<&RawValue>) -> Result<Option<bool>, Failure> {
-        match value.map(RawValue::get) {
-            None => Ok(None),
-            Some("true") => Ok(Some(true)),
-            Some("false") => Ok(Some(false)),
-            Some(_) => Err(bad(format!("`{name}` must be true or false"))),
-        }
-    }
 }
 
 fn text(name: &str, value: Option<&RawValue>) -> Result<(), Failure> {
@@ -304,8 +171,8 @@ pub(super) fn limit(value: &str) -> Option<u64> {
 /// The caller's bytes for a server: model and stream as `to` has them, and
 /// `truncate: false` where the caller did not say.
 ///
-/// Chat and generate take `truncate` since 0.12.4, embed since 0.2.6; older versions pass
-/// the field over. With it a prompt that does not fit is a 400 before any byte of an
+/// Chat and generate take `truncate` since the end of 2025, embed since the middle of 2024;
+/// older versions pass the field over. With it a prompt that does not fit is a 400 before any byte of an
 /// answer, streamed or not; without it the oldest turns are gone and nothing tells
 /// (both seen with 0.24.0). `/api/embeddings` has no such field and never cuts.
 pub(super) fn readdress(request: &Request, body: &Bytes, to: &To<'_>) -> Bytes {
@@ -345,4 +212,157 @@ pub(super) fn readdress(request: &Request, body: &Bytes, to: &To<'_>) -> Bytes {
     }
     edits.sort_by_key(|(span, _)| span.start);
     json::splice(body, &edits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(door: Door, body: &str) -> Result<Request, String> {
+        peek(door, &Bytes::copy_from_slice(body.as_bytes())).map_err(|it| it.message())
+    }
+
+    fn refused(door: Door, body: &str, expected: &str) {
+        assert_eq!(look(door, body).unwrap_err(), expected, "for {body}");
+    }
+
+    fn chat(more: &str) -> String {
+        format!("{{\"model\":\"a\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}")
+    }
+
+    fn generate(more: &str) -> String {
+        format!("{{\"model\":\"a\",\"prompt\":\"hi\"{more}}}")
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused_with_its_place() {
+        use Door::{OllamaChat, OllamaEmbed, OllamaEmbeddings, OllamaGenerate};
+        refused(OllamaChat, "{\"messages\":[]}", "`model` is missing; `auto` lets lovable choose");
+        refused(OllamaChat, "{\"model\":5}", "`model` must be a text; `auto` lets lovable choose");
+        refused(OllamaChat, "{\"name\":\" \"}", "`name` is empty; `auto` lets lovable choose");
+        refused(OllamaChat, "{\"model\":\"a\\n\"}", "`model` has control characters in it");
+        let long = format!("{{\"model\":\"{}\"}}", "a".repeat(513));
+        refused(OllamaChat, &long, "`model` is longer than 512 bytes");
+        refused(OllamaChat, &chat(",\"model\":\"b\""), "`model` is given twice");
+        refused(OllamaChat, &chat(",\"Model\":\"b\""), "`model` is given twice");
+        refused(OllamaChat, &chat(",\"stream\":1"), "`stream` must be true or false");
+        refused(OllamaChat, &chat(",\"tools\":{}"), "`tools` must be a list");
+        refused(OllamaChat, &chat(",\"format\":\"yaml\""), "`format` must be \"json\" or a JSON schema");
+        refused(OllamaChat, &chat(",\"format\":[]"), "`format` must be \"json\" or a JSON schema");
+        refused(OllamaChat, &chat(",\"options\":[]"), "`options` must be an object");
+        let text = "`options.temperature` must be a number";
+        refused(OllamaChat, &chat(",\"options\":{\"temperature\":\"warm\"}"), text);
+        let text = "`options.stop` must be a list of texts";
+        refused(OllamaGenerate, &generate(",\"options\":{\"stop\":\"x\"}"), text);
+        refused(OllamaChat, "{\"model\":\"a\",\"messages\":\"hi\"}", "`messages` must be a list");
+        refused(OllamaChat, "{\"model\":\"a\",\"messages\":[5]}", "`messages[0]` must be an object");
+        refused(OllamaChat, "{\"model\":\"a\",\"messages\":[{}]}", "`messages[0].role` is missing");
+        let body = "{\"model\":\"a\",\"messages\":[{\"role\":\"user\"},{\"role\":7}]}";
+        refused(OllamaChat, body, "`messages[1].role` must be a text");
+        let body = "{\"model\":\"a\",\"messages\":[{\"role\":\"user\",\"images\":\"x\"}]}";
+        refused(OllamaChat, body, "`messages[0].images` must be a list");
+        refused(OllamaGenerate, "{\"model\":\"a\",\"prompt\":[\"x\"]}", "`prompt` must be a text");
+        refused(OllamaGenerate, &generate(",\"raw\":\"yes\""), "`raw` must be true or false");
+        refused(OllamaEmbed, "{\"model\":\"a\"}", "`input` is missing");
+        refused(OllamaEmbed, "{\"model\":\"a\",\"input\":{}}", "`input` must be a text or a list of texts");
+        refused(OllamaEmbed, "{\"model\":\"a\",\"input\":[]}", "`input` is empty");
+        refused(OllamaEmbeddings, "{\"model\":\"a\",\"input\":\"x\"}", "`prompt` is missing");
+    }
+
+    #[test]
+    fn nothing_to_answer_is_never_work() {
+        let load = "which loads or unloads a model; lovable loads models when they are asked";
+        for body in
+            ["{\"model\":\"a\"}", "{\"model\":\"a\",\"prompt\":\"\"}", "{\"model\":\"a\",\"keep_alive\":0}"]
+        {
+            refused(Door::OllamaGenerate, body, &format!("`prompt` is empty, {load}"));
+        }
+        for body in
+            ["{\"model\":\"a\"}", "{\"model\":\"a\",\"messages\":null}", "{\"model\":\"a\",\"messages\":[ ]}"]
+        {
+            refused(Door::OllamaChat, body, &format!("`messages` is empty, {load}"));
+        }
+    }
+
+    #[test]
+    fn the_head_has_what_routing_needs() {
+        let request = look(
+            Door::OllamaChat,
+            r#"{"model":"a\/b","stream":false,"options":{"num_predict":7},"tools":[{}],"logprobs":true,
+                "messages":[{"role":"user","content":"x","images":["aGk="]}]}"#,
+        )
+        .unwrap();
+        let needs = Needs { tools: true, vision: true, fim: false };
+        let operation = Operation::Chat;
+        let head = Head { operation, model: "a/b".to_owned(), stream: false, max_tokens: Some(7), needs };
+        assert_eq!(request.head, head);
+        assert!(request.asks_usage && request.logprobs && request.choices == 1);
+
+        // A stream is the default, and a limit below one is none.
+        let request =
+            look(Door::OllamaChat, &chat(",\"options\":{\"num_predict\":0},\"tools\":[ ]")).unwrap();
+        assert!(request.head.stream);
+        assert_eq!((request.head.max_tokens, request.head.needs), (None, Needs::default()));
+        assert!(!look(Door::OllamaChat, &chat(",\"Stream\":false")).unwrap().head.stream);
+        assert!(!look(Door::OllamaEmbed, "{\"model\":\"a\",\"input\":\"x\"}").unwrap().head.stream);
+        assert_eq!(
+            look(Door::OllamaChat, "{\"name\":\"b\",\"messages\":[{\"role\":\"user\"}]}").unwrap().head.model,
+            "b"
+        );
+    }
+
+    #[test]
+    fn generate_is_a_chat_of_one_turn_unless_it_is_raw_or_has_a_suffix() {
+        let check = |more: &str, operation: Operation, fim: bool| {
+            let head = look(Door::OllamaGenerate, &generate(more)).unwrap().head;
+            assert_eq!((head.operation, head.needs.fim), (operation, fim), "for {more}");
+        };
+        check("", Operation::Chat, false);
+        check(",\"raw\":false,\"suffix\":\"\"", Operation::Chat, false);
+        check(",\"raw\":true", Operation::Complete, false);
+        check(",\"suffix\":\"}\"", Operation::Complete, true);
+        assert!(look(Door::OllamaGenerate, &generate(",\"images\":[\"aGk=\"]")).unwrap().head.needs.vision);
+        // The cursor stands at the beginning of a file.
+        assert!(look(Door::OllamaGenerate, "{\"model\":\"a\",\"suffix\":\"}\"}").unwrap().head.needs.fim);
+    }
+
+    fn sent(door: Door, body: &str, model: &str, stream: bool) -> String {
+        let bytes = Bytes::copy_from_slice(body.as_bytes());
+        let request = peek(door, &bytes).unwrap();
+        let to = To { model, stream, ask_usage: true, max_tokens: true };
+        String::from_utf8(readdress(&request, &bytes, &to).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn only_what_must_change_is_changed() {
+        let check = |more: &str, stream: bool, expected: &str| {
+            assert_eq!(sent(Door::OllamaChat, &chat(more), "a", stream), expected, "for {more}");
+        };
+        let body = chat(",\"truncate\":true");
+        let same = Bytes::copy_from_slice(body.as_bytes());
+        let to = To { model: "a", stream: true, ask_usage: true, max_tokens: true };
+        let request = peek(Door::OllamaChat, &same).unwrap();
+        assert_eq!(readdress(&request, &same, &to).as_ptr(), same.as_ptr());
+
+        check("", true, &chat("").replacen('{', "{\"truncate\":false,", 1));
+        check("", false, &chat("").replacen('{', "{\"stream\":false,\"truncate\":false,", 1));
+        check(",\"truncate\":null", true, &chat(",\"truncate\":false"));
+        check(",\"truncate\":true,\"stream\":true", false, &chat(",\"truncate\":true,\"stream\":false"));
+        check(",\"Truncate\":true,\"stream\":null", true, &chat(",\"Truncate\":true,\"stream\":true"));
+        let older = "{\"name\" : \"a\",\"prompt\":\"x\",\"x\":1.50}";
+        let expected =
+            "{\"model\":\"b\\\"\",\"truncate\":false,\"name\" : \"b\\\"\",\"prompt\":\"x\",\"x\":1.50}";
+        assert_eq!(sent(Door::OllamaGenerate, older, "b\"", true), expected);
+    }
+
+    #[test]
+    fn vectors_are_cut_only_where_the_caller_said_so() {
+        let body = "{\"model\":\"a\",\"input\":\"x\"}";
+        assert_eq!(
+            sent(Door::OllamaEmbed, body, "b", true),
+            "{\"truncate\":false,\"model\":\"b\",\"input\":\"x\"}"
+        );
+        let body = "{\"model\":\"a\",\"prompt\":\"x\"}";
+        assert_eq!(sent(Door::OllamaEmbeddings, body, "a", false), body);
+    }
 }

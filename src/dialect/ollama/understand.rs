@@ -1,13 +1,12 @@
 //! Takes a request apart: what it means, whatever language it is then said in.
-//!
-//! Ollama's calls have no ids of their own, and results name the tool at most: ids are
-//! invented, and results matched to calls by name and order.
 
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::{
+    object::{Object, list, object, text, truth, value, whole},
     option::{self, Sort},
     request::limit,
+    turn::{self, Calls},
 };
 use crate::{
     dialect::{
@@ -15,10 +14,7 @@ use crate::{
         json::{self, bad},
     },
     fault::Failure,
-    generate::{
-        Call, Chat, Complete, Effort, Embed, Extras, Format, Image, ImageSource, Meaning, Part, Role,
-        Sampling, Tool, ToolResult, Turn,
-    },
+    generate::{Chat, Complete, Effort, Embed, Extras, Format, Meaning, Part, Role, Sampling, Turn},
 };
 
 /// Fields that change no answer where nothing is cut or shifted out of a context, which
@@ -45,11 +41,11 @@ fn chat(mut body: Object<'_>) -> Result<Chat, Failure> {
     for (at, message) in messages.into_iter().enumerate() {
         let path = format!("messages[{at}]");
         let message = object(&path, message)?;
-        chat.turns.push(turn(&path, message, &mut calls, &mut chat.extras)?);
+        chat.turns.push(turn::turn(&path, message, &mut calls, &mut chat.extras)?);
     }
     for (at, tool) in list("tools", body.take("tools"))?.into_iter().enumerate() {
         let path = format!("tools[{at}]");
-        chat.tools.push(self::tool(&path, object(&path, tool)?, &mut chat.extras)?);
+        chat.tools.push(turn::tool(&path, object(&path, tool)?, &mut chat.extras)?);
     }
     chat.effort = effort(body.take("think"))?;
     finish_chat(body, chat)
@@ -74,7 +70,7 @@ fn generate(mut body: Object<'_>) -> Result<Meaning, Failure> {
         if let Some(system) = text("system", body.take("system"))?.filter(|it| !it.is_empty()) {
             turns.push(Turn::text(Role::System, system));
         }
-        let mut parts = images("images", body.take("images"))?;
+        let mut parts = turn::images("images", body.take("images"))?;
         if !prompt.is_empty() || parts.is_empty() {
             parts.push(Part::Text(prompt));
         }
@@ -106,7 +102,7 @@ fn embed(door: Door, mut body: Object<'_>) -> Result<Embed, Failure> {
                 }
             }
         }
-        embed.dimensions = body.take("dimensions").and_then(|it| limit(it.get()));
+        embed.dimensions = whole("dimensions", body.take("dimensions"))?.filter(|it| *it > 0);
         embed.truncate = truth("truncate", body.take("truncate"))?;
     }
     embed.keep_alive = body.take("keep_alive").map(value);
@@ -114,169 +110,6 @@ fn embed(door: Door, mut body: Object<'_>) -> Result<Embed, Failure> {
     (_, embed.context) = options(&mut body, &mut embed.extras)?;
     body.rest("", &["stream"], &mut embed.extras);
     Ok(embed)
-}
-
-/// The calls so far, to find the one that a result belongs to.
-#[derive(Default)]
-struct Calls {
-    /// Id, tool, and whether its result has come.
-    all: Vec<(String, String, bool)>,
-}
-
-impl Calls {
-    /// Takes note of a call; makes up an id that no other has.
-    fn call(&mut self, id: Option<String>, name: &str) -> String {
-        let id = id.filter(|it| !it.is_empty()).unwrap_or_else(|| {
-            (self.all.len()..).map(|it| format!("call_{it}")).find(|it| !self.has(it)).unwrap_or_default()
-        });
-        self.all.push((id.clone(), name.to_owned(), false));
-        id
-    }
-
-    fn has(&self, id: &str) -> bool {
-        self.all.iter().any(|(other, ..)| other == id)
-    }
-
-    /// The id and the tool of the call that a result belongs to.
-    fn result(&mut self, id: Option<String>, name: Option<String>) -> (String, Option<String>) {
-        let found = match (&id, &name) {
-            (Some(id), _) => self.all.iter_mut().rev().find(|(other, ..)| other == id),
-            (None, Some(name)) => self.all.iter_mut().find(|(_, other, done)| !done && other == name),
-            (None, None) => self.all.iter_mut().find(|(_, _, done)| !done),
-        };
-        match found {
-            Some((id, tool, done)) => {
-                *done = true;
-                (id.clone(), Some(tool.clone()))
-            }
-            // A result without a call: Ollama takes it.
-            None => {
-                let tool = name.clone().unwrap_or_default();
-                let id = self.call(id, &tool);
-                if let Some((.., done)) = self.all.last_mut() {
-                    *done = true;
-                }
-                (id, name)
-            }
-        }
-    }
-}
-
-fn turn(
-    path: &str,
-    mut message: Object<'_>,
-    calls: &mut Calls,
-    extras: &mut Extras,
-) -> Result<Turn, Failure> {
-    let field = |name: &str| format!("{path}.{name}");
-    let role = match text(&field("role"), message.take("role"))?.as_deref() {
-        Some("system" | "developer") => Role::System,
-        Some("user") => Role::User,
-        Some("assistant") => Role::Assistant,
-        Some("tool") => Role::Tool,
-        Some(_) => return Err(bad(format!("`{path}.role` must be system, user, assistant or tool"))),
-        None => return Err(bad(format!("`{path}.role` is missing"))),
-    };
-    let content = text(&field("content"), message.take("content"))?.unwrap_or_default();
-    let thinking = text(&field("thinking"), message.take("thinking"))?.unwrap_or_default();
-    let mut parts = images(&field("images"), message.take("images"))?;
-    if !content.is_empty() {
-        parts.push(Part::Text(content));
-    }
-    match role {
-        Role::Assistant => {
-            if !thinking.is_empty() {
-                parts.insert(0, Part::Thinking { text: thinking, signature: None });
-            }
-            for (at, call) in list(&field("tool_calls"), message.take("tool_calls"))?.into_iter().enumerate()
-            {
-                let path = format!("{path}.tool_calls[{at}]");
-                parts.push(Part::Call(self::call(&path, object(&path, call)?, calls, extras)?));
-            }
-        }
-        Role::Tool => {
-            let id = text(&field("tool_call_id"), message.take("tool_call_id"))?.filter(|it| !it.is_empty());
-            // Before `tool_name` clients wrote `name`.
-            let named = message.take("tool_name").or_else(|| message.take("name"));
-            let named = text(&field("tool_name"), named)?.filter(|it| !it.is_empty());
-            let (id, name) = calls.result(id, named);
-            parts = vec![Part::Result(ToolResult { id, name, parts, is_error: false })];
-        }
-        Role::System | Role::User => {}
-    }
-    // Ollama has no names of speakers and passes them over; so does nearly every template.
-    message.rest(&format!("{path}."), &["name"], extras);
-    Ok(Turn { role, name: None, parts })
-}
-
-fn call(path: &str, mut call: Object<'_>, calls: &mut Calls, extras: &mut Extras) -> Result<Call, Failure> {
-    let id = text(&format!("{path}.id"), call.take("id"))?;
-    let function = format!("{path}.function");
-    let inner = call.take("function").ok_or_else(|| bad(format!("`{function}` is missing")))?;
-    let mut inner = object(&function, inner)?;
-    let name = text(&format!("{function}.name"), inner.take("name"))?.filter(|it| !it.is_empty());
-    let name = name.ok_or_else(|| bad(format!("`{function}.name` is missing")))?;
-    let arguments = match inner.take("arguments") {
-        None => "{}".to_owned(),
-        Some(object) if object.get().starts_with('{') => object.get().to_owned(),
-        Some(_) => return Err(bad(format!("`{function}.arguments` must be an object"))),
-    };
-    inner.rest(&format!("{function}."), &["index"], extras);
-    call.rest(&format!("{path}."), &["type", "index"], extras);
-    Ok(Call { id: calls.call(id, &name), name, arguments })
-}
-
-fn tool(path: &str, mut tool: Object<'_>, extras: &mut Extras) -> Result<Tool, Failure> {
-    if let Some(sort) = text(&format!("{path}.type"), tool.take("type"))?
-        && sort != "function"
-    {
-        return Err(bad(format!("`{path}.type` must be function")));
-    }
-    let function = format!("{path}.function");
-    let inner = tool.take("function").ok_or_else(|| bad(format!("`{function}` is missing")))?;
-    let mut inner = object(&function, inner)?;
-    let name = text(&format!("{function}.name"), inner.take("name"))?.filter(|it| !it.is_empty());
-    let made = Tool {
-        name: name.ok_or_else(|| bad(format!("`{function}.name` is missing")))?,
-        description: text(&format!("{function}.description"), inner.take("description"))?,
-        parameters: inner.take("parameters").map(value),
-        strict: truth(&format!("{function}.strict"), inner.take("strict"))?,
-    };
-    inner.rest(&format!("{function}."), &[], extras);
-    tool.rest(&format!("{path}."), &[], extras);
-    Ok(made)
-}
-
-/// Images in base64; their sort is seen by how they begin.
-fn images(path: &str, value: Option<&RawValue>) -> Result<Vec<Part>, Failure> {
-    let mut parts = Vec::new();
-    for (at, image) in list(path, value)?.into_iter().enumerate() {
-        let base64 =
-            json::text(image).ok_or_else(|| bad(format!("`{path}[{at}]` must be a text in base64")))?;
-        let is_base64 = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'+' | b'/' | b'=');
-        if base64.is_empty() || !base64.bytes().all(is_base64) {
-            return Err(bad(format!("`{path}[{at}]` must be an image in base64, without a prefix")));
-        }
-        let source =
-            ImageSource::Data { media_type: media_type(&base64).to_owned(), base64: base64.into_owned() };
-        parts.push(Part::Image(Image { source, detail: None }));
-    }
-    Ok(parts)
-}
-
-/// What sort of image begins like this.
-fn media_type(base64: &str) -> &'static str {
-    let begins = [
-        ("iVBORw0KGgo", "image/png"),
-        ("/9j/", "image/jpeg"),
-        ("UklGR", "image/webp"),
-        ("R0lGOD", "image/gif"),
-        ("Qk", "image/bmp"),
-        ("SUkq", "image/tiff"),
-        ("TU0AK", "image/tiff"),
-    ];
-    let found = begins.iter().find(|(start, _)| base64.starts_with(start));
-    found.map_or("application/octet-stream", |(_, sort)| sort)
 }
 
 fn effort(think: Option<&RawValue>) -> Result<Option<Effort>, Failure> {
@@ -308,7 +141,9 @@ fn format(given: Option<&RawValue>) -> Result<Format, Failure> {
 
 fn logprobs(body: &mut Object<'_>) -> Result<Option<u32>, Failure> {
     let wanted = truth("logprobs", body.take("logprobs"))?.unwrap_or(false);
-    let top = body.take("top_logprobs").and_then(|it| it.get().parse().ok()).unwrap_or(0);
+    let top = whole("top_logprobs", body.take("top_logprobs"))?.unwrap_or(0);
+    // Far more than any server gives.
+    let top = u32::try_from(top).unwrap_or(u32::MAX);
     Ok((wanted || top > 0).then_some(top))
 }
 
@@ -321,9 +156,9 @@ fn options(body: &mut Object<'_>, extras: &mut Extras) -> Result<(Sampling, Opti
         if let Some(wrong) = option::wrong(&name, raw.get()) {
             return Err(bad(format!("`options.{name}` {wrong}")));
         }
-        let number = || raw.get().parse::<f64>().ok();
+        let number = || raw.get().parse::<f64>().ok().filter(|it| it.is_finite());
         #[expect(clippy::cast_possible_truncation, reason = "as Ollama does it")]
-        let whole = || number().map(|it| it as i64);
+        let integer = || number().map(|it| it as i64);
         match option::sort(&name) {
             Some(Sort::Machine) => {}
             Some(Sort::Own(neutral)) if number().is_none_or(|it| it == neutral) => {}
@@ -333,13 +168,13 @@ fn options(body: &mut Object<'_>, extras: &mut Extras) -> Result<(Sampling, Opti
                 "num_ctx" => context = limit(raw.get()),
                 "temperature" => sampling.temperature = number(),
                 "top_p" => sampling.top_p = number(),
-                "top_k" => sampling.top_k = whole(),
+                "top_k" => sampling.top_k = integer(),
                 "min_p" => sampling.min_p = number(),
                 "frequency_penalty" => sampling.frequency_penalty = number(),
                 "presence_penalty" => sampling.presence_penalty = number(),
                 "repeat_penalty" => sampling.repeat_penalty = number(),
                 // -1 is Ollama's word for chance.
-                "seed" => sampling.seed = whole().filter(|it| *it >= 0),
+                "seed" => sampling.seed = integer().filter(|it| *it >= 0),
                 _ => sampling.stop = serde_json::from_str(raw.get()).unwrap_or_default(),
             },
             None if json::is_nothing(raw) => {}
@@ -349,77 +184,162 @@ fn options(body: &mut Object<'_>, extras: &mut Extras) -> Result<(Sampling, Opti
     Ok((sampling, context))
 }
 
-/// The fields of an object, of which some have been taken.
-struct Object<'a>(Vec<(String, &'a RawValue)>);
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-impl<'a> Object<'a> {
-    fn read(body: &'a [u8]) -> Result<Self, Failure> {
-        let mut fields = Vec::new();
-        json::walk(body, |name, _, value| {
-            fields.push((name.to_owned(), value));
-            Ok(())
-        })?;
-        Ok(Self(fields))
-    }
+    use super::*;
 
-    /// Takes a field, whatever its letter case; of several the last, as Ollama does. `null` is absent.
-    fn take(&mut self, name: &str) -> Option<&'a RawValue> {
-        let mut found = None;
-        self.0.retain(|(field, value)| {
-            let is_it = field.eq_ignore_ascii_case(name);
-            if is_it {
-                found = Some(*value);
-            }
-            !is_it
-        });
-        found.filter(|it| it.get() != "null")
-    }
-
-    /// What nobody took and says something.
-    fn rest(self, prefix: &str, hints: &[&str], extras: &mut Extras) {
-        for (name, raw) in self.0 {
-            let is_hint = hints.iter().any(|it| name.eq_ignore_ascii_case(it));
-            if !is_hint && !json::is_nothing(raw) {
-                extras.push((format!("{prefix}{name}"), value(raw)));
-            }
+    fn chatted(body: &serde_json::Value) -> Chat {
+        match understand(Door::OllamaChat, body.to_string().as_bytes()) {
+            Ok(Meaning::Chat(chat)) => chat,
+            other => panic!("{other:?}"),
         }
     }
-}
 
-fn object<'a>(path: &str, raw: &'a RawValue) -> Result<Object<'a>, Failure> {
-    if !raw.get().starts_with('{') {
-        return Err(bad(format!("`{path}` must be an object")));
+    fn refused(door: Door, body: &serde_json::Value, expected: &str) {
+        let failure = understand(door, body.to_string().as_bytes()).unwrap_err();
+        assert_eq!(failure.message(), expected, "for {body}");
     }
-    Object::read(raw.get().as_bytes())
-}
 
-fn list<'a>(path: &str, raw: Option<&'a RawValue>) -> Result<Vec<&'a RawValue>, Failure> {
-    match raw {
-        None => Ok(Vec::new()),
-        Some(raw) => serde_json::from_str(raw.get()).map_err(|_| bad(format!("`{path}` must be a list"))),
+    fn with(name: &str, value: serde_json::Value) -> serde_json::Value {
+        let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+        body[name] = value;
+        body
     }
-}
 
-fn text(path: &str, raw: Option<&RawValue>) -> Result<Option<String>, Failure> {
-    match raw {
-        None => Ok(None),
-        Some(raw) => match json::text(raw) {
-            Some(text) => Ok(Some(text.into_owned())),
-            None => Err(bad(format!("`{path}` must be a text"))),
-        },
+    #[test]
+    fn options_have_their_place_or_are_refused_by_name_later() {
+        let chat = chatted(&with(
+            "options",
+            json!({
+                "num_predict": 7, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": 3,
+                "stop": ["a", "b"], "frequency_penalty": 0.25, "presence_penalty": -0.5, "repeat_penalty": 1.1,
+                "num_ctx": 8192, "mirostat": 2, "repeat_last_n": 64, "typical_p": 1.0, "num_thread": 4,
+                "use_mmap": true, "unheard_of": 5, "neutral": false, "top": null
+            }),
+        ));
+        let sampling = Sampling {
+            max_tokens: Some(7),
+            temperature: Some(0.5),
+            top_p: Some(0.9),
+            top_k: Some(40),
+            min_p: Some(0.1),
+            seed: Some(3),
+            stop: vec!["a".to_owned(), "b".to_owned()],
+            frequency_penalty: Some(0.25),
+            presence_penalty: Some(-0.5),
+            repeat_penalty: Some(1.1),
+            logit_bias: None,
+        };
+        assert_eq!((chat.sampling, chat.context), (sampling, Some(8192)));
+        let extras = [("options.mirostat".to_owned(), json!(2)), ("options.unheard_of".to_owned(), json!(5))];
+        assert_eq!(chat.extras, extras);
     }
-}
 
-fn truth(path: &str, raw: Option<&RawValue>) -> Result<Option<bool>, Failure> {
-    match raw.map(RawValue::get) {
-        None => Ok(None),
-        Some("true") => Ok(Some(true)),
-        Some("false") => Ok(Some(false)),
-        Some(_) => Err(bad(format!("`{path}` must be true or false"))),
+    #[test]
+    fn no_limit_is_no_limit() {
+        for none in [-1, -2, 0] {
+            let chat = chatted(&with("options", json!({"num_predict": none, "seed": -1})));
+            assert_eq!(chat.sampling, Sampling::default(), "for {none}");
+        }
     }
-}
 
-/// JSON that has been walked over, taken apart.
-fn value(raw: &RawValue) -> Value {
-    serde_json::from_str(raw.get()).unwrap_or_default()
+    #[test]
+    fn thinking_is_a_truth_or_a_level() {
+        let check = |think: serde_json::Value, effort: Option<Effort>| {
+            assert_eq!(chatted(&with("think", think)).effort, effort);
+        };
+        check(json!(true), Some(Effort::On));
+        check(json!(false), Some(Effort::Off));
+        check(json!("high"), Some(Effort::Level("high".to_owned())));
+        check(json!(null), None);
+        let text = "`think` must be true, false or a level: low, medium, high, max";
+        refused(Door::OllamaChat, &with("think", json!("hard")), text);
+        refused(Door::OllamaChat, &with("think", json!(5)), text);
+    }
+
+    #[test]
+    fn the_form_of_an_answer_is_json_or_a_schema() {
+        assert_eq!(chatted(&with("format", json!(""))).format, Format::Text);
+        assert_eq!(chatted(&with("format", json!("json"))).format, Format::Json);
+        let schema = json!({"type": "object"});
+        let format = Format::Schema { name: None, schema: schema.clone(), strict: None };
+        assert_eq!(chatted(&with("format", schema)).format, format);
+    }
+
+    #[test]
+    fn hints_are_dropped_and_the_unknown_is_kept_by_its_name() {
+        let mut body = with("truncate", json!(true));
+        body["shift"] = json!(true);
+        body["Stream"] = json!(false);
+        body["keep_alive"] = json!("5m");
+        body["logprobs"] = json!(true);
+        body["top_logprobs"] = json!(2);
+        body["_debug_render_only"] = json!(true);
+        body["empty"] = json!([]);
+        body["messages"][0]["name"] = json!("Ann");
+        body["messages"][0]["weight"] = json!(1);
+        let chat = chatted(&body);
+        let extras =
+            [("messages[0].weight".to_owned(), json!(1)), ("_debug_render_only".to_owned(), json!(true))];
+        assert_eq!(chat.extras, extras);
+        assert_eq!((chat.keep_alive, chat.logprobs), (Some(json!("5m")), Some(2)));
+    }
+
+    #[test]
+    fn generate_is_a_conversation_of_one_turn() {
+        let body = json!({"model": "m", "system": "Be brief.", "prompt": "What?", "images": ["iVBORw0KGgo="],
+            "template": "{{ .Prompt }}", "context": [1, 2], "raw": false});
+        let Ok(Meaning::Chat(chat)) = understand(Door::OllamaGenerate, body.to_string().as_bytes()) else {
+            panic!("no chat")
+        };
+        assert_eq!(chat.turns[0], Turn::text(Role::System, "Be brief."));
+        let [Part::Image(image), Part::Text(text)] = &chat.turns[1].parts[..] else { panic!("{chat:?}") };
+        let source = crate::generate::ImageSource::Data {
+            media_type: "image/png".to_owned(),
+            base64: "iVBORw0KGgo=".to_owned(),
+        };
+        assert_eq!((&image.source, text.as_str()), (&source, "What?"));
+        let names: Vec<&str> = chat.extras.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["context", "template"]);
+    }
+
+    #[test]
+    fn generate_with_raw_or_suffix_is_a_text_to_go_on() {
+        let complete =
+            |body: serde_json::Value| match understand(Door::OllamaGenerate, body.to_string().as_bytes()) {
+                Ok(Meaning::Complete(complete)) => complete,
+                other => panic!("{other:?}"),
+            };
+        let raw = complete(json!({"model": "m", "prompt": "a", "raw": true, "system": "x", "think": false}));
+        assert_eq!((raw.prompt.as_str(), raw.suffix), ("a", None));
+        assert_eq!(raw.extras, [("system".to_owned(), json!("x"))], "which Ollama refuses, too");
+        let middle = complete(json!({"model": "m", "suffix": "}", "options": {"num_predict": 9}}));
+        assert_eq!((middle.prompt.as_str(), middle.suffix.as_deref()), ("", Some("}")));
+        assert_eq!(middle.sampling.max_tokens, Some(9));
+    }
+
+    #[test]
+    fn texts_for_vectors_come_one_or_many() {
+        let embed = |door: Door, body: serde_json::Value| match understand(door, body.to_string().as_bytes())
+        {
+            Ok(Meaning::Embed(embed)) => embed,
+            other => panic!("{other:?}"),
+        };
+        let one =
+            embed(Door::OllamaEmbed, json!({"model": "m", "input": "a", "truncate": true, "dimensions": 64}));
+        assert_eq!((one.inputs, one.truncate, one.dimensions), (vec!["a".to_owned()], Some(true), Some(64)));
+        let two = embed(
+            Door::OllamaEmbed,
+            json!({"model": "m", "input": ["a", "b"], "options": {"num_ctx": 512, "temperature": 0}}),
+        );
+        assert_eq!((two.inputs.len(), two.truncate, two.context), (2, None, Some(512)));
+        assert_eq!(two.extras, []);
+        let older = embed(Door::OllamaEmbeddings, json!({"model": "m", "prompt": "a", "keep_alive": 5}));
+        assert_eq!((older.inputs, older.keep_alive), (vec!["a".to_owned()], Some(json!(5))));
+        refused(Door::OllamaEmbed, &json!({"model": "m", "input": ["a", 5]}), "`input[1]` must be a text");
+        let body = json!({"model": "m", "input": "a", "dimensions": "many"});
+        refused(Door::OllamaEmbed, &body, "`dimensions` must be a whole number");
+    }
 }

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{request::Found, writer::at};
+use super::{found::Found, writer::at};
 use crate::{
     dialect::{Door, json::bad},
     fault::Failure,

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -96,7 +96,7 @@ impl<'a> Line<'a> {
     }
 
     fn finished(self, reason: Reason, usage: Usage, took: Option<Duration>) -> Self {
-        let total_duration = took.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
+        let total_duration = took.map(nanos);
         Line {
             done: true,
             done_reason: Some(word(reason)),
@@ -108,8 +108,7 @@ impl<'a> Line<'a> {
     }
 
     fn write(&self, out: &mut BytesMut) {
-        // Writing plain data cannot fail.
-        out.extend_from_slice(&serde_json::to_vec(self).unwrap_or_default());
+        write(self, out);
     }
 }
 
@@ -252,21 +251,8 @@ impl dialect::Writer for Writer {
 
 /// A whole answer.
 pub(super) fn whole(door: Door, answer: &Answer, voice: &Voice) -> Bytes {
-    match door {
-        Door::OllamaEmbed => {
-            let took = u64::try_from(voice.waited.as_nanos()).unwrap_or(u64::MAX);
-            let mut body = json!({
-                "model": voice.model, "embeddings": answer.vectors, "total_duration": took,
-            });
-            if let Some(count) = answer.usage.input_tokens {
-                body["prompt_eval_count"] = count.into();
-            }
-            return body.to_string().into();
-        }
-        Door::OllamaEmbeddings => {
-            return json!({"embedding": answer.vectors.first()}).to_string().into();
-        }
-        _ => {}
+    if !matches!(door, Door::OllamaChat | Door::OllamaGenerate) {
+        return vectors(door, answer, voice);
     }
     let (mut content, mut calls) = (String::new(), Vec::new());
     for said in &answer.said {
@@ -290,6 +276,48 @@ pub(super) fn whole(door: Door, answer: &Answer, voice: &Voice) -> Bytes {
         .finished(reason, answer.usage, Some(voice.waited))
         .write(&mut out);
     out.freeze()
+}
+
+fn vectors(door: Door, answer: &Answer, voice: &Voice) -> Bytes {
+    /// `/api/embed` has all of them, the older `/api/embeddings` the one that there is.
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Vectors<'a> {
+        All {
+            model: &'a str,
+            embeddings: &'a [Vec<f32>],
+            total_duration: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            prompt_eval_count: Option<u64>,
+        },
+        One {
+            embedding: &'a [f32],
+        },
+    }
+    let vectors = match door {
+        Door::OllamaEmbeddings => {
+            Vectors::One { embedding: answer.vectors.first().map_or(&[], Vec::as_slice) }
+        }
+        _ => Vectors::All {
+            model: &voice.model,
+            embeddings: &answer.vectors,
+            total_duration: nanos(voice.waited),
+            prompt_eval_count: answer.usage.input_tokens,
+        },
+    };
+    let mut out = BytesMut::new();
+    write(&vectors, &mut out);
+    out.freeze()
+}
+
+fn write(value: &impl Serialize, out: &mut BytesMut) {
+    // Plain data into memory: this cannot fail.
+    let _ = serde_json::to_writer(out.writer(), value);
+}
+
+/// A duration as Ollama writes it.
+fn nanos(it: Duration) -> u64 {
+    u64::try_from(it.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// When the answer began.
@@ -337,4 +365,150 @@ pub(super) fn keep_alive(door: Door, model: &str) -> Bytes {
     Line::new(door, model, NO_TIME, Words::default()).write(&mut out);
     out.extend_from_slice(b"\n");
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::properties::{voice, written},
+        *,
+    };
+    use crate::fault::{Cause, Fault, Stage, Tried, Words as Own};
+
+    fn call(index: usize, name: &str) -> Event {
+        Event::Call { index, id: None, name: name.to_owned() }
+    }
+
+    fn piece(index: usize, text: &str) -> Event {
+        Event::Arguments { index, text: text.to_owned() }
+    }
+
+    fn finished(reason: Reason) -> Event {
+        Event::Finished { reason, stop: None }
+    }
+
+    /// Thinking, text, two calls that take turns, and counts.
+    fn everything() -> Vec<Event> {
+        vec![
+            Event::Thinking("Let me".to_owned()),
+            Event::Signature("proof".to_owned()),
+            Event::Text("It \"is\"\n".to_owned()),
+            Event::Logprobs(vec![json!({"token": "It", "logprob": -0.25})]),
+            call(0, "get_time"),
+            Event::Call { index: 1, id: Some("call_x".to_owned()), name: "ring".to_owned() },
+            piece(0, "{\"tz\":\"UTC\","),
+            piece(1, "{}"),
+            piece(0, "\"a\":1}"),
+            Event::Usage(Usage { input_tokens: Some(26), output_tokens: Some(41), ..Usage::default() }),
+            finished(Reason::ToolCalls),
+        ]
+    }
+
+    #[test]
+    fn a_whole_stream_of_chat_has_ollamas_shape() {
+        insta::assert_snapshot!("chat_stream", written(Door::OllamaChat, everything()));
+    }
+
+    #[test]
+    fn a_whole_stream_of_generate_has_ollamas_shape() {
+        insta::assert_snapshot!("generate_stream", written(Door::OllamaGenerate, everything()));
+    }
+
+    #[test]
+    fn an_answer_that_is_whole_has_ollamas_shape() {
+        let answer: Answer = everything().into_iter().collect();
+        let mut shown = String::new();
+        for door in [Door::OllamaChat, Door::OllamaGenerate] {
+            shown.push_str(&String::from_utf8_lossy(&whole(door, &answer, &voice())));
+            shown.push('\n');
+        }
+        let usage = Usage { input_tokens: Some(2), ..Usage::default() };
+        let vectors = [Event::Vector(vec![0.25, -1.0]), Event::Vector(vec![0.5, 2.0]), Event::Usage(usage)];
+        let answer: Answer = vectors.iter().cloned().collect();
+        for door in [Door::OllamaEmbed, Door::OllamaEmbeddings] {
+            shown.push_str(&String::from_utf8_lossy(&whole(door, &answer, &voice())));
+            shown.push('\n');
+            assert_eq!(written(door, vectors.clone()), whole(door, &answer, &voice()));
+        }
+        insta::assert_snapshot!("whole", shown);
+    }
+
+    #[test]
+    fn what_nobody_counted_is_not_there() {
+        let stream = written(Door::OllamaChat, [finished(Reason::Stop)]);
+        let last: Value = serde_json::from_str(&stream).unwrap();
+        let fields: Vec<&str> = last.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, ["created_at", "done", "done_reason", "message", "model"]);
+        assert_eq!(last["message"], json!({"role": "assistant", "content": ""}));
+        assert_eq!(last["created_at"], "2025-11-24T16:00:00.25Z");
+    }
+
+    #[test]
+    fn a_call_is_held_until_it_is_whole_and_then_not_longer_than_the_next_word() {
+        let stream = written(
+            Door::OllamaChat,
+            [
+                call(0, "f"),
+                piece(0, "{\"a\":"),
+                Event::Text("between".to_owned()),
+                piece(0, "1}"),
+                Event::Text("after".to_owned()),
+                call(1, "g"),
+                finished(Reason::ToolCalls),
+            ],
+        );
+        let lines: Vec<Value> = stream.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+        let calls = |at: usize| &lines[at]["message"]["tool_calls"];
+        assert_eq!(lines.len(), 5);
+        assert_eq!(lines[0]["message"]["content"], "between");
+        let function = json!({"index": 0, "name": "f", "arguments": {"a": 1}});
+        assert_eq!(calls(1), &json!([{"id": "call_r1_0", "function": function}]));
+        assert_eq!(lines[2]["message"]["content"], "after");
+        assert_eq!(calls(3)[0]["function"]["arguments"], json!({}), "no arguments are an empty object");
+        assert_eq!(lines[4]["done_reason"], "stop");
+    }
+
+    #[test]
+    fn a_call_that_is_cut_short_is_what_the_model_wrote() {
+        let stream =
+            written(Door::OllamaChat, [call(0, "f"), piece(0, "{\"a\":\"b"), finished(Reason::Length)]);
+        let first: Value = serde_json::from_str(stream.lines().next().unwrap()).unwrap();
+        assert_eq!(first["message"], json!({"role": "assistant", "content": "{\"a\":\"b"}));
+        assert!(stream.contains("\"done_reason\":\"length\""));
+    }
+
+    #[test]
+    fn an_answer_without_a_reason_is_never_done() {
+        let stream = written(Door::OllamaChat, [Event::Text("a".to_owned())]);
+        assert!(!stream.contains("\"done\":true") && stream.contains("{\"error\":"), "{stream}");
+        assert!(whole(Door::OllamaChat, &Answer::default(), &voice()).starts_with(b"{\"error\":"));
+    }
+
+    #[test]
+    fn a_waiting_stream_is_kept_alive_by_a_line_without_a_word() {
+        for (door, field) in [(Door::OllamaChat, "message"), (Door::OllamaGenerate, "response")] {
+            let line = keep_alive(door, "m\"n");
+            let value: Value = serde_json::from_slice(line.strip_suffix(b"\n").unwrap()).unwrap();
+            assert_eq!((&value["model"], &value["done"]), (&json!("m\"n"), &json!(false)));
+            assert!(value.get(field).is_some() && value["created_at"].is_string());
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_text() {
+        let words =
+            |body: &'static str| Failure::Relayed(Own { status: 400, content_type: None, body: body.into() });
+        let check = |failure: &Failure, expected: &str| assert_eq!(refuse(failure), expected);
+        check(
+            &words("{ \"error\": \"own\", \"signin_url\": \"x\" }"),
+            "{ \"error\": \"own\", \"signin_url\": \"x\" }",
+        );
+        check(&words("{\"error\":{\"message\":\"m\",\"code\":400}}"), "{\"error\":\"m\"}");
+        check(&words("{\"detail\":[{\"msg\":\"m\"}]}"), "{\"error\":\"m\"}");
+        check(&words("plain\nwords"), "{\"error\":\"plain\\nwords\"}");
+        check(&words(""), "{\"error\":\"the server refused the request with status 400\"}");
+        let tried = vec![Tried { server: "a".to_owned(), fault: Fault::new(Stage::Head, Cause::Reset) }];
+        check(&Failure::Exhausted(tried), "{\"error\":\"every server failed: a broke the connection\"}");
+        assert_eq!(break_off(&words("{\"error\":\n\"own\"}")), "{\"error\":\"own\"}\n");
+    }
 }

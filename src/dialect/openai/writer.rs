@@ -83,7 +83,10 @@ fn entry(model: &Listed<'_>) -> Value {
         "object": "model",
         "created": model.created,
         "owned_by": model.owned_by,
+        "name": model.display_name(),
         "context_length": model.context_length,
+        // Clients made for vLLM look for it under this name.
+        "max_model_len": model.context_length,
         "capabilities": model.capabilities,
         "loaded": model.loaded,
         "servers": model.servers,
@@ -119,7 +122,7 @@ mod tests {
             ..Listed::default()
         };
         let entry = json!({"id": "a/b:latest", "object": "model", "created": 5, "owned_by": "ollama",
-            "context_length": 4096, "capabilities": ["chat", "tools"], "loaded": null, "servers": ["ollama"]});
+            "name": "B", "context_length": 4096, "max_model_len": 4096, "capabilities": ["chat", "tools"], "loaded": null, "servers": ["ollama"]});
         let parsed: Value = serde_json::from_slice(&one(&listed)).unwrap();
         assert_eq!(parsed, entry);
         let parsed: Value = serde_json::from_slice(&list(&[listed])).unwrap();

@@ -18,6 +18,9 @@ pub(super) fn ask(meaning: &Meaning, to: &To<'_>) -> Result<Value, Lack> {
         Meaning::Embed(_) => return Err(lack("an embedding")),
     };
     refuse_rest(&chat.sampling)?;
+    if is_begun(chat) {
+        return Err(lack("the beginning of the answer"));
+    }
     if chat.choices.is_some_and(|it| it != 1) {
         return Err(lack("`n`"));
     }
@@ -95,14 +98,19 @@ fn refuse_rest(sampling: &Sampling) -> Result<(), Lack> {
     Ok(())
 }
 
+/// Whether the caller wrote the beginning of the answer; here the model would start anew.
+fn is_begun(chat: &Chat) -> bool {
+    let Some(last) = chat.turns.last() else { return false };
+    let says = last.parts.iter().any(|it| as_text(it).is_some_and(|it| !it.is_empty()));
+    last.role == Role::Assistant && says && !last.parts.iter().any(|it| matches!(it, Part::Call(_)))
+}
+
 /// The instructions that open the conversation, and the turns after them.
 fn instructions(turns: &[Turn]) -> (Option<String>, &[Turn]) {
     let Some((first, rest)) = turns.split_first() else { return (None, turns) };
     let texts: Option<Vec<&str>> = first.parts.iter().map(as_text).collect();
     match texts {
-        Some(texts) if first.role == Role::System && first.name.is_none() => {
-            (Some(texts.join("\n\n")), rest)
-        }
+        Some(texts) if first.role == Role::System && first.name.is_none() => (Some(texts.join("\n\n")), rest),
         _ => (None, turns),
     }
 }
@@ -209,8 +217,8 @@ fn level(effort: &Effort) -> &str {
         Effort::Off => "none",
         Effort::On => "medium",
         Effort::Level(level) => level,
-        Effort::Budget(..=2047) => "low",
-        Effort::Budget(2048..=16383) => "medium",
+        Effort::Budget(0..4096) => "low",
+        Effort::Budget(4096..16384) => "medium",
         Effort::Budget(_) => "high",
     }
 }
@@ -237,15 +245,16 @@ fn text(chat: &Chat) -> Result<Map<String, Value>, Lack> {
 }
 
 fn known(extras: &Extras, text: &mut Map<String, Value>) -> Result<(), Lack> {
+    let mut unknown = Vec::new();
     for (path, value) in extras {
         match path.as_str() {
             "verbosity" => {
                 text.insert("verbosity".to_owned(), value.clone());
             }
-            other => return Err(lack(&format!("`{other}`"))),
+            other => unknown.push(format!("`{other}`")),
         }
     }
-    Ok(())
+    if unknown.is_empty() { Ok(()) } else { Err(lack(&unknown.join(", "))) }
 }
 
 #[cfg(test)]
@@ -287,7 +296,11 @@ mod tests {
         let chat = Chat {
             turns: vec![
                 Turn::text(Role::System, "be brief"),
-                Turn { role: Role::User, name: None, parts: vec![Part::Text("look".to_owned()), image.clone()] },
+                Turn {
+                    role: Role::User,
+                    name: None,
+                    parts: vec![Part::Text("look".to_owned()), image.clone()],
+                },
                 Turn {
                     role: Role::Assistant,
                     name: None,
@@ -385,8 +398,15 @@ mod tests {
         refused(sampled(Sampling { logit_bias: Some(json!({"1": 1})), ..plain.clone() }), "`logit_bias`");
         refused(Chat { choices: Some(2), ..Chat::default() }, "`n`");
         refused(
-            Chat { extras: vec![("options.mirostat".to_owned(), json!(2))], ..Chat::default() },
-            "`options.mirostat`",
+            Chat {
+                extras: vec![("options.mirostat".to_owned(), json!(2)), ("x".to_owned(), json!(1))],
+                ..Chat::default()
+            },
+            "`options.mirostat`, `x`",
+        );
+        refused(
+            Chat { turns: vec![Turn::text(Role::Assistant, "Once")], ..Chat::default() },
+            "the beginning of the answer",
         );
         let named = Turn { name: Some("bob".to_owned()), ..Turn::text(Role::User, "hi") };
         refused(Chat { turns: vec![named], ..Chat::default() }, "the `name` of a speaker");

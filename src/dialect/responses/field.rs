@@ -66,11 +66,7 @@ pub(super) fn take_text(fields: &mut Fields, path: &str, name: &str) -> Result<S
 }
 
 /// Takes a text out that may be there.
-pub(super) fn take_some_text(
-    fields: &mut Fields,
-    path: &str,
-    name: &str,
-) -> Result<Option<String>, Failure> {
+pub(super) fn take_some_text(fields: &mut Fields, path: &str, name: &str) -> Result<Option<String>, Failure> {
     take(fields, name).map(|it| text(&format!("{path}.{name}"), it)).transpose()
 }
 

@@ -99,19 +99,21 @@ mod tests {
         for frame in frames {
             fold.add(frame.as_bytes());
         }
-        assert_eq!(fold.finish().as_deref(), expected.map(str::as_bytes).as_ref().map(|it| *it), "for {frames:?}");
+        assert_eq!(
+            fold.finish().as_deref(),
+            expected.map(str::as_bytes).as_ref().map(|it| *it),
+            "for {frames:?}"
+        );
     }
 
-    const ITEM: &str = r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"message","x":1.10}}"#;
+    const ITEM: &str =
+        r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"message","x":1.10}}"#;
 
     #[test]
     fn the_answer_is_kept_as_it_was_written() {
         let response = r#"{"id":"r", "status":"completed","output":[{"type":"message"}],"unknown":1.10}"#;
         let last = format!("{{\"type\":\"response.completed\",\"response\":{response}}}");
-        check(
-            &[r#"{"type":"response.created","response":{"id":"r"}}"#, ITEM, &last, "[DONE]"],
-            Ok(response),
-        );
+        check(&[r#"{"type":"response.created","response":{"id":"r"}}"#, ITEM, &last, "[DONE]"], Ok(response));
     }
 
     #[test]

@@ -239,12 +239,7 @@ mod tests {
     }
 
     fn result(id: &str, name: Option<&str>, parts: Vec<Part>) -> Part {
-        Part::Result(ToolResult {
-            id: id.to_owned(),
-            name: name.map(str::to_owned),
-            parts,
-            is_error: false,
-        })
+        Part::Result(ToolResult { id: id.to_owned(), name: name.map(str::to_owned), parts, is_error: false })
     }
 
     fn words(text: &str) -> Part {
@@ -350,9 +345,8 @@ mod tests {
 
     #[test]
     fn images_are_here_or_elsewhere() {
-        let image = |source, detail: Option<&str>| {
-            Part::Image(Image { source, detail: detail.map(str::to_owned) })
-        };
+        let image =
+            |source, detail: Option<&str>| Part::Image(Image { source, detail: detail.map(str::to_owned) });
         check(
             json!([{"role": "user", "content": [
                 {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
@@ -417,13 +411,7 @@ mod tests {
             json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": {}}]),
             "`input[0].arguments` must be a text",
         );
-        refused(
-            json!([{"type": "function_call_output", "call_id": "c"}]),
-            "`input[0].output` is missing",
-        );
-        refused(
-            json!([{"type": "reasoning", "summary": ["a"]}]),
-            "`input[0].summary[0]` must be an object",
-        );
+        refused(json!([{"type": "function_call_output", "call_id": "c"}]), "`input[0].output` is missing");
+        refused(json!([{"type": "reasoning", "summary": ["a"]}]), "`input[0].summary[0]` must be an object");
     }
 }

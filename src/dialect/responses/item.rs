@@ -105,8 +105,12 @@ impl Item {
             Body::Call { call_id, name, text, is_custom } => {
                 let text = if begins { "" } else { text };
                 match is_custom {
-                    true => json!({"type": "custom_tool_call", "call_id": call_id, "name": name, "input": text}),
-                    false => json!({"type": "function_call", "call_id": call_id, "name": name, "arguments": text}),
+                    true => {
+                        json!({"type": "custom_tool_call", "call_id": call_id, "name": name, "input": text})
+                    }
+                    false => {
+                        json!({"type": "function_call", "call_id": call_id, "name": name, "arguments": text})
+                    }
                 }
             }
         };

@@ -23,9 +23,7 @@ mod writer;
 
 use bytes::Bytes;
 
-use super::{
-    Asked, Dialect, Door, Fold, Framing, Lack, Plain, Reader, Request, To, Voice, Writer, openai,
-};
+use super::{Asked, Dialect, Door, Fold, Framing, Lack, Plain, Reader, Request, To, Voice, Writer, openai};
 use crate::{
     fault::{Cause, Failure},
     generate::{Answer, Event, Meaning, Operation},

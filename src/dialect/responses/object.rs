@@ -56,7 +56,10 @@ impl Frame {
         let mut fields = Map::new();
         let customs = request.get("tools").map(tool::custom_names).unwrap_or_default();
         let logprobs = request.get("top_logprobs").and_then(Value::as_u64).is_some_and(|it| it > 0)
-            || request.get("include").and_then(Value::as_array).is_some_and(|it| it.contains(&LOGPROBS.into()));
+            || request
+                .get("include")
+                .and_then(Value::as_array)
+                .is_some_and(|it| it.contains(&LOGPROBS.into()));
         for (name, default) in repeated() {
             let value = request.remove(name).filter(|it| !it.is_null()).unwrap_or(default);
             fields.insert(name.to_owned(), value);
@@ -119,7 +122,9 @@ fn counts(usage: Usage) -> Value {
     let output = usage.output_tokens.unwrap_or(0);
     let mut counts = json!({
         "input_tokens": input,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens.unwrap_or(0)},
+        // Nobody here takes money for what is put into a cache.
+        "input_tokens_details":
+            {"cached_tokens": usage.cached_tokens.unwrap_or(0), "cache_write_tokens": 0},
         "output_tokens": output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens.unwrap_or(0)},
         "total_tokens": input.saturating_add(output),
@@ -153,12 +158,14 @@ mod tests {
         };
         assert_eq!(
             counts(known),
-            json!({"input_tokens": 5, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 7,
+            json!({"input_tokens": 5, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}, "output_tokens": 7,
                 "output_tokens_details": {"reasoning_tokens": 3}, "total_tokens": 12})
         );
         let some = counts(Usage { cached_tokens: None, ..known });
-        assert_eq!((&some["input_tokens_details"]["cached_tokens"], &some["not_counted"]),
-            (&json!(0), &json!(["cached_tokens"])));
+        assert_eq!(
+            (&some["input_tokens_details"]["cached_tokens"], &some["not_counted"]),
+            (&json!(0), &json!(["cached_tokens"]))
+        );
         let none = counts(Usage::default());
         assert_eq!(none["total_tokens"], 0);
         assert_eq!(

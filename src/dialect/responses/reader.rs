@@ -366,7 +366,10 @@ mod tests {
         check(MESSAGE, Verdict::Quiet);
         check(r#"{"type":"response.queued","response":{}}"#, Verdict::Quiet);
         check(r#"{"type":"response.output_text.delta","delta":""}"#, Verdict::Quiet);
-        check(r#"{"type":"response.content_part.added","part":{"type":"output_text","text":""}}"#, Verdict::Quiet);
+        check(
+            r#"{"type":"response.content_part.added","part":{"type":"output_text","text":""}}"#,
+            Verdict::Quiet,
+        );
         check(r#"{"type":"response.something.new","error":null}"#, Verdict::Quiet);
         check(r#"{"type":"keepalive","sequence_number":3}"#, Verdict::Quiet);
     }
@@ -375,7 +378,10 @@ mod tests {
     fn an_error_is_seen_in_all_its_shapes() {
         check(r#"{"type":"error","code":"x","message":"y","param":null}"#, Verdict::Error);
         check(r#"{"type":"error","error":{"message":"y"}}"#, Verdict::Error);
-        check(r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"x"}}}"#, Verdict::Error);
+        check(
+            r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"x"}}}"#,
+            Verdict::Error,
+        );
         check(r#"{"error":{"message":"y"}}"#, Verdict::Error);
         check(r#"{"object":"error","message":"y"}"#, Verdict::Error);
         check(r#"{"type":"response.completed","response":{"status":"failed"}}"#, Verdict::Error);
@@ -437,7 +443,9 @@ mod tests {
             last("completed", r#"{"status":"completed","output":[{"type":"function_call"}]}"#),
             (Reason::ToolCalls, none)
         );
-        let cut = |why: &str| format!("{{\"status\":\"incomplete\",\"incomplete_details\":{{\"reason\":\"{why}\"}}}}");
+        let cut = |why: &str| {
+            format!("{{\"status\":\"incomplete\",\"incomplete_details\":{{\"reason\":\"{why}\"}}}}")
+        };
         assert_eq!(last("incomplete", &cut("max_output_tokens")).0, Reason::Length);
         assert_eq!(last("incomplete", &cut("content_filter")).0, Reason::ContentFilter);
         assert_eq!(last("incomplete", "{}").0, Reason::Other);
@@ -471,7 +479,8 @@ mod tests {
     fn what_no_delta_brought_comes_from_the_item_or_from_the_answer() {
         let message = r#"{"type":"message","content":[{"type":"output_text","text":"a"},{"type":"refusal","refusal":"no"}]}"#;
         let expected = [text("a"), Event::Refusal("no".to_owned())];
-        let done = format!("{{\"type\":\"response.output_item.done\",\"output_index\":0,\"item\":{message}}}");
+        let done =
+            format!("{{\"type\":\"response.output_item.done\",\"output_index\":0,\"item\":{message}}}");
         means(&[MESSAGE, &done], &expected);
         let last = format!("{{\"type\":\"response.completed\",\"response\":{{\"output\":[{message}]}}}}");
         means(&[CREATED, &last], &[expected[0].clone(), expected[1].clone(), stop()]);
@@ -488,7 +497,9 @@ mod tests {
         let thinking = |text: &str| Event::Thinking(text.to_owned());
         let raw = r#"{"type":"response.reasoning_text.delta","output_index":0,"delta":"raw"}"#;
         let told = |text: &str| {
-            format!("{{\"type\":\"response.reasoning_summary_text.delta\",\"output_index\":0,\"delta\":\"{text}\"}}")
+            format!(
+                "{{\"type\":\"response.reasoning_summary_text.delta\",\"output_index\":0,\"delta\":\"{text}\"}}"
+            )
         };
         let part = r#"{"type":"response.reasoning_summary_part.added","output_index":0,"summary_index":1}"#;
         let done = r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"reasoning",

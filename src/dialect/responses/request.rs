@@ -264,9 +264,8 @@ mod tests {
 
     #[test]
     fn an_image_is_seen_in_what_a_tool_gives_and_not_in_what_is_said() {
-        let vision = |input: &str| {
-            look(&format!("{{\"model\":\"a\",\"input\":{input}}}")).unwrap().head.needs.vision
-        };
+        let vision =
+            |input: &str| look(&format!("{{\"model\":\"a\",\"input\":{input}}}")).unwrap().head.needs.vision;
         assert!(vision(
             r#"[{"type":"function_call_output","call_id":"c","output":[{"type":"input_image","image_url":"u"}]}]"#
         ));
@@ -286,7 +285,9 @@ mod tests {
 
     #[test]
     fn null_is_absent() {
-        assert!(look(r#"{"model":"a","input":"hi","stream":null,"tools":null,"max_output_tokens":null}"#).is_ok());
+        assert!(
+            look(r#"{"model":"a","input":"hi","stream":null,"tools":null,"max_output_tokens":null}"#).is_ok()
+        );
         refused(r#"{"model":"a","input":null}"#, "`input` is missing");
         refused(r#"{"model":null,"input":""}"#, "`model` must be a text; `auto` lets lovable choose");
     }
@@ -303,7 +304,10 @@ mod tests {
         refused(r#"{"input":"secret"}"#, "`model` is missing; `auto` lets lovable choose");
         refused(r#"{"model":"","input":""}"#, "`model` is empty; `auto` lets lovable choose");
         refused(r#"{"model":"a\nb","input":""}"#, "`model` has control characters in it");
-        refused(&format!(r#"{{"model":"{}","input":""}}"#, "a".repeat(513)), "`model` is longer than 512 bytes");
+        refused(
+            &format!(r#"{{"model":"{}","input":""}}"#, "a".repeat(513)),
+            "`model` is longer than 512 bytes",
+        );
         refused(r#"{"model":"a","input":5}"#, "`input` must be a text or a list");
         refused(r#"{"model":"a","input":{"role":"user"}}"#, "`input` must be a text or a list");
         refused(r#"{"model":"a","input":["secret"]}"#, "`input[0]` must be an object");

@@ -201,7 +201,6 @@ pub(super) fn say_choice(choice: &ToolChoice) -> Option<Value> {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,12 +230,8 @@ mod tests {
             parameters: Some(json!({"type": "object"})),
             strict: Some(true),
         };
-        let b = Tool {
-            name: "b".to_owned(),
-            description: Some("d".to_owned()),
-            parameters: None,
-            strict: None,
-        };
+        let b =
+            Tool { name: "b".to_owned(), description: Some("d".to_owned()), parameters: None, strict: None };
         assert_eq!((tools, choice, extras), (vec![a, b], ToolChoice::Auto, Extras::new()));
     }
 
@@ -281,8 +276,7 @@ mod tests {
 
     #[test]
     fn allowed_tools_are_those_that_are_left() {
-        let allowed =
-            json!({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "b"}]});
+        let allowed = json!({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "b"}]});
         let (tools, choice, extras) = understood(json!([function("a"), function("b")]), allowed).unwrap();
         assert_eq!(tools.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_eq!((choice, extras), (ToolChoice::Required, Extras::new()));

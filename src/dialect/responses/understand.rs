@@ -232,12 +232,7 @@ mod tests {
             "include": ["message.output_text.logprobs"], "parallel_tool_calls": false}));
         assert_eq!(
             chat.sampling,
-            Sampling {
-                max_tokens: Some(5),
-                temperature: Some(0.0),
-                top_p: Some(0.5),
-                ..Sampling::default()
-            }
+            Sampling { max_tokens: Some(5), temperature: Some(0.0), top_p: Some(0.5), ..Sampling::default() }
         );
         assert_eq!((chat.logprobs, chat.parallel_calls), (Some(2), Some(false)));
         assert_eq!(with(json!({"include": ["message.output_text.logprobs"]})).logprobs, Some(0));
@@ -329,10 +324,7 @@ mod tests {
         refused(json!({"parallel_tool_calls": 1}), "`parallel_tool_calls` must be true or false");
         refused(json!({"text": "json"}), "`text` must be an object");
         refused(json!({"text": {"format": {}}}), "`text.format.type` is missing");
-        refused(
-            json!({"text": {"format": {"type": "json_schema"}}}),
-            "`text.format.schema` is missing",
-        );
+        refused(json!({"text": {"format": {"type": "json_schema"}}}), "`text.format.schema` is missing");
         refused(json!({"reasoning": {"effort": 5}}), "`reasoning.effort` must be a text");
     }
 }

@@ -75,8 +75,8 @@ impl Writer {
             }
             Event::Thinking(text) if !text.is_empty() => self.think(&text, out),
             Event::Signature(more) if !more.is_empty() => {
-                let is_thought = self.open
-                    && matches!(self.items.last(), Some(Item { body: Body::Reasoning { .. }, .. }));
+                let is_thought =
+                    self.open && matches!(self.items.last(), Some(Item { body: Body::Reasoning { .. }, .. }));
                 if !is_thought {
                     self.start("rs", Body::Reasoning { text: String::new(), signature: None }, out);
                     self.open = true;
@@ -154,8 +154,7 @@ impl Writer {
 
     /// Sees to it that text, or a refusal, has a part to go to.
     fn piece(&mut self, is_refusal: bool, out: &mut BytesMut) {
-        let is_message =
-            self.open && matches!(self.items.last(), Some(Item { body: Body::Message(_), .. }));
+        let is_message = self.open && matches!(self.items.last(), Some(Item { body: Body::Message(_), .. }));
         if !is_message {
             self.start("msg", Body::Message(Vec::new()), out);
             self.open = true;
@@ -247,9 +246,7 @@ impl Writer {
         let Some(piece) = self.last_piece() else { return };
         let (kind, fields) = match piece.is_refusal {
             true => ("response.refusal.done", json!({"refusal": piece.text})),
-            false => {
-                ("response.output_text.done", json!({"text": piece.text, "logprobs": piece.logprobs}))
-            }
+            false => ("response.output_text.done", json!({"text": piece.text, "logprobs": piece.logprobs})),
         };
         let shown = piece.show();
         self.emit_part(kind, fields, out);
@@ -262,12 +259,7 @@ impl Writer {
             *text = tool::custom_input(text);
             let input = text.clone();
             if !input.is_empty() {
-                self.emit_item(
-                    at,
-                    "response.custom_tool_call_input.delta",
-                    json!({"delta": input}),
-                    out,
-                );
+                self.emit_item(at, "response.custom_tool_call_input.delta", json!({"delta": input}), out);
             }
             self.emit_item(at, "response.custom_tool_call_input.done", json!({"input": input}), out);
         } else {
