@@ -6,23 +6,25 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
 
-use super::{Door, Knock, bytes_of_json};
+use super::{Door, Knock, bytes_of_json, tongue::ANTHROPIC_VERSION};
 use crate::{
-    dialect::{Listed, openai},
+    dialect::{Listed, anthropic, openai},
     fault::Failure,
     relay::Body,
     route::nearest,
     wire::{self, ModelView},
 };
 
-/// `GET /v1/models`.
+/// `GET /v1/models`, in the language of whoever asks.
 pub(super) async fn list(knock: Knock) -> Response<Body> {
-    all(&knock.door, openai::list)
+    let tell = if knock.headers.contains_key(ANTHROPIC_VERSION) { anthropic::list } else { openai::list };
+    all(&knock.door, tell)
 }
 
-/// `GET /v1/models/{id}`.
+/// `GET /v1/models/{id}`, in the language of whoever asks.
 pub(super) async fn one(knock: Knock) -> Response<Body> {
-    match named(&knock.door, &knock.rest, openai::one) {
+    let tell = if knock.headers.contains_key(ANTHROPIC_VERSION) { anthropic::one } else { openai::one };
+    match named(&knock.door, &knock.rest, tell) {
         Ok(body) => bytes_of_json(StatusCode::OK, body),
         Err(failure) => knock.refuse(&failure),
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 use percent_encoding::percent_decode_str;
 
-use super::{Knock, control, errand, events, listing, ollama, openapi, operations};
+use super::{Knock, control, errand, events, listing, ollama, openapi, operations, tokens};
 use crate::{dialect::Door, relay::Body};
 
 /// Whether a route changes something.
@@ -58,6 +58,9 @@ routes! {
     Open POST "/api/embeddings" => |it| errand::run(it, Door::OllamaEmbeddings), "Turn one text into a vector";
     Open POST "/messages" => |it| errand::run(it, Door::Messages), "/v1/messages, for a base URL that has lost its /v1";
     Open POST "/v1/v1/messages" => |it| errand::run(it, Door::Messages), "/v1/messages, for a base URL that has a /v1 too many";
+    Open POST "/v1/messages/count_tokens" => tokens::count, "Count the tokens of a conversation";
+    Open POST "/messages/count_tokens" => tokens::count, "/v1/messages/count_tokens, for a base URL that has lost its /v1";
+    Open POST "/v1/v1/messages/count_tokens" => tokens::count, "/v1/messages/count_tokens, for a base URL that has a /v1 too many";
     Open POST "/lovable/v1/generate" => errand::generate, "Answer a prompt or a conversation, as /v1/chat/completions does";
     Open GET "/v1/models" => listing::list, "List the models of all servers";
     Open GET "/v1/models/{id}" => listing::one, "Describe one model";

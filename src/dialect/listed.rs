@@ -32,3 +32,49 @@ pub struct Listed<'a> {
     /// The ids of the servers that have it.
     pub servers: Vec<&'a str>,
 }
+
+impl Listed<'_> {
+    /// Its name for people: `qwen3:8b-q4_K_M` is `Qwen3 8B Q4_K_M`.
+    pub fn display_name(&self) -> String {
+        let id = self.id;
+        let name = id.rsplit('/').next().unwrap_or(id);
+        let name = name.strip_suffix(":latest").unwrap_or(name);
+        let name = name.strip_suffix(".gguf").unwrap_or(name);
+        let words = name.split([':', '-', ' ']).filter(|it| !it.is_empty()).map(word);
+        let shown = words.collect::<Vec<_>>().join(" ");
+        if shown.is_empty() { id.to_owned() } else { shown }
+    }
+}
+
+fn word(word: &str) -> String {
+    let bytes = word.as_bytes();
+    // A size (`8b`, `30b`, `1.5b`) or a quantisation (`q4_K_M`, `fp16`).
+    let is_size = bytes[0].is_ascii_digit() && matches!(bytes.last(), Some(b'b' | b'm' | b'k'));
+    let is_quantisation =
+        word.starts_with("fp") || matches!(bytes, [b'q', digit, ..] if digit.is_ascii_digit());
+    if is_size || is_quantisation {
+        return word.to_ascii_uppercase();
+    }
+    let mut letters = word.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_for_people() {
+        let check = |id: &str, expected: &str| {
+            assert_eq!(Listed { id, ..Listed::default() }.display_name(), expected, "for {id}");
+        };
+        check("qwen3:8b", "Qwen3 8B");
+        check("qwen3:8b-q4_K_M", "Qwen3 8B Q4_K_M");
+        check("llama3.2:latest", "Llama3.2");
+        check("openai/gpt-oss-20b", "Gpt Oss 20B");
+        check("Qwen2.5-Coder-1.5b-Instruct.gguf", "Qwen2.5 Coder 1.5B Instruct");
+        check("éa", "Éa");
+        check(":", ":");
+    }
+}

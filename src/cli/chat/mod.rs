@@ -18,28 +18,27 @@ use self::{
     conversation::Conversation,
     gather::Gather,
     line::{Line, Lines},
+    model::{list, names},
     save::Form,
 };
 use super::{Context, Exit, Trouble, explain, generate::temperature, out::Ink, say};
-use crate::{
-    server::Capability,
-    wire::{GenerateBody, ModelView, StreamOptions},
-};
+use crate::wire::{GenerateBody, StreamOptions};
 
 mod answer;
 mod command;
 mod conversation;
 mod gather;
 mod line;
+mod model;
 mod save;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Lines that begin with / are commands; /help lists them. A line of text that begins so is written with two.
-A \\ at the end of a line goes on on the next; a text of many lines stands between \"\"\" and \"\"\", or is pasted.
-Ctrl-C stops the answer, Ctrl-D leaves. Nothing that is said is stored, unless you /save it.
+Lines that begin with / are commands; /help lists them. A line of text that begins so is written with two. \
+A \\ at the end of a line goes on on the next; a text of many lines stands between \"\"\" and \"\"\", or is \
+pasted. Ctrl-C stops the answer, Ctrl-D leaves. Nothing that is said is stored, unless you /save it.
 
-When stdin is a pipe, each line of it is a turn, with the same rules, and the exit code is that of the first
+When stdin is a pipe, each line of it is a turn, with the same rules, and the exit code is that of the first \
 answer that failed. Answers go to stdout, all else to stderr.")]
 pub(super) struct Args {
     /// The model to ask; the daemon chooses when there is none
@@ -101,25 +100,6 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
         chat.context.talk.text("\x1b[?2004l\n")?;
     }
     Ok(ended)
-}
-
-/// What models can be called.
-fn names(models: &[ModelView]) -> Vec<String> {
-    models.iter().flat_map(|it| [vec![it.name.to_string()], it.aliases.clone()].concat()).collect()
-}
-
-/// One line for each model that can be asked, with a mark at the one that is.
-fn list(models: &[ModelView], own: Option<&str>) -> String {
-    let mark = |own: bool| if own { '*' } else { ' ' };
-    let mut text = format!("{} auto: the one that lovabled finds best\n", mark(own.is_none()));
-    for it in
-        models.iter().filter(|it| it.capabilities.is_empty() || it.capabilities.contains(&Capability::Chat))
-    {
-        let is_own = own.is_some_and(|own| own == it.name.as_str() || it.aliases.iter().any(|it| it == own));
-        let loaded = if it.servers.iter().any(|it| it.loaded == Some(true)) { " (loaded)" } else { "" };
-        text.push_str(&format!("{} {}{loaded}\n", mark(is_own), say::clean(it.name.as_str())));
-    }
-    text
 }
 
 impl Chat<'_> {
@@ -361,19 +341,5 @@ impl Chat<'_> {
     fn tell(&mut self, text: &str) -> Result<(), Trouble> {
         let name = self.context.talk.look.paint(Ink::Warn, "lovablectl:");
         self.context.talk.line(format!("{name} {text}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::sample, *};
-
-    #[test]
-    fn the_list_marks_the_model_that_is_asked() {
-        let models = sample::models();
-        let name = models[0].name.as_str();
-        assert!(list(&models, None).starts_with("* auto"));
-        assert!(list(&models, Some(name)).contains(&format!("\n* {name}")), "{}", list(&models, Some(name)));
-        assert!(names(&models).iter().any(|it| it == name));
     }
 }

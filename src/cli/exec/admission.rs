@@ -10,8 +10,8 @@ use hyper::{
 use super::key::Key;
 use crate::{
     api,
-    dialect::{Dialect, Door, anthropic::Anthropic, ollama::Ollama, openai::OpenAi},
     fault::Failure,
+    relay::Shape,
     service::tcp::{Foreign, foreign},
 };
 
@@ -100,18 +100,14 @@ pub(super) fn readdress(parts: &mut Parts, path: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The language of whoever knocks at this path. A wrong key may still stand before it.
-pub(super) fn language(path: &str, headers: &HeaderMap) -> &'static dyn Dialect {
-    if let Some(door) = Door::ALL.into_iter().find(|it| path.ends_with(it.path())) {
-        return door.dialect();
-    }
-    if path.contains("/messages") || headers.contains_key("anthropic-version") {
-        &Anthropic
-    } else if path.contains("/api/") || path.matches('/').count() <= 1 {
-        &Ollama
-    } else {
-        &OpenAi
-    }
+/// The shapes of refusals at this path. A key may stand before it, also a wrong one.
+pub(super) fn shape_of(key: &Key, path: &str, headers: &HeaderMap) -> Shape {
+    let path = match path.strip_prefix('/').and_then(|it| it.split_once('/')) {
+        Some((first, rest)) if key.is_like(first) => &path[path.len() - rest.len() - 1..],
+        None if key.is_like(path.trim_start_matches('/')) => "/",
+        _ => path,
+    };
+    api::shape_of(path, headers)
 }
 
 #[cfg(test)]
@@ -200,23 +196,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_in_the_language_of_the_path() {
-        for (path, id) in [
+    fn a_refusal_is_in_the_language_of_the_path_behind_the_key() {
+        for (path, shape) in [
             ("/v1/chat/completions", "openai"),
-            ("/v1/models", "openai"),
-            ("/v1/responses", "openai"),
             ("/v1/messages", "anthropic"),
-            ("/v1/v1/messages/count_tokens", "anthropic"),
-            ("/messages", "anthropic"),
             ("/api/chat", "ollama"),
-            ("/wrong-key/api/tags", "ollama"),
-            ("/wrong-key", "ollama"),
+            ("/lovable/v1/status", "lovable"),
+            ("/sk-lovable-0123/v1/messages", "anthropic"),
+            ("/sk-lovable-9999/api/tags", "ollama"),
+            ("/sk-lovable-9999/lovable/v1/probe", "lovable"),
+            ("/sk-lovable-9999", "ollama"),
             ("/", "ollama"),
         ] {
-            let dialect = language(path, &HeaderMap::new()).id();
-            assert!(dialect == id || (id == "openai" && dialect == "responses"), "{path}: {dialect}");
+            let said = shape_of(&Key::from(KEY), path, &HeaderMap::new());
+            assert_eq!(format!("{said:?}"), shape, "{path}");
         }
-        let dialect = language("/v1/models", &headers(&[("anthropic-version", "2023-06-01")]));
-        assert_eq!(dialect.id(), "anthropic");
     }
 }

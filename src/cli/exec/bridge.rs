@@ -14,12 +14,11 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use hyper::{
-    Request, Response, StatusCode,
+    Request, Response,
     body::Incoming,
-    header::{self, HeaderValue},
+    header::{HeaderValue, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
 };
@@ -33,6 +32,7 @@ use super::{admission, key::Key};
 use crate::{
     client::{Client, Passage},
     fault::Failure,
+    relay::{self, refusal},
 };
 
 /// How long a program may take over the head of a request, as at the daemon's own doors.
@@ -40,7 +40,7 @@ const HEAD_TIME: Duration = Duration::from_secs(15);
 /// When the process has no more files there is nothing to do but wait for a connection to end.
 const NO_FILES: Duration = Duration::from_millis(50);
 
-type Body = Either<Passage, Full<Bytes>>;
+type Body = Either<Passage, relay::Body>;
 
 /// A bridge that is open.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ async fn serve(bank: Arc<Bank>, stream: TcpStream) {
 impl Bank {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
-        let language = admission::language(parts.uri.path(), &parts.headers);
+        let shape = admission::shape_of(&self.key, parts.uri.path(), &parts.headers);
         let admitted = admission::admit(&self.key, &parts.method, &parts.uri, &parts.headers)
             .and_then(|path| admission::readdress(&mut parts, &path));
         let carried = match admitted {
@@ -119,23 +119,12 @@ impl Bank {
             }
             Err(failure) => {
                 let number = self.refusals.fetch_add(1, Ordering::Relaxed);
-                let body = language.refuse(&failure, &format!("bridge-{number}"));
-                refusal(&failure, body)
+                let mut answer = refusal(&failure, shape, &format!("bridge-{number}"));
+                if matches!(failure, Failure::WrongKey(_)) {
+                    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                }
+                answer.map(Either::Right)
             }
         }
     }
-}
-
-fn refusal(failure: &Failure, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Either::Right(Full::new(body)));
-    *response.status_mut() = StatusCode::from_u16(failure.status()).unwrap_or(StatusCode::BAD_GATEWAY);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(after) = failure.retry_after() {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
-    }
-    if matches!(failure, Failure::WrongKey(_)) {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    response
 }

@@ -27,6 +27,11 @@ impl Key {
         black_box(different) == 0
     }
 
+    /// Whether this was meant to be a key of a bridge, be it this one's or not.
+    pub(super) fn is_like(&self, offered: &str) -> bool {
+        offered.starts_with(PREFIX)
+    }
+
     /// As a program is given it.
     pub(super) fn as_str(&self) -> &str {
         &self.0

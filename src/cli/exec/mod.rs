@@ -23,13 +23,14 @@ mod signals;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The program finds OPENAI_BASE_URL, OPENAI_API_KEY, ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY, OLLAMA_HOST and
-OLLAMA_API_KEY set to a loopback address that lives as long as the program and admits only its key.
+The program finds OPENAI_BASE_URL, OPENAI_API_KEY, ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY, OLLAMA_HOST and \
+OLLAMA_API_KEY set to a loopback address that lives as long as the program and admits only its key. \
 ANTHROPIC_AUTH_TOKEN, OPENAI_API_BASE and AI_GATEWAY_API_KEY, which would lead it elsewhere, are taken away.
 
-Signals are passed on, and the program's exit code is ours: 128 and the signal when one killed it,
-127 when there is no such program, 126 when it cannot be run, 3 when lovabled is not running.
+Signals are passed on, and the program's exit code is ours: 128 and the signal when one killed it, 127 when \
+there is no such program, 126 when it cannot be run, 3 when lovabled is not running.
 
+Examples:
   lovablectl exec claude
   lovablectl exec -- python3 app.py --verbose")]
 pub(super) struct Args {

@@ -27,7 +27,7 @@ fn entry(model: &Listed<'_>) -> Value {
     json!({
         "type": "model",
         "id": model.id,
-        "display_name": display_name(model.id),
+        "display_name": model.display_name(),
         "created_at": rfc3339(model.created),
         "max_input_tokens": model.context_length,
         "context_length": model.context_length,
@@ -35,30 +35,6 @@ fn entry(model: &Listed<'_>) -> Value {
         "loaded": model.loaded,
         "servers": model.servers,
     })
-}
-
-/// A name for people: `qwen3:8b-q4_K_M` is `Qwen3 8B Q4_K_M`.
-fn display_name(id: &str) -> String {
-    let name = id.rsplit('/').next().unwrap_or(id);
-    let name = name.strip_suffix(":latest").unwrap_or(name);
-    let name = name.strip_suffix(".gguf").unwrap_or(name);
-    let words = name.split([':', '-', ' ']).filter(|it| !it.is_empty()).map(word);
-    let shown = words.collect::<Vec<_>>().join(" ");
-    if shown.is_empty() { id.to_owned() } else { shown }
-}
-
-fn word(word: &str) -> String {
-    let bytes = word.as_bytes();
-    // A size (`8b`, `30b`, `1.5b`) or a quantisation (`q4_K_M`, `fp16`).
-    let is_size = bytes[0].is_ascii_digit() && matches!(bytes.last(), Some(b'b' | b'm' | b'k'));
-    let is_quantisation =
-        word.starts_with("fp") || matches!(bytes, [b'q', digit, ..] if digit.is_ascii_digit());
-    if is_size || is_quantisation {
-        return word.to_ascii_uppercase();
-    }
-    let mut letters = word.chars();
-    let first = letters.next().into_iter().flat_map(char::to_uppercase);
-    first.chain(letters).collect()
 }
 
 fn rfc3339(seconds: u64) -> String {
@@ -71,18 +47,6 @@ fn rfc3339(seconds: u64) -> String {
 mod tests {
     use super::*;
     use crate::server::Capability;
-
-    #[test]
-    fn names_are_for_people() {
-        let check = |id: &str, expected: &str| assert_eq!(display_name(id), expected, "for {id}");
-        check("qwen3:8b", "Qwen3 8B");
-        check("qwen3:8b-q4_K_M", "Qwen3 8B Q4_K_M");
-        check("llama3.2:latest", "Llama3.2");
-        check("openai/gpt-oss-20b", "Gpt Oss 20B");
-        check("Qwen2.5-Coder-1.5b-Instruct.gguf", "Qwen2.5 Coder 1.5B Instruct");
-        check("éa", "Éa");
-        check(":", ":");
-    }
 
     #[test]
     fn a_list_says_what_a_client_needs_and_more() {

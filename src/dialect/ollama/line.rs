@@ -102,6 +102,8 @@ impl<'a> Line<'a> {
             "" => return None,
             "stop" => Reason::Stop,
             "length" => Reason::Length,
+            // Not Ollama, but servers that speak its language.
+            "tool_calls" => Reason::ToolCalls,
             "content_filter" => Reason::ContentFilter,
             // Also `load` and `unload`: nothing was asked.
             _ => Reason::Other,

@@ -41,6 +41,7 @@ pub fn ps(models: &[Listed<'_>]) -> Bytes {
             "details": details(model),
             // Where a server never unloads, it is a date far ahead, as Ollama has it.
             "expires_at": model.expires.unwrap_or("2318-01-01T00:00:00Z"),
+            // How much of it a GPU holds, nobody says; clients need the field.
             "size_vram": model.memory_bytes.unwrap_or(0),
         });
         if let Some(context) = model.context_length {

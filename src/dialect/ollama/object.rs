@@ -78,6 +78,14 @@ pub(super) fn truth(path: &str, raw: Option<&RawValue>) -> Result<Option<bool>, 
     }
 }
 
+pub(super) fn whole(path: &str, raw: Option<&RawValue>) -> Result<Option<u64>, Failure> {
+    match raw.map(|it| it.get().parse()) {
+        None => Ok(None),
+        Some(Ok(number)) => Ok(Some(number)),
+        Some(Err(_)) => Err(bad(format!("`{path}` must be a whole number"))),
+    }
+}
+
 /// JSON that has been walked over, taken apart.
 pub(super) fn value(raw: &RawValue) -> Value {
     serde_json::from_str(raw.get()).unwrap_or_default()

@@ -171,8 +171,8 @@ pub(super) fn limit(value: &str) -> Option<u64> {
 /// The caller's bytes for a server: model and stream as `to` has them, and
 /// `truncate: false` where the caller did not say.
 ///
-/// Chat and generate take `truncate` since 0.12.4, embed since 0.2.6; older versions pass
-/// the field over. With it a prompt that does not fit is a 400 before any byte of an
+/// Chat and generate take `truncate` since the end of 2025, embed since the middle of 2024;
+/// older versions pass the field over. With it a prompt that does not fit is a 400 before any byte of an
 /// answer, streamed or not; without it the oldest turns are gone and nothing tells
 /// (both seen with 0.24.0). `/api/embeddings` has no such field and never cuts.
 pub(super) fn readdress(request: &Request, body: &Bytes, to: &To<'_>) -> Bytes {

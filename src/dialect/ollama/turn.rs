@@ -75,7 +75,11 @@ pub(super) fn turn(
     };
     let content = text(&field("content"), message.take("content"))?.unwrap_or_default();
     let thinking = text(&field("thinking"), message.take("thinking"))?.unwrap_or_default();
-    let mut parts = images(&field("images"), message.take("images"))?;
+    let mut parts = match role {
+        Role::User | Role::Tool => images(&field("images"), message.take("images"))?,
+        // No other language has them there; what is left is refused by its name.
+        Role::System | Role::Assistant => Vec::new(),
+    };
     if !content.is_empty() {
         parts.push(Part::Text(content));
     }
@@ -328,6 +332,8 @@ mod tests {
         };
         assert_eq!(made.tools, [tool]);
         assert_eq!(made.extras, [("tools[0].items".to_owned(), json!({"x": 1}))]);
+        let shown = messages(json!([{"role": "assistant", "content": "x", "images": ["aGk="]}])).unwrap();
+        assert_eq!(shown.extras, [("messages[0].images".to_owned(), json!(["aGk="]))]);
         assert_eq!(tools(json!([{"type": "web"}])).unwrap_err(), "`tools[0].type` must be function");
         assert_eq!(tools(json!([{}])).unwrap_err(), "`tools[0].function` is missing");
     }

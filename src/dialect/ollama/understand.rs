@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::{
-    object::{Object, list, object, text, truth, value},
+    object::{Object, list, object, text, truth, value, whole},
     option::{self, Sort},
     request::limit,
     turn::{self, Calls},
@@ -102,7 +102,7 @@ fn embed(door: Door, mut body: Object<'_>) -> Result<Embed, Failure> {
                 }
             }
         }
-        embed.dimensions = body.take("dimensions").and_then(|it| limit(it.get()));
+        embed.dimensions = whole("dimensions", body.take("dimensions"))?.filter(|it| *it > 0);
         embed.truncate = truth("truncate", body.take("truncate"))?;
     }
     embed.keep_alive = body.take("keep_alive").map(value);
@@ -141,7 +141,9 @@ fn format(given: Option<&RawValue>) -> Result<Format, Failure> {
 
 fn logprobs(body: &mut Object<'_>) -> Result<Option<u32>, Failure> {
     let wanted = truth("logprobs", body.take("logprobs"))?.unwrap_or(false);
-    let top = body.take("top_logprobs").and_then(|it| it.get().parse().ok()).unwrap_or(0);
+    let top = whole("top_logprobs", body.take("top_logprobs"))?.unwrap_or(0);
+    // Far more than any server gives.
+    let top = u32::try_from(top).unwrap_or(u32::MAX);
     Ok((wanted || top > 0).then_some(top))
 }
 
@@ -154,9 +156,9 @@ fn options(body: &mut Object<'_>, extras: &mut Extras) -> Result<(Sampling, Opti
         if let Some(wrong) = option::wrong(&name, raw.get()) {
             return Err(bad(format!("`options.{name}` {wrong}")));
         }
-        let number = || raw.get().parse::<f64>().ok();
+        let number = || raw.get().parse::<f64>().ok().filter(|it| it.is_finite());
         #[expect(clippy::cast_possible_truncation, reason = "as Ollama does it")]
-        let whole = || number().map(|it| it as i64);
+        let integer = || number().map(|it| it as i64);
         match option::sort(&name) {
             Some(Sort::Machine) => {}
             Some(Sort::Own(neutral)) if number().is_none_or(|it| it == neutral) => {}
@@ -166,13 +168,13 @@ fn options(body: &mut Object<'_>, extras: &mut Extras) -> Result<(Sampling, Opti
                 "num_ctx" => context = limit(raw.get()),
                 "temperature" => sampling.temperature = number(),
                 "top_p" => sampling.top_p = number(),
-                "top_k" => sampling.top_k = whole(),
+                "top_k" => sampling.top_k = integer(),
                 "min_p" => sampling.min_p = number(),
                 "frequency_penalty" => sampling.frequency_penalty = number(),
                 "presence_penalty" => sampling.presence_penalty = number(),
                 "repeat_penalty" => sampling.repeat_penalty = number(),
                 // -1 is Ollama's word for chance.
-                "seed" => sampling.seed = whole().filter(|it| *it >= 0),
+                "seed" => sampling.seed = integer().filter(|it| *it >= 0),
                 _ => sampling.stop = serde_json::from_str(raw.get()).unwrap_or_default(),
             },
             None if json::is_nothing(raw) => {}
@@ -337,5 +339,7 @@ mod tests {
         let older = embed(Door::OllamaEmbeddings, json!({"model": "m", "prompt": "a", "keep_alive": 5}));
         assert_eq!((older.inputs, older.keep_alive), (vec!["a".to_owned()], Some(json!(5))));
         refused(Door::OllamaEmbed, &json!({"model": "m", "input": ["a", 5]}), "`input[1]` must be a text");
+        let body = json!({"model": "m", "input": "a", "dimensions": "many"});
+        refused(Door::OllamaEmbed, &body, "`dimensions` must be a whole number");
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -96,7 +96,7 @@ impl<'a> Line<'a> {
     }
 
     fn finished(self, reason: Reason, usage: Usage, took: Option<Duration>) -> Self {
-        let total_duration = took.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
+        let total_duration = took.map(nanos);
         Line {
             done: true,
             done_reason: Some(word(reason)),
@@ -108,8 +108,7 @@ impl<'a> Line<'a> {
     }
 
     fn write(&self, out: &mut BytesMut) {
-        // Writing plain data cannot fail.
-        out.extend_from_slice(&serde_json::to_vec(self).unwrap_or_default());
+        write(self, out);
     }
 }
 
@@ -252,21 +251,8 @@ impl dialect::Writer for Writer {
 
 /// A whole answer.
 pub(super) fn whole(door: Door, answer: &Answer, voice: &Voice) -> Bytes {
-    match door {
-        Door::OllamaEmbed => {
-            let took = u64::try_from(voice.waited.as_nanos()).unwrap_or(u64::MAX);
-            let mut body = json!({
-                "model": voice.model, "embeddings": answer.vectors, "total_duration": took,
-            });
-            if let Some(count) = answer.usage.input_tokens {
-                body["prompt_eval_count"] = count.into();
-            }
-            return body.to_string().into();
-        }
-        Door::OllamaEmbeddings => {
-            return json!({"embedding": answer.vectors.first()}).to_string().into();
-        }
-        _ => {}
+    if !matches!(door, Door::OllamaChat | Door::OllamaGenerate) {
+        return vectors(door, answer, voice);
     }
     let (mut content, mut calls) = (String::new(), Vec::new());
     for said in &answer.said {
@@ -290,6 +276,48 @@ pub(super) fn whole(door: Door, answer: &Answer, voice: &Voice) -> Bytes {
         .finished(reason, answer.usage, Some(voice.waited))
         .write(&mut out);
     out.freeze()
+}
+
+fn vectors(door: Door, answer: &Answer, voice: &Voice) -> Bytes {
+    /// `/api/embed` has all of them, the older `/api/embeddings` the one that there is.
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Vectors<'a> {
+        All {
+            model: &'a str,
+            embeddings: &'a [Vec<f32>],
+            total_duration: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            prompt_eval_count: Option<u64>,
+        },
+        One {
+            embedding: &'a [f32],
+        },
+    }
+    let vectors = match door {
+        Door::OllamaEmbeddings => {
+            Vectors::One { embedding: answer.vectors.first().map_or(&[], Vec::as_slice) }
+        }
+        _ => Vectors::All {
+            model: &voice.model,
+            embeddings: &answer.vectors,
+            total_duration: nanos(voice.waited),
+            prompt_eval_count: answer.usage.input_tokens,
+        },
+    };
+    let mut out = BytesMut::new();
+    write(&vectors, &mut out);
+    out.freeze()
+}
+
+fn write(value: &impl Serialize, out: &mut BytesMut) {
+    // Plain data into memory: this cannot fail.
+    let _ = serde_json::to_writer(out.writer(), value);
+}
+
+/// A duration as Ollama writes it.
+fn nanos(it: Duration) -> u64 {
+    u64::try_from(it.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// When the answer began.
