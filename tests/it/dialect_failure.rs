@@ -33,6 +33,7 @@ fn every_failure() -> Vec<Failure> {
         Failure::BodyTooLarge { limit: 5 },
         Failure::SlowCaller,
         Failure::Forbidden("this socket is another user's".to_owned()),
+        Failure::WrongKey("the key is not the one of this bridge".to_owned()),
         Failure::Loop,
         words("{\n  \"error\": {\"message\": \"OpenAI's shape\", \"code\": 400}\n}"),
         words("{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"Anthropic's shape\"}}"),
@@ -58,6 +59,7 @@ fn every_failure() -> Vec<Failure> {
             | Failure::BodyTooLarge { .. }
             | Failure::SlowCaller
             | Failure::Forbidden(_)
+            | Failure::WrongKey(_)
             | Failure::Loop
             | Failure::Relayed(_)
             | Failure::Busy { .. }

@@ -437,7 +437,8 @@ mod tests {
     fn what_nobody_counted_is_not_there() {
         let stream = written(Door::OllamaChat, [finished(Reason::Stop)]);
         let last: Value = serde_json::from_str(&stream).unwrap();
-        let fields: Vec<&str> = last.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut fields: Vec<&str> = last.as_object().unwrap().keys().map(String::as_str).collect();
+        fields.sort_unstable();
         assert_eq!(fields, ["created_at", "done", "done_reason", "message", "model"]);
         assert_eq!(last["message"], json!({"role": "assistant", "content": ""}));
         assert_eq!(last["created_at"], "2025-11-24T16:00:00.25Z");
