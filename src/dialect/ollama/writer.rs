@@ -438,7 +438,7 @@ mod tests {
         let stream = written(Door::OllamaChat, [finished(Reason::Stop)]);
         let last: Value = serde_json::from_str(&stream).unwrap();
         let fields: Vec<&str> = last.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(fields, ["created_at", "done", "done_reason", "message", "model"]);
+        assert_eq!(fields, ["model", "created_at", "message", "done", "done_reason"]);
         assert_eq!(last["message"], json!({"role": "assistant", "content": ""}));
         assert_eq!(last["created_at"], "2025-11-24T16:00:00.25Z");
     }

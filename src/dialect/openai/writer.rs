@@ -127,6 +127,6 @@ mod tests {
         assert_eq!(parsed, entry);
         let parsed: Value = serde_json::from_slice(&list(&[listed])).unwrap();
         assert_eq!(parsed, json!({"object": "list", "data": [entry]}));
-        assert_eq!(list(&[]), "{\"data\":[],\"object\":\"list\"}");
+        assert_eq!(list(&[]), "{\"object\":\"list\",\"data\":[]}");
     }
 }
