@@ -30,3 +30,4 @@ mod relay;
 mod scripted;
 mod talk;
 mod terminal;
+mod translation;
