@@ -45,7 +45,7 @@ fn written(door: Door, events: &[Event]) -> Bytes {
     for event in events {
         writer.write(event.clone(), &mut out);
     }
-    writer.finish(&mut out);
+    writer.finish(std::time::Duration::ZERO, &mut out);
     out.freeze()
 }
 

@@ -280,8 +280,6 @@ mod tests {
                 "conversation",
                 "include[0]",
                 "previous_response_id",
-                "conversation",
-                "background",
                 "prompt",
                 "reasoning.y",
                 "text.x",
