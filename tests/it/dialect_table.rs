@@ -31,7 +31,10 @@ fn cell(kind: &str, door: Door, body: &Bytes) -> Result<&'static str, String> {
             let meaning: Meaning = dialect.understand(door, body).map_err(|it| it.message())?;
             let asked = other.dialect().ask(other, &meaning, &to).map_err(|it| it.to_string())?;
             // What was asked must itself be a request that can be read.
-            other.dialect().peek(other, &asked.body).unwrap_or_else(|it| panic!("{door} to {other}: {}", it.message()));
+            other
+                .dialect()
+                .peek(other, &asked.body)
+                .unwrap_or_else(|it| panic!("{door} to {other}: {}", it.message()));
             Ok(if asked.forced.is_some() { "translated, forced by its form" } else { "translated" })
         }
     }
