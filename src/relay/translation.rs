@@ -84,7 +84,7 @@ impl Translation {
         let mut out = BytesMut::new();
         self.tell_into(&mut out);
         if let To::Stream(writer) = &mut self.to {
-            writer.finish(&mut out);
+            writer.finish(self.arrived.elapsed(), &mut out);
         }
         Piece::new(self.caller, out)
     }
