@@ -100,7 +100,10 @@ struct World {
     /// Who is told in another language, and who cannot be, with why. All others are told in their own.
     said: HashMap<String, Option<&'static str>>,
     head: Head,
+    chains: BTreeMap<String, Vec<String>>,
     fallback: Fallback,
+    widened: bool,
+    first_model: Option<String>,
     tried: Vec<ServerId>,
     first: Option<ServerId>,
     salt: u64,
@@ -128,7 +131,10 @@ fn with(mut servers: Vec<Server>) -> World {
             max_tokens: None,
             needs: Needs::default(),
         },
+        chains: BTreeMap::new(),
         fallback: Fallback::Same,
+        widened: false,
+        first_model: None,
         tried: Vec::new(),
         first: None,
         salt: 1,
@@ -150,9 +156,12 @@ impl World {
         Ask {
             head: &self.head,
             aliases: &self.aliases,
+            chains: &self.chains,
             fallback: self.fallback,
+            widened: self.widened,
             tried: &self.tried,
             first: self.first.as_ref().or(self.tried.first()),
+            first_model: self.first_model.as_deref(),
             in_flight,
             said: &|_| Ok(Fidelity::Own),
             now: self.now,
@@ -514,6 +523,209 @@ fn what_a_model_is_known_not_to_do_is_not_asked_of_it() {
     assert_eq!(world.decide(), "c m");
 }
 
+/// Two servers that call one model differently, and two other models.
+fn names() -> World {
+    with(vec![
+        server("ollama", &["qwen3:8b"]),
+        server("vllm", &["Qwen/Qwen3-8B"]),
+        server("lmstudio", &["qwen3-14b", "llama-3.1-8b-instruct"]),
+    ])
+}
+
+/// What is asked first, second and so on, each with how far it is from what was asked.
+fn order(world: &mut World, asked: &str) -> Vec<String> {
+    world.head.model = asked.into();
+    world.tried.clear();
+    let mut all = Vec::new();
+    while let Decision::Server(choice) = world.choose().0 {
+        world.tried.push(choice.server.id.clone());
+        let how = match choice.substituted {
+            Substitution::No => "",
+            Substitution::Equivalent => "equivalent ",
+            Substitution::Alternative => "alternative ",
+            Substitution::Cloud => "cloud ",
+        };
+        all.push(format!("{how}{} {}", choice.server.id, choice.model));
+    }
+    all
+}
+
+const SAME: [&str; 2] = ["ollama qwen3:8b", "equivalent vllm Qwen/Qwen3-8B"];
+const LOCAL: [&str; 3] = [SAME[0], SAME[1], "alternative lmstudio qwen3-14b"];
+
+#[test]
+fn stand_ins_come_from_the_nearest_to_the_farthest_and_stop_where_they_must() {
+    let mut world = names();
+    for (fallback, expected) in [
+        (Fallback::None, &LOCAL[..1]),
+        (Fallback::Same, &LOCAL[..2]),
+        (Fallback::Local, &LOCAL[..]),
+        (Fallback::Cloud, &LOCAL[..]),
+    ] {
+        world.fallback = fallback;
+        assert_eq!(order(&mut world, "qwen3:8b"), expected, "{fallback}");
+    }
+    let other = ["vllm Qwen/Qwen3-8B", "equivalent ollama qwen3:8b", LOCAL[2]];
+    assert_eq!(order(&mut world, "Qwen/Qwen3-8B"), other);
+}
+
+#[test]
+fn an_equivalent_is_asked_only_when_nobody_with_the_name_can_answer() {
+    let mut world = names();
+    let change_it = |world: &mut World, words: &str| {
+        let changed = change(server("ollama", &["qwen3:8b"]), words, world.now);
+        world.snapshot.servers[1] = Arc::new(changed);
+        world.ask("qwen3:8b")
+    };
+    for words in ["suspect", "suspect prio-1 lan", "limit2", "cold", "loading", "due"] {
+        assert!(change_it(&mut world, words).starts_with("ollama qwen3:8b"), "{words}");
+    }
+    for words in ["down+5", "busy+5", "key", "draining", "off", "embed", "displaced"] {
+        assert_eq!(change_it(&mut world, words), "vllm Qwen/Qwen3-8B", "{words}");
+    }
+}
+
+#[test]
+fn a_chain_comes_before_what_merely_could() {
+    let mut world = names();
+    world.fallback = Fallback::Local;
+    world.aliases.insert("mine".into(), "llama-3.1-8b-instruct".into());
+    world.chains.insert("qwen3:8b".into(), vec!["nobody-has-it".into(), "mine".into()]);
+    let chained = "alternative lmstudio llama-3.1-8b-instruct";
+    assert_eq!(order(&mut world, "qwen3:8b"), [SAME[0], SAME[1], chained]);
+    assert_eq!(order(&mut world, "ollama/qwen3:8b"), ["ollama qwen3:8b"], "a pin holds for chains");
+    world.widened = true;
+    assert_eq!(order(&mut world, "ollama/qwen3:8b"), [SAME[0], SAME[1], chained]);
+    // A link may be known here under another name.
+    world.chains.insert("qwen3:8b".into(), vec!["llama3.1:8b".into(), "qwen3-14b".into()]);
+    assert_eq!(order(&mut world, "qwen3:8b")[2], chained);
+}
+
+#[test]
+fn a_name_that_only_a_chain_is_for_is_no_typo() {
+    let mut world = names();
+    world.chains.insert("big".into(), vec!["qwen3-14b".into(), "qwen3:8b".into()]);
+    let why =
+        "nobody: no server offers `big`, and its chain may not or cannot stand in now (fallback `local`)";
+    assert_eq!(world.ask("big"), why);
+    world.fallback = Fallback::Local;
+    let all =
+        ["alternative lmstudio qwen3-14b", "alternative ollama qwen3:8b", "alternative vllm Qwen/Qwen3-8B"];
+    assert_eq!(order(&mut world, "big"), all);
+}
+
+#[test]
+fn a_name_that_was_here_has_stand_ins_and_one_that_never_was_has_none() {
+    let mut world = names();
+    world.snapshot.formerly = Arc::new(BTreeSet::from(["qwen3:8b-q8_0".into(), "gone:latest".into()]));
+    world.head.model = "qwen3:8b-q8_0".into();
+    assert!(matches!(world.choose().0, Decision::Server(it) if it.substituted == Substitution::Equivalent));
+    assert_eq!(world.ask("gone"), "nobody: `gone` was here, but no server offers it any more");
+    world.fallback = Fallback::Local;
+    assert_eq!(order(&mut world, "gone").len(), 3);
+    assert_eq!(
+        world.ask("qwen3:8b-fp16"),
+        "unknown Qwen/Qwen3-8B qwen3:8b qwen3-14b",
+        "the same comes first"
+    );
+}
+
+#[test]
+fn a_pin_is_left_only_when_the_request_says_so() {
+    let mut world = names();
+    world.fallback = Fallback::Local;
+    assert_eq!(order(&mut world, "qwen3:8b@ollama"), ["ollama qwen3:8b"]);
+    (world.widened, world.fallback) = (true, Fallback::Same);
+    assert_eq!(order(&mut world, "qwen3:8b@ollama"), SAME);
+    world.fallback = Fallback::Local;
+    assert_eq!(order(&mut world, "qwen3:8b@ollama"), LOCAL);
+    world.fallback = Fallback::None;
+    assert_eq!(order(&mut world, "qwen3:8b@ollama"), LOCAL[..1]);
+    // The pinned one is still asked first, however it stands.
+    let mut world = self::world(&[("vllm-1", "suspect"), ("vllm-2", "loaded prio-1")]);
+    (world.widened, world.fallback) = (true, Fallback::Same);
+    assert_eq!(order(&mut world, "m@vllm-1"), ["vllm-1 m", "vllm-2 m"]);
+}
+
+#[test]
+fn vectors_come_from_no_other_model() {
+    let mut world = with(vec![
+        server("vllm", &["nomic-ai/nomic-embed-text-v1.5"]),
+        server("lmstudio", &["text-embedding-nomic-embed-text-v1.5"]),
+        server("ollama", &["nomic-embed-text:latest", "bge-m3:latest"]),
+    ]);
+    world.head.operation = Operation::Embed;
+    world.chains.insert("nomic-ai/nomic-embed-text-v1.5".into(), vec!["bge-m3".into()]);
+    (world.fallback, world.widened) = (Fallback::Cloud, true);
+    let same =
+        ["vllm nomic-ai/nomic-embed-text-v1.5", "equivalent lmstudio text-embedding-nomic-embed-text-v1.5"];
+    assert_eq!(order(&mut world, "nomic-ai/nomic-embed-text-v1.5"), same);
+}
+
+#[test]
+fn another_model_must_be_able_and_health_memory_and_likeness_choose_it() {
+    let now = Instant::now();
+    let local = |others: Vec<Server>| {
+        let mut world = with(others.into_iter().chain([server("x", &["qwen3:8b"])]).collect());
+        (world.fallback, world.tried) = (Fallback::Local, vec!["x".into()]);
+        world
+    };
+    let one = |id: &str, model: &str, words: &str| change(server(id, &[model]), words, now);
+    for (a, b, expected) in [
+        (one("a", "qwen3:4b", "chat"), one("b", "qwen3:14b", "chat"), "b qwen3:14b"),
+        (one("a", "llama3.1:8b", "chat"), one("b", "qwen2.5:32b", "chat"), "b qwen2.5:32b"),
+        (one("a", "llama3.1:8b", "chat loaded"), one("b", "qwen2.5:7b", "chat cold"), "a llama3.1:8b"),
+        (one("a", "llama3.1:8b", "chat"), one("b", "qwen2.5:7b", "chat suspect"), "a llama3.1:8b"),
+        (one("a", "llama3.1:8b", "chat"), one("b", "qwen2.5:7b", ""), "a llama3.1:8b"),
+        (one("a", "llama3.1:8b", "chat"), one("b", "qwen2.5:7b", "embed"), "a llama3.1:8b"),
+        (one("a", "llama3.1:8b", "chat"), one("b", "qwen3-reranker-8b", ""), "a llama3.1:8b"),
+        (one("a", "llama3.1:8b", "chat"), one("b", "qwen2.5:7b", "chat cloudmodel"), "a llama3.1:8b"),
+    ] {
+        assert_eq!(local(vec![a, b]).ask("qwen3:8b"), expected);
+    }
+    let mut world = local(vec![one("a", "llava:7b", ""), one("b", "gemma3:27b", "chat")]);
+    world.head.needs.vision = true;
+    assert!(world.ask("qwen3:8b").starts_with("nobody"), "nobody says that it sees");
+    world.head.needs = Needs { tools: true, ..Needs::default() };
+    assert_eq!(world.ask("qwen3:8b"), "a llava:7b", "it may well");
+}
+
+#[test]
+fn a_model_that_lacks_what_is_needed_is_stood_in_for() {
+    let now = Instant::now();
+    let mut world =
+        with(vec![change(server("a", &["m"]), "chat", now), change(server("b", &["n"]), "chat tools", now)]);
+    world.head.needs.tools = true;
+    assert_eq!(world.ask("m"), "lacking: no server can take `m` now: a has it, but without tools");
+    world.fallback = Fallback::Local;
+    assert_eq!(order(&mut world, "m"), ["alternative b n"]);
+}
+
+#[test]
+fn auto_stays_with_its_first_choice_where_no_other_model_may_stand_in() {
+    let models = [("ollama", "qwen3:8b"), ("vllm", "Qwen/Qwen3-8B"), ("lmstudio", "ABC-1B")];
+    let mut world = with(models.map(|(id, model)| server(id, &[model])).into());
+    world.first_model = Some("qwen3:8b".into());
+    for (fallback, expected) in [(Fallback::Same, "vllm Qwen/Qwen3-8B"), (Fallback::Local, "lmstudio")] {
+        (world.fallback, world.tried) = (fallback, vec!["ollama".into()]);
+        assert!(world.ask("auto").starts_with(expected), "{fallback}");
+    }
+}
+
+#[test]
+fn servers_that_mean_different_models_by_one_name_have_no_equivalent() {
+    let sized = |id: &str, name: &str, size: &str| {
+        let mut server = server(id, &[name]);
+        each(&mut server, |it| it.parameters = Some(size.into()));
+        server
+    };
+    let twin = || sized("c", "Qwen3-8B", "8.2B");
+    let mut world = with(vec![sized("a", "main", "8.2B"), sized("b", "main", "14.8B"), twin()]);
+    assert_eq!(order(&mut world, "main").len(), 2);
+    let mut world = with(vec![sized("a", "qwen3:8b", "8.2B"), sized("b", "qwen3:8b", "14.8B"), twin()]);
+    assert_eq!(order(&mut world, "qwen3:8b").len(), 2);
+}
+
 #[test]
 fn every_server_with_the_model_is_listed_the_chosen_one_first() {
     let world = world(&[("a", "key"), ("b", "suspect"), ("c", "")]);
@@ -567,13 +779,26 @@ fn any_world() -> impl Strategy<Value = World> {
         "cloudmodel",
         "cold",
     ]);
-    let models = select(vec![vec!["m"], vec!["m", "n"], vec!["n"], vec!["m:latest"], vec!["M"], vec![]]);
+    let models = select(vec![
+        vec!["m"],
+        vec!["m", "n"],
+        vec!["n"],
+        vec!["m:latest"],
+        vec!["M"],
+        vec![],
+        vec!["qwen3:8b"],
+        vec!["Qwen/Qwen3-8B"],
+        vec!["qwen3-8b@q4_k_m", "m"],
+        vec!["llama3.1:8b"],
+    ]);
     let said = select(vec![None, None, Some(None), Some(Some("why"))]);
     let one = (models, prop::collection::vec(words, 0..3), any::<bool>(), 0..3u32, said);
-    let asked = select(vec!["m", "n", "auto", "ollama/m", "m@ollama-1", "nothing"]);
-    let fallback = select(vec![Fallback::None, Fallback::Same, Fallback::Local]);
-    (prop::collection::vec(one, 0..6), asked, fallback, any::<u64>()).prop_map(
-        |(all, asked, fallback, salt)| {
+    let asked =
+        select(vec!["m", "n", "auto", "ollama/m", "m@ollama-1", "nothing", "qwen3:8b", "Qwen/Qwen3-8B"]);
+    let fallback = select(vec![Fallback::None, Fallback::Same, Fallback::Local, Fallback::Cloud]);
+    let wish = (asked, fallback, any::<bool>(), any::<bool>());
+    (prop::collection::vec(one, 0..6), wish, any::<u64>()).prop_map(
+        |(all, (asked, fallback, widened, chained), salt)| {
             let now = Instant::now();
             let mut world = with(Vec::new());
             for (at, (models, words, tried, in_flight, said)) in all.into_iter().enumerate() {
@@ -586,6 +811,10 @@ fn any_world() -> impl Strategy<Value = World> {
                 }
             }
             (world.now, world.fallback, world.salt, world.head.model) = (now, fallback, salt, asked.into());
+            world.widened = widened;
+            if chained {
+                world.chains.insert("qwen3:8b".into(), vec!["n".into(), "m".into()]);
+            }
             world
         },
     )
@@ -611,6 +840,48 @@ proptest! {
             prop_assert!(model.zone != Some(Zone::Cloud));
             prop_assert_eq!(&candidates[0].server, &server.id);
         }
+    }
+
+    #[test]
+    fn no_stand_in_goes_beyond_the_limit_or_the_pin(world in any_world()) {
+        let Decision::Server(choice) = world.choose().0 else { return Ok(()) };
+        let farthest = match world.fallback {
+            Fallback::None => Substitution::No,
+            Fallback::Same => Substitution::Equivalent,
+            Fallback::Local | Fallback::Cloud => Substitution::Alternative,
+        };
+        prop_assert!(choice.substituted <= farthest, "{:?}", choice);
+        let open = world.widened && world.fallback != Fallback::None;
+        if world.head.model == "m@ollama-1" && !open {
+            prop_assert_eq!(choice.server.id.as_str(), "ollama-1");
+        }
+    }
+
+    #[test]
+    fn no_other_model_answers_while_a_nearer_one_can(mut world in any_world()) {
+        let (Decision::Server(choice), candidates) = world.choose() else { return Ok(()) };
+        if choice.substituted != Substitution::No {
+            let exact = candidates.iter().filter(|it| it.model == world.head.model.as_str());
+            prop_assert!(exact.clone().all(|it| it.excluded.is_some()), "{:?}", candidates);
+        }
+        if choice.substituted == Substitution::Alternative {
+            world.fallback = Fallback::Same;
+            // One that rests may be asked when nothing else is left.
+            let rests = |it: &Choice| matches!(it.server.standing, Standing::Down | Standing::Trial);
+            let nearer = world.choose().0;
+            prop_assert!(!matches!(&nearer, Decision::Server(it) if !rests(it)), "{:?}", nearer);
+        }
+    }
+
+    #[test]
+    fn the_order_is_total(world in any_world()) {
+        let (_, candidates) = world.choose();
+        let mut turned = World { snapshot: world.snapshot.clone(), ..world };
+        turned.snapshot.servers.reverse();
+        let able = |all: Vec<Candidate>| -> Vec<Candidate> {
+            all.into_iter().filter(|it| it.excluded.is_none()).collect()
+        };
+        prop_assert_eq!(able(candidates), able(turned.choose().1));
     }
 
     #[test]

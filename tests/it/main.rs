@@ -24,5 +24,6 @@ mod proof;
 mod real;
 mod relay;
 mod scripted;
+mod stand_in;
 mod talk;
 mod terminal;
