@@ -53,7 +53,7 @@ fn who(answer: &Answer) -> String {
 }
 
 fn fails(server: &Simulated) {
-    server.change(|script| script.plan = Plan::Always(Fault::Http500));
+    server.change(|script| script.plan = Plan::Always(Fault::ServerError));
 }
 
 #[tokio::test]
