@@ -42,10 +42,11 @@ async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failu
         }
         let request = at.dialect().peek(at, &body)?;
         let pass = pass(&headers, &request_id, door.instance());
-        Ok(Work::Errand(Errand { request, body, request_id: request_id.clone(), wishes, pass, shape }))
+        let errand = Errand { request, body, request_id: request_id.clone(), wishes, pass, shape };
+        Ok(Work::Errand(Box::new(errand)))
     };
     match errand.await {
-        Ok(Work::Errand(errand)) => door.it.relay.clone().run(errand).await,
+        Ok(Work::Errand(errand)) => door.it.relay.clone().run(*errand).await,
         Ok(Work::Done(answer)) => bytes_of_json(StatusCode::OK, answer),
         Err(failure) => crate::relay::refusal(&failure, shape, &request_id),
     }
@@ -53,7 +54,7 @@ async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failu
 
 /// What there is to do.
 enum Work {
-    Errand(Errand),
+    Errand(Box<Errand>),
     /// Nothing more: this is the answer.
     Done(Bytes),
 }

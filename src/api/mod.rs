@@ -141,6 +141,7 @@ impl Door {
     /// Answers one request.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let instance = self.instance_header.clone();
+        let is_anthropic = tongue::is_anthropic(request.uri().path(), request.headers());
         let cors = match peer {
             Peer::Tcp => Cors::of(request.headers(), &self.it.origins),
             Peer::Socket { .. } | Peer::Stranger => None,
@@ -152,6 +153,10 @@ impl Door {
         }
         headers.insert(hyper::header::SERVER, HeaderValue::from_static(SERVER));
         headers.insert(INSTANCE, instance);
+        // Where SDKs of that language look for it.
+        if is_anthropic && let Some(id) = headers.get("x-lovable-request-id").cloned() {
+            headers.insert("request-id", id);
+        }
         response
     }
 

@@ -4,12 +4,17 @@
 use hyper::HeaderMap;
 
 use crate::{
-    dialect::{anthropic::Anthropic, ollama::Ollama, openai::OpenAi, responses::Responses},
+    dialect::{Dialect, anthropic::Anthropic, ollama::Ollama, openai::OpenAi, responses::Responses},
     relay::Shape,
 };
 
 /// What only callers who speak Anthropic's language send.
 pub(super) const ANTHROPIC_VERSION: &str = "anthropic-version";
+
+/// Whether a caller speaks Anthropic's language.
+pub(super) fn is_anthropic(path: &str, headers: &HeaderMap) -> bool {
+    matches!(shape_of(path, headers), Shape::Of(dialect) if dialect.id() == Anthropic.id())
+}
 
 /// The language of a path. Both OpenAI and Anthropic have `/v1`; there the header decides.
 pub(crate) fn shape_of(path: &str, headers: &HeaderMap) -> Shape {

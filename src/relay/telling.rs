@@ -95,3 +95,51 @@ pub(super) fn way(kind: &str, request: &Request) -> Option<Way> {
 fn unsupported(lack: Lack) -> Failure {
     Failure::Unsupported(lack.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peek(body: &str) -> (Request, Bytes) {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        (Door::OpenAiChat.dialect().peek(Door::OpenAiChat, &body).unwrap(), body)
+    }
+
+    const HELLO: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+
+    #[test]
+    fn a_request_is_taken_apart_only_for_who_speaks_another_language() {
+        let (request, body) = peek(HELLO);
+        let telling = Telling::default();
+        assert_eq!(telling.to("vllm", &request, &body), Ok(Fidelity::Own));
+        assert!(telling.meaning.get().is_none());
+        assert_eq!(telling.to("ollama", &request, &body), Ok(Fidelity::Translated));
+        assert!(telling.meaning.get().is_some());
+    }
+
+    #[test]
+    fn it_is_said_once_to_all_who_call_the_model_the_same() {
+        let (request, body) = peek(HELLO);
+        let telling = Telling::default();
+        telling.to("ollama", &request, &body).unwrap();
+        let ask = |model: &str| telling.ask(Door::OllamaChat, "ollama", model, &request, &body).unwrap().body;
+        let (first, second) = (ask("m"), ask("m"));
+        assert_eq!((first.as_ptr(), telling.said.borrow().len()), (second.as_ptr(), 1));
+        assert!(ask("m:latest").windows(8).any(|it| it == b"m:latest"));
+        assert_eq!(telling.said.borrow().len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_named_and_what_cannot_be_understood_is_the_callers() {
+        let (request, body) = peek(&HELLO.replacen('{', "{\"logit_bias\":{\"5\":1},", 1));
+        let telling = Telling::default();
+        let why = telling.to("ollama", &request, &body).unwrap_err();
+        assert!(why.contains("`logit_bias`"), "{why}");
+        assert_eq!(telling.misunderstood(), None);
+        assert_eq!(telling.to("llamacpp", &request, &body), Ok(Fidelity::Own));
+        let (request, body) = peek(&HELLO.replace("\"x\"", "5"));
+        let telling = Telling::default();
+        assert!(telling.to("ollama", &request, &body).is_err());
+        assert!(matches!(telling.misunderstood(), Some(Failure::BadRequest(_))));
+    }
+}

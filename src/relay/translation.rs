@@ -84,7 +84,7 @@ impl Translation {
         let mut out = BytesMut::new();
         self.tell_into(&mut out);
         if let To::Stream(writer) = &mut self.to {
-            writer.finish(&mut out);
+            writer.finish(self.arrived.elapsed(), &mut out);
         }
         Piece::new(self.caller, out)
     }
@@ -147,5 +147,74 @@ fn size(event: &Event) -> usize {
         Event::Logprobs(all) => all.len() * 256,
         Event::Vector(vector) => size_of_val(&vector[..]),
         Event::Usage(_) | Event::Finished { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{Operation, Reason};
+
+    fn translation(door: Door, stream: bool, forced: Option<&str>) -> Translation {
+        let voice = Voice {
+            id: "5".to_owned(),
+            model: "m".to_owned(),
+            at_ms: 0,
+            waited: std::time::Duration::ZERO,
+            asks_usage: false,
+            operation: Operation::Chat,
+            request: Bytes::from_static(b"{}"),
+        };
+        let listener = Listener { door, stream, voice, arrived: Instant::now() };
+        Translation::new(listener, forced.map(str::to_owned))
+    }
+
+    fn text(text: &str) -> Event {
+        Event::Text(text.to_owned())
+    }
+
+    fn stop() -> Event {
+        Event::Finished { reason: Reason::Stop, stop: None }
+    }
+
+    #[test]
+    fn every_frame_that_is_told_is_counted() {
+        for (door, end) in [(Door::OpenAiChat, "\n\n"), (Door::OllamaChat, "\n"), (Door::Messages, "\n\n")] {
+            let mut translation = translation(door, true, None);
+            translation.ear().extend([text("a\n\nb"), text("c")]);
+            let mut pieces = vec![translation.tell()];
+            translation.ear().push(stop());
+            pieces.push(translation.tell_the_end());
+            assert!(translation.whole().is_none(), "a stream is not told twice");
+            for piece in pieces {
+                let written = std::str::from_utf8(&piece.bytes).unwrap();
+                assert_eq!(written.matches(end).count() as u64, piece.frames, "{door} {written}");
+                assert!(piece.frames > 0 && written.ends_with(end), "{door} {written}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_answer_is_held_until_it_is_whole() {
+        let mut translation = translation(Door::OllamaChat, false, Some("f"));
+        translation.ear().extend([text("{"), text("}")]);
+        assert!(translation.tell().bytes.is_empty());
+        assert!(translation.held() >= 2);
+        translation.ear().push(stop());
+        assert!(translation.tell_the_end().bytes.is_empty());
+        let whole = String::from_utf8(translation.whole().unwrap().to_vec()).unwrap();
+        assert!(whole.contains("tool_calls"), "a forced call is a call: {whole}");
+        assert_eq!(translation.held(), 0);
+    }
+
+    #[test]
+    fn an_answer_without_end_is_too_long_whatever_a_writer_does_with_it() {
+        let mut translation = translation(Door::OpenAiChat, true, None);
+        let piece = "x".repeat(LONGEST / 4 + 1);
+        for times in 1..=4 {
+            translation.ear().push(text(&piece));
+            translation.tell();
+            assert_eq!(translation.is_too_long(), times == 4);
+        }
     }
 }

@@ -400,6 +400,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_fault_leaves_a_whole_answer_in_any_language() {
+        let faults = Fault::ALL.iter().copied().filter(|fault| fault.strikes() != Strikes::Never);
+        let paths = [
+            ("/api/chat", Shape::Ollama),
+            ("/api/generate", Shape::Ollama),
+            ("/v1/messages", Shape::LlamaCpp),
+            ("/v1/responses", Shape::Vllm),
+        ];
+        let cases = faults.flat_map(|fault| paths.map(|(path, shape)| spoils_in(fault, path, shape)));
+        futures_util::future::join_all(cases).await;
+    }
+
+    async fn spoils_in(fault: Fault, path: &'static str, shape: Shape) {
+        let script = Script { plan: Plan::Always(fault), ..Script::default() };
+        let server = Simulated::start(shape, script).await.unwrap();
+        for stream in [true, false] {
+            let mut body = question(stream);
+            body["prompt"] = "a secret".into();
+            body["input"] = "a secret".into();
+            body["max_tokens"] = 100.into();
+            let sent = client()
+                .post(server.endpoint().url(path))
+                .timeout(Duration::from_millis(300))
+                .body(body.to_string())
+                .send();
+            let Ok(answer) = sent.await else { continue };
+            let status = answer.status();
+            let Ok(body) = answer.bytes().await else { continue };
+            // Half a character is no text, and so no answer.
+            let Ok(body) = String::from_utf8(body.to_vec()) else { continue };
+            let ends = [
+                "\"done_reason\":\"stop\"",
+                "\"stop_reason\":\"end_turn\"",
+                "event: response.completed",
+                "\"status\":\"completed\",\"error\":null",
+            ];
+            let whole = serde_json::from_str::<Value>(&body).is_ok() || body.contains("\n\n");
+            let ended = status == 200 && whole && ends.iter().any(|it| body.contains(it));
+            assert!(!ended, "{fault} {path} stream {stream}: {body}");
+        }
+        assert_eq!(server.counts().served, 0, "{fault} {path}");
+    }
+
+    #[tokio::test]
     async fn an_answer_that_comes_byte_by_byte_is_right() {
         let script = Script {
             plan: Plan::Always(Fault::SlowBytes),

@@ -187,7 +187,7 @@ async fn what_is_refused_before_the_head_is_told_in_the_language_of_its_path() {
         let sent = |body: Bytes, method: &'static str| caller.send(request(method, path, body, &[]));
         check(path, 400, sent("{".into(), "POST").await.unwrap(), "JSON");
         check(path, 400, sent("[1]".into(), "POST").await.unwrap(), "object");
-        check(path, 400, sent("{\"model\":5}".into(), "POST").await.unwrap(), "model");
+        check(path, 400, sent("{\"model\":5}".into(), "POST").await.unwrap(), "`");
         check(path, 413, sent(vec![b' '; 5000].into(), "POST").await.unwrap(), "4096");
         check(path, 405, sent(Bytes::new(), "GET").await.unwrap(), "POST");
         check(path, 405, sent(Bytes::new(), "DELETE").await.unwrap(), "POST");
@@ -314,6 +314,8 @@ async fn models_are_listed_in_the_language_of_whoever_asks() {
     let one = get("/v1/models/sim").await.unwrap().json();
     assert_eq!((&one["type"], &one["display_name"]), (&json!("model"), &json!("Sim")), "{one}");
     let missing = get("/v1/models/nope").await.unwrap();
+    assert_eq!(missing.header("request-id"), missing.header("x-lovable-request-id"));
+    assert!(missing.header("request-id").is_some(), "SDKs show it with an error");
     assert_eq!((missing.status, &missing.json()["type"]), (404, &json!("error")), "{}", missing.text());
 }
 

@@ -73,6 +73,20 @@ impl Scripted {
     pub(crate) async fn start<P: Future<Output = ()> + Send + 'static>(
         play: impl Fn(Post, Line) -> P + Send + Sync + 'static,
     ) -> Self {
+        Self::start_as(OPENAI, play).await
+    }
+
+    /// Starts one that is recognised as an Ollama.
+    pub(crate) async fn ollama<P: Future<Output = ()> + Send + 'static>(
+        play: impl Fn(Post, Line) -> P + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_as(OLLAMA, play).await
+    }
+
+    async fn start_as<P: Future<Output = ()> + Send + 'static>(
+        pages: Pages,
+        play: impl Fn(Post, Line) -> P + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let posts = Arc::new(Mutex::new(Vec::new()));
@@ -85,7 +99,7 @@ impl Scripted {
                 let mut tasks = tokio::task::JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
                     let (posts, play, left) = (posts.clone(), play.clone(), sender.clone());
-                    tasks.spawn(serve(stream, posts, play, left));
+                    tasks.spawn(serve(stream, pages, posts, play, left));
                 }
             }
         });
@@ -94,8 +108,17 @@ impl Scripted {
 
     /// One that says the same every time.
     pub(crate) async fn saying(text: impl Into<Vec<u8>>) -> Self {
-        let text: Arc<Vec<u8>> = Arc::new(text.into());
-        Self::start(move |_, mut line| {
+        Self::saying_as(OPENAI, text.into()).await
+    }
+
+    /// An Ollama that says the same every time.
+    pub(crate) async fn ollama_saying(text: impl Into<Vec<u8>>) -> Self {
+        Self::saying_as(OLLAMA, text.into()).await
+    }
+
+    async fn saying_as(pages: Pages, text: Vec<u8>) -> Self {
+        let text: Arc<Vec<u8>> = Arc::new(text);
+        Self::start_as(pages, move |_, mut line| {
             let text = text.clone();
             async move {
                 line.say(&text[..]).await;
@@ -131,8 +154,25 @@ impl Scripted {
     }
 }
 
+/// What it says to questions, by path.
+type Pages = &'static [(&'static str, &'static str)];
+
+const OPENAI: Pages =
+    &[("/v1/models", r#"{"object":"list","data":[{"id":"m","object":"model","owned_by":"me"}]}"#)];
+
+const OLLAMA: Pages = &[
+    ("/", "Ollama is running"),
+    ("/api/version", r#"{"version":"0.24.0"}"#),
+    (
+        "/api/tags",
+        r#"{"models":[{"name":"m","capabilities":["completion","tools","embedding"],"details":{"context_length":4096}}]}"#,
+    ),
+    ("/api/ps", r#"{"models":[]}"#),
+];
+
 async fn serve(
     mut stream: TcpStream,
+    pages: Pages,
     posts: Arc<Mutex<Vec<Post>>>,
     play: Arc<dyn Fn(Post, Line) -> Playing + Send + Sync>,
     left: mpsc::UnboundedSender<()>,
@@ -149,9 +189,9 @@ async fn serve(
     };
     let head = String::from_utf8_lossy(&got[..end]).to_ascii_lowercase();
     if head.starts_with("get ") {
-        let list = "{\"object\":\"list\",\"data\":[{\"id\":\"m\",\"object\":\"model\",\"owned_by\":\"me\"}]}";
-        let (status, body) =
-            if head.starts_with("get /v1/models ") { ("200 OK", list) } else { ("404 Not Found", "{}") };
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let page = pages.iter().find(|(it, _)| *it == path);
+        let (status, body) = page.map_or(("404 Not Found", "{}"), |(_, body)| ("200 OK", *body));
         let length = body.len();
         let answer = format!(
             "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\

@@ -7,13 +7,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::whole::{fit, input};
+use super::conversation::conversation;
 use crate::{
     dialect::{Asked, Lack, To},
-    generate::{
-        Chat, Effort, Extras, Format, Image, ImageSource, Meaning, Part, Role, Sampling, Tool, ToolChoice,
-        ToolResult,
-    },
+    generate::{Chat, Effort, Extras, Format, Meaning, Sampling, Tool, ToolChoice},
 };
 
 /// The limit where the caller gave none: this language must have one. Every model that
@@ -28,9 +25,7 @@ const LEAST_BUDGET: u64 = 1024;
 pub(super) fn ask(meaning: &Meaning, to: &To<'_>) -> Result<Asked, Lack> {
     match meaning {
         Meaning::Chat(chat) => self::chat(chat, to),
-        Meaning::Complete(_) => {
-            Err(Lack("a text to continue cannot be said to Anthropic's messages".to_owned()))
-        }
+        Meaning::Complete(_) => Err(lack("a text to continue")),
         Meaning::Embed(_) => Err(Lack("Anthropic's language has no embeddings".to_owned())),
     }
 }
@@ -39,7 +34,7 @@ fn chat(chat: &Chat, to: &To<'_>) -> Result<Asked, Lack> {
     refuse_what_has_no_word(chat)?;
     let mut body = Map::new();
     body.insert("model".to_owned(), to.model.into());
-    let (system, messages) = conversation(chat)?;
+    let (system, messages) = conversation(&chat.turns)?;
     if !system.is_empty() {
         body.insert("system".to_owned(), system.into());
     }
@@ -95,29 +90,29 @@ fn refuse_what_has_no_word(chat: &Chat) -> Result<(), Lack> {
         ("logit_bias", sampling.logit_bias.as_ref().is_some_and(|it| !is_nothing(it))),
         ("logprobs", chat.logprobs.is_some()),
         ("n", chat.choices.is_some_and(|it| it > 1)),
-        ("name of a message", chat.turns.iter().any(|it| it.name.is_some())),
+        ("name", chat.turns.iter().any(|it| it.name.is_some())),
     ];
     if let Some((name, _)) = has.into_iter().find(|(_, has)| *has) {
-        return Err(lack(name));
+        return Err(lack(&format!("`{name}`")));
     }
     if sampling.temperature.is_some_and(|it| !(0.0..=1.0).contains(&it)) {
-        return Err(Lack("`temperature` above 1 cannot be said to Anthropic's messages".to_owned()));
+        return Err(lack("`temperature` above 1"));
     }
     if sampling.max_tokens == Some(0) {
-        return Err(Lack("`max_tokens` of 0 cannot be said to Anthropic's messages".to_owned()));
+        return Err(lack("`max_tokens` of 0"));
     }
     if chat.format == Format::Json {
-        return Err(Lack("JSON without a schema cannot be said to Anthropic's messages".to_owned()));
+        return Err(lack("JSON without a schema"));
     }
     extras(&chat.extras)
 }
 
 fn extras(extras: &Extras) -> Result<(), Lack> {
-    extras.first().map_or(Ok(()), |(name, _)| Err(lack(name)))
+    extras.first().map_or(Ok(()), |(name, _)| Err(lack(&format!("`{name}`"))))
 }
 
-fn lack(name: &str) -> Lack {
-    Lack(format!("`{name}` cannot be said to Anthropic's messages"))
+pub(super) fn lack(what: &str) -> Lack {
+    Lack(format!("{what} cannot be said to Anthropic's messages"))
 }
 
 fn is_nothing(value: &Value) -> bool {
@@ -172,98 +167,10 @@ fn tool(tool: &Tool) -> Value {
     said
 }
 
-/// The instructions, which stand apart, wherever they stood; and the turns of the two who
-/// talk, neighbours made one, the results of tools first in theirs.
-fn conversation(chat: &Chat) -> Result<(String, Vec<Value>), Lack> {
-    let mut system = Vec::new();
-    let mut messages: Vec<(&str, Vec<Value>)> = Vec::new();
-    for turn in &chat.turns {
-        let role = match turn.role {
-            Role::System => {
-                for part in &turn.parts {
-                    let Part::Text(text) = part else {
-                        return Err(lack("instructions that are no text"));
-                    };
-                    system.push(text.as_str());
-                }
-                continue;
-            }
-            Role::Assistant => "assistant",
-            Role::User | Role::Tool => "user",
-        };
-        let blocks = turn.parts.iter().filter_map(|it| block(role, it).transpose());
-        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-        match messages.last_mut() {
-            Some((last, all)) if *last == role => all.extend(blocks),
-            _ => messages.push((role, blocks)),
-        }
-    }
-    // An answer with nothing in it was never given.
-    messages.retain(|(role, blocks)| *role == "user" || !blocks.is_empty());
-    if messages.is_empty() {
-        return Err(lack("messages without one of the user"));
-    }
-    let messages = messages.into_iter().map(|(role, mut blocks)| {
-        blocks.sort_by_key(|it| it["type"] != "tool_result");
-        json!({"role": role, "content": content(blocks)})
-    });
-    Ok((system.join("\n\n"), messages.collect()))
-}
-
-/// A content of one text is that text.
-fn content(mut blocks: Vec<Value>) -> Value {
-    match &mut blocks[..] {
-        [] => "".into(),
-        [block] if block["type"] == "text" => block["text"].take(),
-        _ => blocks.into(),
-    }
-}
-
-/// A part of a turn; `None` is one that says nothing.
-fn block(role: &str, part: &Part) -> Result<Option<Value>, Lack> {
-    Ok(Some(match part {
-        // By the book a text may not be empty.
-        Part::Text(text) if text.is_empty() => return Ok(None),
-        Part::Text(text) => json!({"type": "text", "text": text}),
-        Part::Image(image) if role == "user" => self::image(image),
-        Part::Image(_) => return Err(lack("an image of the assistant's")),
-        // Only the proof of another server: it says nothing to this one.
-        Part::Thinking { text, .. } if text.is_empty() => return Ok(None),
-        Part::Thinking { text, signature } => {
-            let signature = signature.as_deref().unwrap_or_default();
-            json!({"type": "thinking", "thinking": text, "signature": signature})
-        }
-        Part::Call(call) => json!({
-            "type": "tool_use", "id": fit(&call.id), "name": call.name, "input": input(&call.arguments),
-        }),
-        Part::Result(result) => self::result(result)?,
-    }))
-}
-
-fn image(image: &Image) -> Value {
-    let source = match &image.source {
-        ImageSource::Data { media_type, base64 } => {
-            json!({"type": "base64", "media_type": media_type, "data": base64})
-        }
-        ImageSource::Url(url) => json!({"type": "url", "url": url}),
-    };
-    json!({"type": "image", "source": source})
-}
-
-fn result(result: &ToolResult) -> Result<Value, Lack> {
-    let mut said = json!({"type": "tool_result", "tool_use_id": fit(&result.id)});
-    let blocks = result.parts.iter().filter_map(|it| block("user", it).transpose());
-    said["content"] = content(blocks.collect::<Result<Vec<_>, _>>()?);
-    if result.is_error {
-        said["is_error"] = true.into();
-    }
-    Ok(said)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Call, Complete, Embed, Turn};
+    use crate::generate::{Complete, Embed, Part, Role, Turn};
 
     const TO: To<'_> = To { model: "m", stream: false, ask_usage: true, max_tokens: true };
 
@@ -277,22 +184,6 @@ mod tests {
         Chat { turns: vec![Turn::text(Role::User, "hi")], ..Chat::default() }
     }
 
-    fn turns(turns: Vec<Turn>) -> Value {
-        say(&Chat { turns, ..Chat::default() }).unwrap()["messages"].take()
-    }
-
-    fn turn(role: Role, parts: Vec<Part>) -> Turn {
-        Turn { role, name: None, parts }
-    }
-
-    fn text(text: &str) -> Part {
-        Part::Text(text.to_owned())
-    }
-
-    fn result(id: &str, parts: Vec<Part>, is_error: bool) -> Part {
-        Part::Result(ToolResult { id: id.to_owned(), name: None, parts, is_error })
-    }
-
     #[test]
     fn the_least_is_a_model_a_message_and_a_limit() {
         let least =
@@ -300,62 +191,6 @@ mod tests {
         assert_eq!(say(&hi()).unwrap(), least);
         let asked = ask(&Meaning::Chat(hi()), &To { stream: true, ..TO }).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&asked.body).unwrap()["stream"], true);
-    }
-
-    #[test]
-    fn instructions_stand_apart_wherever_they_stood() {
-        let chat = Chat {
-            turns: vec![
-                Turn::text(Role::System, "a"),
-                Turn::text(Role::User, "hi"),
-                Turn::text(Role::System, "b"),
-            ],
-            ..Chat::default()
-        };
-        let body = say(&chat).unwrap();
-        assert_eq!(body["system"], "a\n\nb");
-        assert_eq!(body["messages"], json!([{"role": "user", "content": "hi"}]));
-        let only = Chat { turns: vec![Turn::text(Role::System, "a")], ..Chat::default() };
-        let told = "`messages without one of the user` cannot be said to Anthropic's messages";
-        assert_eq!(say(&only).unwrap_err(), told);
-    }
-
-    #[test]
-    fn neighbours_become_one_and_results_come_first() {
-        let call = Part::Call(Call {
-            id: "call.1".to_owned(),
-            name: "f".to_owned(),
-            arguments: "{\"a\":1}".to_owned(),
-        });
-        let image = Part::Image(Image {
-            source: ImageSource::Data { media_type: "image/png".to_owned(), base64: "AA".to_owned() },
-            detail: Some("high".to_owned()),
-        });
-        let said = turns(vec![
-            Turn::text(Role::User, "hi"),
-            turn(Role::Assistant, vec![Part::Thinking { text: "hm".to_owned(), signature: None }]),
-            turn(Role::Assistant, vec![text(""), call]),
-            turn(Role::User, vec![text("wait")]),
-            turn(Role::Tool, vec![result("call.1", vec![text("no"), image], true)]),
-            turn(Role::Tool, vec![result("x", vec![text("yes")], false), result("y", vec![], false)]),
-        ]);
-        let expected = json!([
-            {"role": "user", "content": "hi"},
-            {"role": "assistant", "content": [
-                {"type": "thinking", "thinking": "hm", "signature": ""},
-                {"type": "tool_use", "id": "call_1", "name": "f", "input": {"a": 1}},
-            ]},
-            {"role": "user", "content": [
-                {"type": "tool_result", "tool_use_id": "call_1", "is_error": true, "content": [
-                    {"type": "text", "text": "no"},
-                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}},
-                ]},
-                {"type": "tool_result", "tool_use_id": "x", "content": "yes"},
-                {"type": "tool_result", "tool_use_id": "y", "content": ""},
-                {"type": "text", "text": "wait"},
-            ]},
-        ]);
-        assert_eq!(said, expected);
     }
 
     #[test]
@@ -446,7 +281,7 @@ mod tests {
         check(Chat { format: Format::Json, ..hi() }, "JSON without a schema");
         check(Chat { extras: vec![("options.mirostat".to_owned(), json!(1))], ..hi() }, "`options.mirostat`");
         let named = Turn { name: Some("x".to_owned()), ..Turn::text(Role::User, "hi") };
-        check(Chat { turns: vec![named], ..hi() }, "`name of a message`");
+        check(Chat { turns: vec![named], ..hi() }, "`name`");
         assert!(ask(&Meaning::Complete(Complete::default()), &TO).is_err());
         assert!(ask(&Meaning::Embed(Embed::default()), &TO).is_err());
         let hints = Chat { keep_alive: Some(json!(-1)), context: Some(4096), ..hi() };
@@ -466,7 +301,8 @@ mod tests {
                 turn.parts.retain(|it| !matches!(it, Part::Thinking { text, .. } if text.is_empty()));
                 for part in &mut turn.parts {
                     if let Part::Call(call) = part {
-                        call.arguments = input(&call.arguments).to_string();
+                        let input: Value = serde_json::from_str(&call.arguments).unwrap();
+                        call.arguments = input.to_string();
                     }
                 }
             }

@@ -77,6 +77,7 @@ mod tests {
             Failure::NotFound("x".to_owned()),
             Failure::BodyTooLarge { limit: 5 },
             Failure::SlowCaller,
+            Failure::WrongKey("x".to_owned()),
             Failure::Forbidden("x".to_owned()),
             Failure::Loop,
             words("{\n  \"type\": \"error\", \"error\": {\"type\": \"x_error\", \"message\": \"own\"}\n}"),

@@ -59,7 +59,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// A delta of `message_delta`.
+/// A delta of `message_delta`. llama.cpp b11549 names the stop sequence beside `end_turn`.
 #[derive(Default, Deserialize)]
 pub(super) struct Ending<'a> {
     #[serde(borrow)]

@@ -3,12 +3,13 @@
 //! Facing the caller: `request` peeks at requests and sends them on, `understand`
 //! and `block` take them apart, `writer` and `whole` write answers, `failure` says
 //! what went wrong, `list` and `count` answer the side doors. Facing a server:
-//! `ask` asks, `reader` judges a stream and says what it means, `plain` does so
+//! `ask` asks (the turns are in `conversation`), `reader` judges a stream and says what it means, `plain` does so
 //! with a whole answer, and `fold` makes one out of a stream. `frame` has what the
 //! three look at.
 
 mod ask;
 mod block;
+mod conversation;
 mod count;
 mod failure;
 mod fields;
@@ -17,6 +18,8 @@ mod frame;
 mod list;
 mod plain;
 mod reader;
+#[cfg(test)]
+mod recorded;
 mod request;
 mod understand;
 mod whole;

@@ -67,9 +67,7 @@ pub(super) fn understand(body: &[u8]) -> Result<Chat, Failure> {
     let mut format = Format::Text;
     if let Some(mut config) = fields.object("output_config")? {
         format = self::format(&mut config, "format", &mut extras)?;
-        // `high` is what they do without being told.
-        let level = config.text("effort")?.filter(|it| it != "high");
-        effort = effort.or(level.map(Effort::Level));
+        effort = effort.or(level(config.text("effort")?));
         config.keep_rest(&mut extras);
     }
     // Where the form of the answer stood before.
@@ -210,6 +208,12 @@ fn thinking(fields: &mut Fields<'_>, extras: &mut Extras) -> Result<Option<Effor
     thinking.pass_over(&["display"]);
     thinking.keep_rest(extras);
     Ok(effort)
+}
+
+/// A level of effort. `high` is what they do without being told, `max` the most there is.
+fn level(effort: Option<String>) -> Option<Effort> {
+    let effort = effort.filter(|it| it != "high")?;
+    Some(Effort::Level(if effort == "max" { "xhigh".to_owned() } else { effort }))
 }
 
 /// The form of the answer, from the field of that name.
@@ -356,6 +360,8 @@ mod tests {
         let off = json!({"thinking": {"type": "disabled"}, "output_config": {"effort": "max"}});
         assert_eq!(effort(off), Some(Effort::Off));
         assert_eq!(effort(json!({"output_config": {"effort": "high"}})), None, "the same as silence");
+        let most = json!({"output_config": {"effort": "max"}});
+        assert_eq!(effort(most), Some(Effort::Level("xhigh".to_owned())));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Writes an answer that goes to the caller in one piece.
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{json, value::RawValue};
 
 use super::UNSIGNED;
 use crate::{
@@ -11,55 +12,127 @@ use crate::{
 
 /// The body of a whole answer.
 pub(super) fn whole(answer: &Answer, voice: &Voice) -> Bytes {
-    let content: Vec<Value> = answer.said.iter().map(|it| block(it, voice)).collect();
     let refused = answer.said.iter().any(|it| matches!(it, Said::Refusal(_)));
     let reason = answer.reason.map(|it| stop_reason(it, answer.stop.is_some(), answer.calls(), refused));
-    json!({
-        "id": message_id(voice),
-        "type": "message",
-        "role": "assistant",
-        "model": voice.model,
-        "content": content,
-        "stop_reason": reason,
-        "stop_sequence": answer.stop,
-        "usage": usage(&answer.usage),
-    })
-    .to_string()
-    .into()
+    let mut message = Message::new(voice, &answer.usage);
+    message.content = answer.said.iter().map(|it| Block::of(it, voice)).collect();
+    message.stop_reason = reason;
+    message.stop_sequence = answer.stop.as_deref();
+    written(&message).into()
 }
 
-fn block(said: &Said, voice: &Voice) -> Value {
-    match said {
-        // A refusal is a text whose stop reason says so.
-        Said::Text(text) | Said::Refusal(text) => json!({"type": "text", "text": text}),
-        Said::Thinking { text, signature } => {
-            let signature = signature.as_deref().unwrap_or(UNSIGNED);
-            json!({"type": "thinking", "thinking": text, "signature": signature})
+/// An answer, or the beginning of one.
+#[derive(Serialize)]
+pub(super) struct Message<'a> {
+    id: String,
+    r#type: &'static str,
+    role: &'static str,
+    model: &'a str,
+    content: Vec<Block<'a>>,
+    stop_reason: Option<&'static str>,
+    stop_sequence: Option<&'a str>,
+    usage: Counts,
+}
+
+impl<'a> Message<'a> {
+    /// An answer in which nothing is said yet.
+    pub(super) fn new(voice: &'a Voice, usage: &Usage) -> Self {
+        Self {
+            id: format!("msg_{}", fit(&voice.id)),
+            r#type: "message",
+            role: "assistant",
+            model: &voice.model,
+            content: Vec::new(),
+            stop_reason: None,
+            stop_sequence: None,
+            usage: Counts::of(usage),
         }
-        Said::Call { index, id, name, arguments } => json!({
-            "type": "tool_use",
-            "id": call_id(voice, *index, id.as_deref()),
-            "name": name,
-            "input": input(arguments),
-        }),
     }
 }
 
-/// The arguments of a call as the object that they must be here. What is none stands in one,
-/// under the name that Anthropic's documentation has for it.
-pub(super) fn input(arguments: &str) -> Value {
-    if arguments.trim().is_empty() {
-        return json!({});
-    }
-    match serde_json::from_str(arguments) {
-        Ok(input @ Value::Object(_)) => input,
-        _ => json!({"INVALID_JSON": arguments}),
+/// A part of an answer.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Block<'a> {
+    /// Text, or a refusal: its stop reason says so.
+    Text { text: &'a str },
+    /// A thought; clients fall over one without a signature.
+    Thinking { thinking: &'a str, signature: &'a str },
+    /// A call of a tool.
+    ToolUse { id: String, name: &'a str, input: Box<RawValue> },
+}
+
+impl<'a> Block<'a> {
+    fn of(said: &'a Said, voice: &Voice) -> Self {
+        match said {
+            Said::Text(text) | Said::Refusal(text) => Self::Text { text },
+            Said::Thinking { text, signature } => {
+                Self::Thinking { thinking: text, signature: signature.as_deref().unwrap_or(UNSIGNED) }
+            }
+            Said::Call { index, id, name, arguments } => {
+                Self::ToolUse { id: call_id(voice, *index, id.as_deref()), name, input: input(arguments) }
+            }
+        }
     }
 }
 
-/// The id of the answer.
-pub(super) fn message_id(voice: &Voice) -> String {
-    format!("msg_{}", fit(&voice.id))
+/// The counts. Clients fall over a missing `input_tokens` or `output_tokens`, so those that no
+/// server gave are zero, which no real one is beside words; the others are left out.
+#[derive(Serialize)]
+pub(super) struct Counts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_read_input_tokens: Option<u64>,
+    output_tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_tokens_details: Option<Details>,
+}
+
+#[derive(Serialize)]
+struct Details {
+    thinking_tokens: u64,
+}
+
+impl Counts {
+    /// Those of a whole answer, or of the beginning of one.
+    fn of(usage: &Usage) -> Self {
+        Self { input_tokens: Some(input_tokens(usage).unwrap_or(0)), ..Self::at_last(usage) }
+    }
+
+    /// Those of the end of a stream, where a missing count leaves the one at its beginning.
+    pub(super) fn at_last(usage: &Usage) -> Self {
+        Self {
+            input_tokens: input_tokens(usage),
+            cache_read_input_tokens: usage.cached_tokens,
+            output_tokens: usage.output_tokens.unwrap_or(0),
+            output_tokens_details: usage.reasoning_tokens.map(|it| Details { thinking_tokens: it }),
+        }
+    }
+}
+
+/// The tokens of the prompt without those that were cached.
+fn input_tokens(usage: &Usage) -> Option<u64> {
+    Some(usage.input_tokens?.saturating_sub(usage.cached_tokens.unwrap_or(0)))
+}
+
+/// JSON of one of these.
+pub(super) fn written(value: &impl Serialize) -> String {
+    // Nothing in them can fail: names are texts, and there are no foreign types.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// The arguments of a call as the object that they must be here, as it was written. What is
+/// none stands in one, under the name that Anthropic's documentation has for it.
+pub(super) fn input(arguments: &str) -> Box<RawValue> {
+    let arguments = if arguments.trim().is_empty() { "{}" } else { arguments.trim() };
+    match serde_json::from_str::<Box<RawValue>>(arguments) {
+        Ok(input) if arguments.starts_with('{') => input,
+        _ => {
+            let wrapped = json!({"INVALID_JSON": arguments}).to_string();
+            RawValue::from_string(wrapped).unwrap_or_default()
+        }
+    }
 }
 
 /// The id of a call: the server's own where it gave one that this language allows.
@@ -90,27 +163,11 @@ pub(super) fn stop_reason(reason: Reason, at_stop: bool, called: bool, refused: 
     }
 }
 
-/// The counts. Clients fall over a missing `input_tokens` or `output_tokens`, so those that no
-/// server gave are zero, which no real one is beside words; the others are left out.
-pub(super) fn usage(usage: &Usage) -> Value {
-    let cached = usage.cached_tokens.unwrap_or(0);
-    let mut all = json!({
-        // Without those that were cached.
-        "input_tokens": usage.input_tokens.unwrap_or(0).saturating_sub(cached),
-        "output_tokens": usage.output_tokens.unwrap_or(0),
-    });
-    if let Some(cached) = usage.cached_tokens {
-        all["cache_read_input_tokens"] = cached.into();
-    }
-    if let Some(thinking) = usage.reasoning_tokens {
-        all["output_tokens_details"] = json!({"thinking_tokens": thinking});
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use serde_json::Value;
 
     use super::*;
     use crate::generate::{Event, Operation};
@@ -197,9 +254,21 @@ mod tests {
 
     #[test]
     fn arguments_are_an_object_whatever_they_are() {
-        assert_eq!(input(""), json!({}));
-        assert_eq!(input("{\"a\":[1]}"), json!({"a": [1]}));
-        assert_eq!(input("{\"a\":"), json!({"INVALID_JSON": "{\"a\":"}));
-        assert_eq!(input("5"), json!({"INVALID_JSON": "5"}));
+        let check = |arguments: &str, expected: &str| assert_eq!(input(arguments).get(), expected);
+        check("", "{}");
+        check(" {\"a\": 12345678901234567890123}\n", "{\"a\": 12345678901234567890123}");
+        check("{\"a\":", "{\"INVALID_JSON\":\"{\\\"a\\\":\"}");
+        check("5", "{\"INVALID_JSON\":\"5\"}");
+        check("{} {}", "{\"INVALID_JSON\":\"{} {}\"}");
+    }
+
+    #[test]
+    fn fields_stand_in_the_order_of_the_documentation() {
+        let body =
+            whole(&[Event::Text("a".to_owned()), finished(Reason::Stop)].into_iter().collect(), &voice());
+        let expected = "{\"id\":\"msg_r1_x\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"qwen3:8b\",\
+            \"content\":[{\"type\":\"text\",\"text\":\"a\"}],\"stop_reason\":\"end_turn\",\"stop_sequence\":null,\
+            \"usage\":{\"input_tokens\":0,\"output_tokens\":0}}";
+        assert_eq!(body, expected);
     }
 }

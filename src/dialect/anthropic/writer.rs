@@ -6,18 +6,21 @@
 //! several calls take turns; here what comes while a call is not complete waits
 //! behind it. A call is complete when its arguments are a whole object.
 
+use std::time::Duration;
+
 use std::collections::{HashMap, VecDeque};
 
-use bytes::{BufMut, BytesMut};
-use serde_json::{Value, json};
+use bytes::BytesMut;
+use serde_json::json;
 
 use super::{
     UNSIGNED,
-    whole::{self, call_id, message_id},
+    understand::understand,
+    whole::{self, Block, Counts, Message, call_id, input, written},
 };
 use crate::{
     dialect::{self, Voice, json::quote},
-    generate::{Event, Reason, Usage},
+    generate::{Event, Meaning, Reason, Usage, estimate},
 };
 
 /// How much may wait behind a call. Arguments that take turns are short; a call that is not
@@ -79,20 +82,19 @@ impl Writer {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
-        // Nothing is known of the answer's length yet, and clients want a number.
-        let mut usage = whole::usage(&self.usage);
-        usage["output_tokens"] = 0.into();
-        let message = json!({
-            "id": message_id(&self.voice),
-            "type": "message",
-            "role": "assistant",
-            "model": self.voice.model,
-            "content": [],
-            "stop_reason": null,
-            "stop_sequence": null,
-            "usage": usage,
-        });
+        let usage = Usage {
+            input_tokens: self.usage.input_tokens.or_else(|| self.guess()),
+            output_tokens: None,
+            ..self.usage
+        };
+        let message = written(&Message::new(&self.voice, &usage));
         emit(out, "message_start", format_args!(",\"message\":{message}"));
+    }
+
+    /// About how long the prompt is: clients want a number at the beginning, and most servers
+    /// say one at the end. That one is in `message_delta`, and by the book it counts.
+    fn guess(&self) -> Option<u64> {
+        understand(&self.voice.request).ok().map(|it| estimate(&Meaning::Chat(it)))
     }
 
     /// Whether what is said now has to wait, for a call that is not complete.
@@ -105,7 +107,7 @@ impl Writer {
 
     fn text(&mut self, text: &str, out: &mut BytesMut) {
         if !matches!(self.open, Some(Open::Text)) {
-            self.start(Open::Text, json!({"type": "text", "text": ""}), out);
+            self.start(Open::Text, Block::Text { text: "" }, out);
         }
         self.delta("text_delta", "text", text, out);
     }
@@ -128,14 +130,14 @@ impl Writer {
     /// A thought goes on until it is signed; what comes then is another.
     fn start_thinking(&mut self, out: &mut BytesMut) {
         if !matches!(self.open, Some(Open::Thinking { signed: false })) {
-            let block = json!({"type": "thinking", "thinking": "", "signature": ""});
+            let block = Block::Thinking { thinking: "", signature: "" };
             self.start(Open::Thinking { signed: false }, block, out);
         }
     }
 
     fn call(&mut self, index: usize, id: Option<&str>, name: &str, out: &mut BytesMut) {
         let id = call_id(&self.voice, index, id);
-        let block = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
+        let block = Block::ToolUse { id, name, input: input("") };
         self.start(Open::Call { index, progress: Progress::default() }, block, out);
     }
 
@@ -146,9 +148,10 @@ impl Writer {
         }
     }
 
-    fn start(&mut self, open: Open, block: Value, out: &mut BytesMut) {
+    fn start(&mut self, open: Open, block: Block<'_>, out: &mut BytesMut) {
         self.close(out);
-        emit(out, "content_block_start", format_args!(",\"index\":{},\"content_block\":{block}", self.next));
+        let (index, block) = (self.next, written(&block));
+        emit(out, "content_block_start", format_args!(",\"index\":{index},\"content_block\":{block}"));
         self.next += 1;
         self.open = Some(open);
     }
@@ -307,14 +310,18 @@ impl dialect::Writer for Writer {
         }
     }
 
-    fn finish(&mut self, out: &mut BytesMut) {
+    fn held(&self) -> usize {
+        self.held
+    }
+
+    fn finish(&mut self, _took: Duration, out: &mut BytesMut) {
         // Without a reason the answer is not whole, whoever says so.
         let Some((reason, stop)) = self.finished.take() else { return };
         self.begin(out);
         self.go_on(true, out);
         self.close(out);
         let reason = whole::stop_reason(reason, stop.is_some(), self.called, self.refused);
-        let usage = whole::usage(&self.usage);
+        let usage = written(&Counts::at_last(&self.usage));
         let delta = json!({"stop_reason": reason, "stop_sequence": stop});
         emit(out, "message_delta", format_args!(",\"delta\":{delta},\"usage\":{usage}"));
         emit(out, "message_stop", format_args!(""));
@@ -324,9 +331,8 @@ impl dialect::Writer for Writer {
 /// Writes an event of this type; `more` are its other fields.
 fn emit(out: &mut BytesMut, kind: &str, more: std::fmt::Arguments<'_>) {
     use std::fmt::Write as _;
-    // Writing to memory cannot fail.
+    // Writing to memory that grows cannot fail.
     let _ = write!(out, "event: {kind}\ndata: {{\"type\":\"{kind}\"{more}}}\n\n");
-    debug_assert!(out.has_remaining_mut());
 }
 
 /// How far the arguments of a call have come.

@@ -302,7 +302,7 @@ mod tests {
         };
         assert_eq!((&image.source, text.as_str()), (&source, "What?"));
         let names: Vec<&str> = chat.extras.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["context", "template"]);
+        assert_eq!(names, ["template", "context"]);
     }
 
     #[test]

@@ -84,16 +84,16 @@ mod tests {
 
     #[test]
     fn a_call_to_load_is_answered_and_loads_nothing() {
-        let answer = r#"{"created_at":"1970-01-01T00:00:01Z","done":true,"done_reason":"load","model":"m","response":""}"#;
+        let answer = r#"{"model":"m","created_at":"1970-01-01T00:00:01Z","response":"","done":true,"done_reason":"load"}"#;
         check(Door::OllamaGenerate, r#"{"model":"m"}"#, answer);
         check(Door::OllamaGenerate, r#"{"model":"m","prompt":"","keep_alive":-1}"#, answer);
         check(Door::OllamaGenerate, r#"{"name":"m","prompt":null,"keep_alive":"10m"}"#, answer);
         check(
             Door::OllamaChat,
             r#"{"model":"m","messages":[ ]}"#,
-            r#"{"created_at":"1970-01-01T00:00:01Z","done":true,"done_reason":"load","message":{"content":"","role":"assistant"},"model":"m"}"#,
+            r#"{"model":"m","created_at":"1970-01-01T00:00:01Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"load"}"#,
         );
-        check(Door::OllamaEmbed, r#"{"model":"m","input":[]}"#, r#"{"embeddings":[],"model":"m"}"#);
+        check(Door::OllamaEmbed, r#"{"model":"m","input":[]}"#, r#"{"model":"m","embeddings":[]}"#);
         check(Door::OllamaEmbeddings, r#"{"model":"m","prompt":""}"#, r#"{"embedding":[]}"#);
     }
 

@@ -28,7 +28,8 @@ pub(super) fn break_off(failure: &Failure, request_id: &str, frames: u64) -> Byt
         "code": code, "message": message, "param": param,
         "error": {"type": kind, "code": code, "message": message, "param": param},
     });
-    emit("error", error, frames, &mut out);
+    let mut sequence = frames;
+    emit("error", error, &mut sequence, &mut out);
     let response = json!({
         "id": format!("resp_{request_id}"),
         "object": "response",
@@ -48,7 +49,7 @@ pub(super) fn break_off(failure: &Failure, request_id: &str, frames: u64) -> Byt
         "tools": [],
         "top_p": null,
     });
-    emit("response.failed", json!({"response": response}), frames + 1, &mut out);
+    emit("response.failed", json!({"response": response}), &mut sequence, &mut out);
     out.freeze()
 }
 

@@ -57,7 +57,7 @@ pub(super) fn understand(body: &[u8]) -> Result<Meaning, Failure> {
     let mut chat = Chat::default();
     let mut extras = Extras::new();
     for name in ["model", "stream"].iter().chain(&HINTS) {
-        fields.remove(*name);
+        fields.shift_remove(*name);
     }
     if let Some(value) = take(&mut fields, "instructions") {
         let instructions = text("instructions", value)?;
@@ -270,18 +270,19 @@ mod tests {
             "prompt": {"id": "p"}, "context_management": [{"type": "compaction"}], "top_k": 5,
             "text": {"x": 1}, "reasoning": {"y": 1}, "include": ["z"],
         }));
-        let paths: Vec<_> = chat.extras.iter().map(|it| it.0.as_str()).collect();
+        let mut paths: Vec<_> = chat.extras.iter().map(|it| it.0.as_str()).collect();
+        paths.sort_unstable();
         assert_eq!(
             paths,
             [
-                "text.x",
-                "reasoning.y",
-                "include[0]",
                 "background",
                 "context_management",
                 "conversation",
+                "include[0]",
                 "previous_response_id",
                 "prompt",
+                "reasoning.y",
+                "text.x",
                 "top_k"
             ]
         );

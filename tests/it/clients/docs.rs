@@ -10,13 +10,14 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
-use lovable::simulate::{Offer, Script, Shape, Simulated};
+use lovable::simulate::{Offer, Script, Shape, Simulated, text};
+use serde_json::json;
 use tokio::{process::Command, time::timeout};
 
 use super::script::{node_directory, programs};
@@ -30,6 +31,12 @@ const PORT: &str = "8765";
 
 /// Programs that tests do not have, or whose work is not to be done in a test.
 const ELSEWHERE: &[&str] = &["ollama", "vllm", "lms", "llama-server", "pip", "npm", "claude"];
+
+/// No command of a page takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an answer is.
+const WORDS: usize = 12;
 
 /// A block of a page.
 struct Block {
@@ -121,7 +128,7 @@ async fn follow(page: &Path) -> Result<(), String> {
     let port = odd_port().await.to_string();
     let here = |text: &str| text.replace(&format!(":{PORT}"), &format!(":{port}"));
     let name = page.file_stem().unwrap().to_str().unwrap();
-    let server = Simulated::start_at_shape(name).await;
+    let server = server(name).await;
 
     let mut options = Options::alone().simulated(&server, "mine", 0);
     for block in &blocks {
@@ -135,7 +142,8 @@ async fn follow(page: &Path) -> Result<(), String> {
             _ => {}
         }
     }
-    let daemon = options.env("MY_VLLM_KEY", "x").env("MY_LLAMA_KEY", "x").env("LM_API_TOKEN", "x").start().await;
+    let keys = ["MY_VLLM_KEY", "MY_LLAMA_KEY", "LM_API_TOKEN"];
+    let daemon = keys.iter().fold(options, |options, key| options.env(key, "any")).start().await;
 
     let packages = if name == "open-lovable" { "open-lovable" } else { "current" };
     let directory = node_directory(packages);
@@ -154,4 +162,56 @@ async fn follow(page: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A server of the kind that a page is about, with the models that it names.
+async fn server(page: &str) -> Simulated {
+    let (shape, chat) = match page {
+        "vllm" => (Shape::Vllm, "Qwen/Qwen3-8B"),
+        "lm-studio" => (Shape::LmStudio, "qwen3-8b"),
+        "llama.cpp" => (Shape::LlamaCpp, "qwen3-8b"),
+        _ => (Shape::Ollama, "qwen3:8b"),
+    };
+    let embedder = Offer { embeds: true, ..Offer::named("nomic-embed-text") };
+    let models = vec![Offer::named(chat), embedder];
+    Simulated::start(shape, Script { models, words: WORDS, ..Script::default() }).await.unwrap()
+}
+
+/// Puts our programs, those of the clients and the socket where a page expects them.
+fn prepare(directory: &Path, daemon: &Daemon) {
+    let bin = directory.join("bin");
+    let socket = directory.join("run/lovable/lovabled.sock");
+    for it in [&bin, socket.parent().unwrap()] {
+        fs::create_dir_all(it).unwrap();
+    }
+    symlink(env!("CARGO_BIN_EXE_lovablectl"), bin.join("lovablectl")).unwrap();
+    for name in ["python", "node"] {
+        // A link to Python would not know the environment that it belongs to.
+        let text = format!("#!/bin/sh\nexec {} \"$@\"\n", programs().join(name).display());
+        fs::write(bin.join(name), text).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    symlink(daemon.socket(), socket).unwrap();
+}
+
+/// Runs the commands of a block; the first that fails ends it.
+async fn run(directory: &Path, commands: &str) -> Result<(), String> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut shell = Command::new("sh");
+    shell.args(["-eu", "-c", commands]).current_dir(directory).env_clear();
+    shell.env("PATH", format!("{}/bin:{path}", directory.display())).env("HOME", directory);
+    shell.env("XDG_RUNTIME_DIR", directory.join("run")).env("PYTHONDONTWRITEBYTECODE", "1");
+    // What only the script of Open Lovable's page needs to know.
+    let scene = json!({
+        "socket": "", "address": "", "text": text(WORDS), "cut": false, "ways": ["environment"],
+        "features": ["stream", "object"], "kinds": [{"kind": "ollama"}],
+    });
+    shell.env("LOVABLE_SCENE", scene.to_string()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(PATIENCE, shell.output()).await.map_err(|_| "no end in time")?.unwrap();
+    let said = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
+    if output.status.success() && !said.contains("\"failed\"") {
+        Ok(())
+    } else {
+        Err(format!("{}\n{commands}{said}", output.status))
+    }
 }

@@ -1,6 +1,7 @@
 //! Clients that other people wrote, unchanged, against the daemon with servers of every kind
 //! behind it. `tests/clients` has a script for each, and what is installed.
 
+mod docs;
 mod scene;
 mod script;
 

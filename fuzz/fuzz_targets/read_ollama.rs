@@ -1,0 +1,4 @@
+//! What an Ollama answers.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lovable_fuzz::read("ollama", data));

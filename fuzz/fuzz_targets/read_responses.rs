@@ -1,0 +1,4 @@
+//! What a server of OpenAI's Responses answers.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lovable_fuzz::read("responses", data));

@@ -1,0 +1,4 @@
+//! What an Ollama client asks.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lovable_fuzz::understand("ollama", data));
