@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Each line is one model; no two lines are.
-const MODELS: [&[&str]; 40] = [
+const MODELS: [&[&str]; 41] = [
     // Ollama, vLLM, LM Studio old and new, llama.cpp, Docker, KoboldCpp, Hugging Face by Ollama, MLX.
     &[
         "qwen3:8b",
@@ -35,7 +35,12 @@ const MODELS: [&[&str]; 40] = [
         "unsloth/Qwen3-8B-bnb-4bit",
         "RedHatAI/Qwen3-8B-quantized.w4a16",
         "Qwen3-8B-GGUF",
+        "unsloth/Qwen3-8B-GGUF:Q4_K_M",
+        "docker.io/ai/qwen3:8B-Q4_K_M",
+        "registry.ollama.ai/library/qwen3:8b",
     ],
+    // A second instance in LM Studio says nothing that a name has to know; in doubt it is another.
+    &["qwen/qwen3-8b:2"],
     &["qwen3:14b", "Qwen/Qwen3-14B", "qwen3-14b@q4_k_m"],
     &["qwen3:0.6b", "Qwen/Qwen3-0.6B", "Qwen3-0.6B-Q8_0.gguf"],
     &["Qwen/Qwen3-8B-Base", "qwen3-8b-base"],
@@ -52,7 +57,7 @@ const MODELS: [&[&str]; 40] = [
     &["Qwen/Qwen3-VL-8B-Thinking", "qwen3-vl:8b-thinking-q4_K_M"],
     &["Qwen/Qwen3-Embedding-0.6B", "qwen3-embedding:0.6b", "text-embedding-qwen3-embedding-0.6b"],
     &["qwen2.5:7b", "qwen2.5:7b-instruct-q4_K_M", "Qwen/Qwen2.5-7B-Instruct", "qwen2.5-7b-instruct"],
-    &["Qwen/Qwen2.5-7B"],
+    &["llama3.2-vision:11b", "meta-llama/Llama-3.2-11B-Vision-Instruct"],
     &["Qwen/Qwen2.5-7B-Instruct-1M", "qwen2.5-7b-instruct-1m"],
     &["qwen2.5-coder:7b", "Qwen/Qwen2.5-Coder-7B-Instruct", "qwen2.5-coder-7b-instruct-q5_k_m.gguf"],
     &["qwen2.5-coder:7b-base", "qwen2.5-coder-7b-base"],
@@ -65,14 +70,14 @@ const MODELS: [&[&str]; 40] = [
         "meta-llama-3.1-8b-instruct",
         "hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4",
     ],
-    &["meta-llama/Llama-3.1-8B", "llama-3.1-8b"],
+    &["gemma2:9b", "google/gemma-2-9b-it", "gemma-2-9b-it-Q4_K_M.gguf"],
     &["llama3.1:8b-text-q4_K_M", "llama-3.1-8b-base"],
     &["llama3.1:70b", "meta-llama/Llama-3.1-70B-Instruct", "nvidia/Llama-3.1-70B-Instruct-FP8"],
     &["llama3:8b", "meta-llama/Meta-Llama-3-8B-Instruct"],
     &["llama3.2:3b", "meta-llama/Llama-3.2-3B-Instruct", "ai/llama3.2:3B-Q4_K_M"],
     &["gemma3:4b", "google/gemma-3-4b-it", "google/gemma-3-4b", "gemma-3-4b-it-Q4_K_M.gguf"],
     &["google/gemma-3-4b-pt", "gemma3:4b-pt"],
-    &["gemma3n:e4b", "google/gemma-3n-E4B-it", "google/gemma-3n-e4b"],
+    &["gemma3n:e4b", "google/gemma-3n-E4B-it"],
     &["gpt-oss:20b", "openai/gpt-oss-20b", "gpt-oss-20b-mxfp4.gguf", "gpt-oss-20b-MXFP4"],
     &["gpt-oss:120b", "openai/gpt-oss-120b", "gpt-oss-120b"],
     &["phi4:14b", "microsoft/phi-4", "phi-4-Q4_K_M.gguf", "phi4:latest"],
@@ -85,7 +90,7 @@ const MODELS: [&[&str]; 40] = [
 ];
 
 /// Names that leave open which model they are: like no other, and some not even like themselves.
-const OPEN: [&str; 24] = [
+const OPEN: [&str; 35] = [
     "qwen3:4b",
     "qwen3:30b",
     "qwen3:latest",
@@ -104,6 +109,17 @@ const OPEN: [&str; 24] = [
     "mistral:7b",
     "mistral-7b-instruct",
     "mistral-7b-v0.1",
+    "Qwen/Qwen2.5-7B",
+    "qwen2.5-7b",
+    "meta-llama/Llama-3.1-8B",
+    "llama-3.1-8b",
+    "google/gemma-3n-E4B",
+    "google/gemma-3n-e4b",
+    "google/gemma-2-9b",
+    "deepseek-r1:671b",
+    "deepseek-ai/DeepSeek-R1",
+    "mixtral:8x7b",
+    "mistralai/Mixtral-8x7B-v0.1",
     "gemma:7b",
     "google/gemma-7b",
     "starcoder2:7b",
@@ -168,6 +184,8 @@ fn what_servers_tell_fills_in_a_size_that_a_name_leaves_out() {
         (("llama3.2:latest", "llama", "3.2B"), ("llama3.2", "", ""), false),
         (("qwen2.5:latest", "qwen2", "7.6B"), ("Qwen/Qwen2.5-7B-Instruct", "", ""), true),
         (("smollm2:latest", "llama", "1.7B"), ("SmolLM2-1.7B-Instruct", "", ""), true),
+        (("docker.io/ai/qwen3:latest", "qwen3", "8.19 B"), ("qwen3:8b", "qwen3", "8.2B"), true),
+        (("docker.io/ai/qwen3:latest", "qwen3", "8.19 B"), ("Qwen3-8B-GGUF", "", ""), true),
         (("qwen3:latest", "qwen3", "32.8B"), ("Qwen/Qwen3-30B-A3B", "", ""), false),
     ] {
         let of = |it: (&str, &str, &str)| told(it.0, it.1, it.2);

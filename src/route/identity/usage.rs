@@ -36,70 +36,68 @@ impl Tuning {
 
     /// What silence means. `None` is doubt: such a name is like no other.
     pub(super) fn unsaid(stem: &str, size: Option<&str>, tagged: bool) -> Option<Self> {
-        if is_doubtful(stem, size, tagged) {
-            return None;
-        }
         let begins = |families: &[&str]| families.iter().any(|it| stem.starts_with(it));
-        Some(if begins(&INSTRUCT) || is_gemma(stem) {
-            Self::Instruct
-        } else if begins(&USUAL) || is_one_size(stem) {
-            Self::Usual
-        } else if !tagged {
-            Self::NameSilent
-        } else if begins(&INSTRUCT_BY_TAG) {
-            Self::Instruct
-        } else if begins(&CHAT_BY_TAG) {
-            Self::Chat
+        if is_doubtful(stem, size, tagged) {
+            None
+        } else if INSTRUCT.contains(&stem) {
+            Some(Self::Instruct)
+        } else if USUAL.contains(&stem) || is_one_size(stem) {
+            Some(Self::Usual)
+        } else if tagged && begins(&INSTRUCT_BY_TAG) {
+            Some(Self::Instruct)
+        } else if tagged && stem == "llama2" {
+            Some(Self::Chat)
+        } else if tagged {
+            Some(Self::TagSilent)
+        } else if begins(&INSTRUCT_BY_TAG) || begins(&RAW_BY_NAME) {
+            None
         } else {
-            Self::TagSilent
-        })
+            Some(Self::NameSilent)
+        }
     }
 }
 
 /// Tags that stand for another model than they did, or for one that only looks like the
 /// family: Ollama moved `qwen3:4b`, `30b` and `235b` to a later thinking model, has the
-/// thinking one of these families where others have the instructed one, and calls models
+/// thinking one of some families where others have the instructed one, and calls models
 /// `deepseek-r1` that only learned from it.
 fn is_doubtful(stem: &str, size: Option<&str>, tagged: bool) -> bool {
     let moved = stem == "qwen3" && matches!(size, Some("4b" | "30b" | "235b"));
     let split = stem.starts_with("qwen3vl") || stem.starts_with("qwen3next");
-    let pupil = stem == "deepseekr1" && size != Some("671b");
-    (tagged && (moved || split)) || pupil
+    (tagged && (moved || split)) || stem == "deepseekr1"
 }
 
 /// Families that had several versions under one bare name.
 pub(super) fn leaves_open_the_version(stem: &str) -> bool {
-    matches!(stem, "mistral" | "gemma" | "llama" | "qwen" | "phi" | "granite")
+    matches!(stem, "mistral" | "gemma" | "llama" | "qwen" | "phi" | "granite" | "yi")
 }
 
-/// Of these only an instructed model exists, or a raw one is always called so.
-const INSTRUCT: [&str; 2] = ["qwen3coder", "gemma4"];
-
-fn is_gemma(stem: &str) -> bool {
-    matches!(stem, "gemma3" | "gemma3n")
-}
+/// Of these only an instructed model exists, or the raw one is always called so.
+const INSTRUCT: [&str; 3] = ["qwen3coder", "qwen3codernext", "gemma3"];
 
 /// Of these the trained model bears the plain name everywhere, and a raw one is called so.
-const USUAL: [&str; 8] =
-    ["qwen3", "gptoss", "phi4", "qwq", "deepseekr1", "deepseekv3", "devstral", "magistral"];
+const USUAL: [&str; 6] = ["qwen3", "qwen3embedding", "qwen3reranker", "gptoss", "gptosssafeguard", "qwq"];
 
-/// Of these Ollama gives the instructed model to who does not say, and makers call the raw one so.
-const INSTRUCT_BY_TAG: [&str; 11] = [
-    "llama3",
-    "llama4",
-    "qwen2",
-    "gemma2",
-    "granite3",
-    "granite4",
-    "smollm",
-    "codellama",
-    "olmo2",
-    "falcon3",
+/// Of these Ollama gives the instructed model to who does not say, and makers call the raw
+/// one by the plain name. What a plain name means elsewhere is anybody's guess.
+const INSTRUCT_BY_TAG: [&str; 10] =
+    ["llama3", "llama4", "qwen2", "gemma2", "gemma3n", "granite3", "smollm", "codellama", "olmo2", "falcon3"];
+
+/// More of whose makers do, or did for some of them.
+const RAW_BY_NAME: [&str; 12] = [
+    "llama2",
+    "gemma",
+    "mistral",
+    "mixtral",
+    "granite",
+    "yi",
     "phi3",
+    "qwen1",
+    "deepseekcoder",
+    "deepseekllm",
+    "codegemma",
+    "internlm",
 ];
-
-/// Of these Ollama gives the one for conversation.
-const CHAT_BY_TAG: [&str; 3] = ["llama2", "qwen1.5", "yi"];
 
 /// Models that come in one size, so that their names say none.
 const ONE_SIZE: [&str; 12] = [

@@ -146,7 +146,7 @@ impl Reading {
         {
             stem = &stem[1..];
         }
-        let stem = stem.concat();
+        let stem = joined(stem);
         if stem.is_empty() || usage::leaves_open_the_version(&stem) {
             return None;
         }
@@ -157,6 +157,19 @@ impl Reading {
         };
         Some(Identity { stem, vendor, size: self.size, active: self.active, tuning })
     }
+}
+
+/// Words as one. Numbers stay apart: `qwen3-2` is not `qwen32`.
+fn joined(words: &[String]) -> String {
+    let mut all = String::new();
+    for word in words {
+        let is_digit = |it: char| it.is_ascii_digit();
+        if all.ends_with(is_digit) && word.starts_with(is_digit) {
+            all.push('-');
+        }
+        all.push_str(word);
+    }
+    all
 }
 
 fn set<T: PartialEq>(place: &mut Option<T>, value: T) -> Option<()> {
