@@ -393,8 +393,10 @@ fn chains(reader: &mut Reader<'_>, mut section: Section<'_>) -> BTreeMap<String,
         let names = links.get_ref().as_array().map(|it| it.iter().map(|it| it.get_ref().as_str()));
         let names: Option<Vec<&str>> = names.and_then(|it| it.map(|it| Some(it?.trim())).collect());
         match names {
+            _ if name == "auto" => {
+                reader.problem(Some(span), format!("`{key}` has no use: `auto` takes whatever suits"));
+            }
             Some(names) if !names.is_empty() && !names.contains(&"") => {
-                // `auto` already takes whatever suits, and a chain says what suits.
                 let wrong = names.iter().find(|it| **it == "auto" || **it == name);
                 if let Some(wrong) = wrong {
                     reader.problem(Some(span), format!("`{key}` cannot have `{wrong}` in it"));

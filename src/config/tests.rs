@@ -148,6 +148,7 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_expected() {
         check_problem(&text, 3, "`fallback.chains.big` must be a list of names of models");
     }
     check_problem("[fallback.chains]\na = [\"b\", \"a\"]\n", 2, "cannot have `a` in it");
+    check_problem("[fallback.chains]\nauto = [\"b\"]\n", 2, "`fallback.chains.auto` has no use");
     check_problem("[fallback.chains]\na = [\"auto\"]\n", 2, "cannot have `auto` in it");
     check_problem("[listen]\naddress = \"0.0.0.0:80\"\n", 2, "must be a loopback address");
     check_problem("[listen]\norigins = [\"*\"]\n", 1, "name an origin");

@@ -207,7 +207,7 @@ fn decide<'a>(
 struct Judged<'a> {
     server: &'a Arc<Server>,
     model: &'a Model,
-    sameness: Sameness,
+    substituted: Substitution,
     rank: Rank<'a>,
 }
 
@@ -216,7 +216,7 @@ impl Judged<'_> {
         Choice {
             server: Arc::clone(self.server),
             model: self.model.name.clone(),
-            substituted: self.sameness.substitution(),
+            substituted: self.substituted,
             loading: rank::is_loading(self.server, self.model),
         }
     }
@@ -237,7 +237,8 @@ fn judge<'a>(
     let unfit = rank::unfit_server(server, in_flight, ask);
     let judge_model = |model: &'a Model, sameness: Sameness| {
         let rank = Rank::of(server, model, sameness, sameness.is_open(), in_flight, ask);
-        (Judged { server, model, sameness, rank }, rank::unfit_model(model, ask.head))
+        let substituted = stand_ins.substitution(sameness);
+        (Judged { server, model, substituted, rank }, rank::unfit_model(model, ask.head))
     };
     // A model that can do it, before one that cannot; then the better rank.
     let models = stand_ins.models_of(server, reach).map(|(model, sameness)| judge_model(model, sameness));

@@ -53,9 +53,8 @@ struct Other {
 }
 
 impl Sameness {
-    pub(super) fn substitution(self) -> Substitution {
+    fn substitution(self) -> Substitution {
         match self.tier {
-            // Where the caller left the choice to us, no choice is a substitution.
             Tier::Named(_) | Tier::Any => Substitution::No,
             Tier::Equivalent => Substitution::Equivalent,
             Tier::Chain(..) | Tier::Other(_) => Substitution::Alternative,
@@ -86,6 +85,8 @@ pub(super) struct StandIns<'a> {
     snapshot: &'a Snapshot,
     ask: &'a Ask<'a>,
     meant: Meant<'a>,
+    /// Whether the caller left the choice to us; then no choice is a substitution.
+    is_ours: bool,
     chain: Vec<Link<'a>>,
     farthest: Reach,
     /// What is known of the model that was asked for; one entry for each server that has it.
@@ -102,7 +103,9 @@ impl<'a> StandIns<'a> {
     /// What may answer for a name, after its alias was followed.
     pub(super) fn of(snapshot: &'a Snapshot, asked: &'a str, ask: &'a Ask<'a>) -> Result<Self, Unknown> {
         let names = chain_of(asked, ask);
-        let meant = match name::resolve(snapshot, asked) {
+        let resolved = name::resolve(snapshot, asked);
+        let is_ours = matches!(resolved, Ok(Meant::Any));
+        let meant = match resolved {
             Ok(Meant::Any) => same_as_before(ask).unwrap_or(Meant::Any),
             Ok(meant) => meant,
             Err(unknown) if names.is_none() && !name::was_here(snapshot, asked) => return Err(unknown),
@@ -123,13 +126,18 @@ impl<'a> StandIns<'a> {
             (!meant.is_any()).then(|| Link { meant, known: OnceCell::new() })
         });
         let chain = if farthest >= Reach::Chain { links.collect() } else { Vec::new() };
-        Ok(Self { snapshot, ask, meant, chain, farthest, asked: OnceCell::new() })
+        Ok(Self { snapshot, ask, meant, is_ours, chain, farthest, asked: OnceCell::new() })
     }
 
     /// How far to look, one after the other.
     pub(super) fn reaches(&self) -> impl Iterator<Item = Reach> + use<> {
         let (farthest, no_chain) = (self.farthest, self.chain.is_empty());
         Reach::ALL.into_iter().filter(move |it| *it <= farthest && !(*it == Reach::Chain && no_chain))
+    }
+
+    /// How the answer of a model that is so near is called.
+    pub(super) fn substitution(&self, sameness: Sameness) -> Substitution {
+        if self.is_ours { Substitution::No } else { sameness.substitution() }
     }
 
     pub(super) fn meant(&self) -> &Meant<'a> {

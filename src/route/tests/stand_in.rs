@@ -188,6 +188,7 @@ fn auto_stays_with_its_first_choice_where_no_other_model_may_stand_in() {
     for (fallback, expected) in [(Fallback::Same, "vllm Qwen/Qwen3-8B"), (Fallback::Local, "lmstudio")] {
         (world.fallback, world.tried) = (fallback, vec!["ollama".into()]);
         assert!(world.ask("auto").starts_with(expected), "{fallback}");
+        assert!(matches!(world.choose().0, Decision::Server(it) if it.substituted == Substitution::No));
     }
 }
 
