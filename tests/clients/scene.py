@@ -2,8 +2,8 @@
 
 LOVABLE_SCENE is JSON: `socket` and `address` of the daemon, the `ways` to try
 (`socket`, `tcp`, or `environment`, which is the client's own variables and
-nothing else), the `features` to try, the `text` that every model says, whether
-it is `cut` short there by its server, and of each kind of server the names of its models: `chat`, `embed`, `breaks` (in the
+nothing else), the `features` to try, the `text` that every model says, the `limit` by which
+its server cuts it short or nothing, and of each kind of server the names of its models: `chat`, `embed`, `breaks` (in the
 middle of each stream) and `fails` (before each answer).
 """
 
@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 SCENE = json.loads(os.environ["LOVABLE_SCENE"])
 SOCKET, ADDRESS, TEXT = SCENE["socket"], SCENE["address"], SCENE["text"]
+# The tokens of an answer that does not end by itself; nothing where it does.
+LIMIT = SCENE["limit"]
 KEY = "any"
 MESSAGES = [{"role": "user", "content": "Count for me."}]
 # A simulated model calls the tools that the last turn names.
@@ -55,7 +57,7 @@ def called(calls):
 
 def ended(found, wanted):
     """How an answer ended, where the model ends by itself; a real one is cut by its server."""
-    same("how it ended", found, found if SCENE["cut"] else wanted)
+    same("how it ended", found, found if LIMIT else wanted)
 
 
 def person(found):
