@@ -220,6 +220,15 @@ pub enum Failure {
     BadRequest(String),
     /// A field that no server of ours can honour.
     Unsupported(String),
+    /// The prompt fits into no context that there is for the model.
+    TooLong {
+        /// The tokens of the prompt, estimated.
+        tokens: u64,
+        /// The tokens of the answer, where a server takes no request without room for them.
+        answer: Option<u64>,
+        /// The largest context.
+        context: u64,
+    },
     /// No such route.
     UnknownRoute(String),
     /// The route exists, the method does not.
@@ -275,7 +284,7 @@ impl Failure {
     /// The HTTP status, when it can still be sent.
     pub fn status(&self) -> u16 {
         match self {
-            Self::BadRequest(_) | Self::Unsupported(_) => 400,
+            Self::BadRequest(_) | Self::Unsupported(_) | Self::TooLong { .. } => 400,
             Self::UnknownRoute(_) | Self::UnknownModel { .. } | Self::NotFound(_) => 404,
             Self::WrongMethod { .. } => 405,
             Self::SlowCaller => 408,
@@ -297,6 +306,8 @@ impl Failure {
         match self {
             Self::BadRequest(_) => "bad_request",
             Self::Unsupported(_) => "unsupported",
+            // OpenAI's own word, which clients shorten the conversation at.
+            Self::TooLong { .. } => "context_length_exceeded",
             Self::UnknownRoute(_) => "unknown_route",
             Self::WrongMethod { .. } => "method_not_allowed",
             Self::UnknownModel { .. } => "model_not_found",
@@ -324,6 +335,14 @@ impl Failure {
             | Self::WrongKey(text)
             | Self::NoServer(text)
             | Self::NotFound(text) => text.clone(),
+            // The first words are Anthropic's own, at which its clients shorten the conversation.
+            Self::TooLong { tokens, answer, context } => {
+                let answer = answer.map(|it| format!(" and {it} for the answer")).unwrap_or_default();
+                format!(
+                    "prompt is too long: about {tokens} tokens (an estimate){answer} > {context} maximum, the \
+                     largest context that there is for this model now"
+                )
+            }
             Self::UnknownRoute(path) => format!("no route `{path}`; see GET /lovable/v1/openapi.json"),
             Self::WrongMethod { allow } => format!("this route takes {allow}"),
             Self::UnknownModel { model, nearest } if nearest.is_empty() => {
@@ -370,6 +389,7 @@ impl Failure {
         match self {
             Self::BadRequest(_)
             | Self::Unsupported(_)
+            | Self::TooLong { .. }
             | Self::UnknownRoute(_)
             | Self::WrongMethod { .. }
             | Self::UnknownModel { .. }

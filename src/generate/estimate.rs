@@ -8,7 +8,7 @@
 
 use serde_json::Value;
 
-use super::{Chat, Format, ImageSource, Meaning, Part};
+use super::{Chat, Format, ImageSource, Length, Meaning, Part};
 
 /// What a turn costs beside its words: who speaks, where it begins and ends.
 const TURN: u64 = 4;
@@ -33,6 +33,64 @@ pub fn estimate(meaning: &Meaning) -> u64 {
         Meaning::Complete(it) => text(&it.prompt) + it.suffix.as_deref().map_or(0, text),
         Meaning::Embed(it) => it.inputs.iter().map(|it| text(it)).sum(),
     }
+}
+
+/// Measures what a prompt takes of a context: as `estimate` does, and what it takes at the
+/// least. Of texts to be made vectors of the longest counts, for each must fit by itself.
+///
+/// The least is meant to be sure: no tokenizer of today's models needs fewer. A word is one
+/// token if it has up to sixteen letters; six signs of other scripts may be one; signs and
+/// blanks may all belong to the words beside them; images, thoughts of earlier turns and the
+/// shape of tools may not be shown to the model at all. English prose and code have some 5 to
+/// 50 % more than that, Chinese and Japanese three to five times as many.
+pub fn measure(meaning: &Meaning) -> Length {
+    let (least, context) = match meaning {
+        Meaning::Chat(chat) => {
+            let turns = chat.turns.iter().flat_map(|it| &it.parts).map(least_part);
+            let tools =
+                chat.tools.iter().map(|it| least(&it.name) + it.description.as_deref().map_or(0, least));
+            (turns.chain(tools).sum(), chat.context)
+        }
+        Meaning::Complete(it) => (least(&it.prompt) + it.suffix.as_deref().map_or(0, least), it.context),
+        Meaning::Embed(it) if it.truncate == Some(true) => (0, it.context),
+        Meaning::Embed(it) => (it.inputs.iter().map(|it| least(it)).max().unwrap_or(0), it.context),
+    };
+    let likely = match meaning {
+        Meaning::Embed(it) if it.truncate == Some(true) => 0,
+        Meaning::Embed(it) => it.inputs.iter().map(|it| text(it)).max().unwrap_or(0),
+        Meaning::Chat(_) | Meaning::Complete(_) => estimate(meaning),
+    };
+    Length { least, likely: likely.max(least), context }
+}
+
+fn least_part(part: &Part) -> u64 {
+    match part {
+        Part::Text(it) => least(it),
+        Part::Image(_) | Part::Thinking { .. } => 0,
+        Part::Call(call) => least(&call.name),
+        Part::Result(result) => result.parts.iter().map(least_part).sum(),
+    }
+}
+
+/// The fewest tokens that a text can have.
+fn least(text: &str) -> u64 {
+    let mut tokens = 0;
+    let mut run = 0_u64;
+    let mut last = Sort::Space;
+    for char in text.chars() {
+        // A word may have letters of both sorts in it: `für`.
+        let sort = match Sort::of(char) {
+            Sort::Alphabet => Sort::Letter,
+            sort => sort,
+        };
+        if sort != last {
+            tokens += last.least(run);
+            run = 0;
+            last = sort;
+        }
+        run += 1;
+    }
+    tokens + last.least(run)
 }
 
 fn chat(chat: &Chat) -> u64 {
@@ -126,6 +184,18 @@ impl Sort {
             Self::Picture => 2 * run,
         }
     }
+
+    /// What a run of these costs at the least.
+    fn least(self, run: u64) -> u64 {
+        match self {
+            Self::Letter | Self::Alphabet => run.div_ceil(16),
+            Self::Digit => run / 8,
+            Self::Script => run / 6,
+            // Lines of signs and indentations are one token, however long.
+            Self::Space | Self::Sign => run / 128,
+            Self::Picture => run / 2,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +203,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::generate::{Role, Turn};
+    use crate::generate::{Embed, Role, Turn};
 
     #[test]
     fn more_is_never_cheaper() {
@@ -159,7 +229,38 @@ mod tests {
         check("Все люди рождаются свободными и равными", 9, 21);
     }
 
+    #[test]
+    fn the_least_is_below_what_tokenizers_say() {
+        // What the tokenizer of the two that needs fewer says.
+        for (words, tokens) in [
+            ("All human beings are born free and equal in dignity and rights.", 13),
+            ("fn add(a: u64, b: u64) -> u64 {\n    a + b\n}\n", 22),
+            ("人人生而自由,在尊严和权利上一律平等。", 16),
+            ("Все люди рождаются свободными и равными", 9),
+        ] {
+            assert!(least(words) <= tokens && least(words) <= text(words), "{}: {words}", least(words));
+        }
+        assert!(least(&"word ".repeat(1000)) == 1000, "and sure of what is long");
+        assert!(least(&"人人生而自由".repeat(1000)) == 1000);
+    }
+
+    #[test]
+    fn of_texts_for_vectors_the_longest_must_fit_and_none_that_may_be_cut() {
+        let mut embed = Embed { inputs: vec!["a b c".into(), "a b c d e".into()], ..Embed::default() };
+        assert_eq!(measure(&Meaning::Embed(embed.clone())).least, 5);
+        embed.truncate = Some(true);
+        assert_eq!(measure(&Meaning::Embed(embed)), Length::default());
+    }
+
     proptest! {
+        #[test]
+        fn the_least_is_never_more_than_what_is_likely(words in ".{0,200}") {
+            let meaning = Meaning::Chat(Chat { turns: vec![Turn::text(Role::User, &words)], ..Chat::default() });
+            let length = measure(&meaning);
+            prop_assert!(length.least <= length.likely);
+            prop_assert!(least(&words) <= text(&words) && least(&words) <= words.chars().count() as u64);
+        }
+
         #[test]
         fn an_estimate_is_bounded(words in ".{0,200}") {
             let tokens = text(&words);

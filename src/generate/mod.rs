@@ -10,7 +10,7 @@ mod meaning;
 use std::time::Duration;
 
 pub use self::{
-    estimate::estimate,
+    estimate::{estimate, measure},
     event::{Answer, Event, Said},
     meaning::{
         Call, Chat, Complete, Effort, Embed, Extras, Format, Image, ImageSource, Meaning, Part, Role,
@@ -60,6 +60,17 @@ pub struct Head {
     pub max_tokens: Option<u64>,
     /// What the model must be able to do.
     pub needs: Needs,
+}
+
+/// What a prompt takes of a context, in tokens, as far as that can be told without a tokenizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Length {
+    /// Surely not less than that.
+    pub least: u64,
+    /// About that.
+    pub likely: u64,
+    /// How large a context the caller wants to have loaded, if it says so.
+    pub context: Option<u64>,
 }
 
 /// Token counts of an answer, as the server gave them.

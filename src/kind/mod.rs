@@ -352,6 +352,17 @@ pub trait Kind: Sync {
         None
     }
 
+    /// Whether it refuses a request whose answer alone may be longer than its context. Others
+    /// end such an answer there.
+    fn wants_room_for_the_answer(&self) -> bool {
+        false
+    }
+
+    /// Whether a request can have the model loaded with another context.
+    fn loads_context(&self) -> bool {
+        false
+    }
+
     /// Whether it silently drops `max_completion_tokens` and wants `max_tokens`.
     fn wants_max_tokens(&self) -> bool {
         false

@@ -141,6 +141,10 @@ impl Kind for Ollama {
         }
     }
 
+    fn loads_context(&self) -> bool {
+        true
+    }
+
     fn plain_is_cancelled(&self) -> bool {
         true
     }

@@ -83,6 +83,10 @@ impl Kind for Vllm {
     fn plain_is_cancelled(&self) -> bool {
         true
     }
+
+    fn wants_room_for_the_answer(&self) -> bool {
+        true
+    }
 }
 
 /// A longer context elsewhere may take these.

@@ -57,7 +57,9 @@ impl Relay {
             Decision::UnknownModel { nearest } => {
                 Err(Failure::UnknownModel { model: model.to_owned(), nearest })
             }
-            Decision::Later(_) | Decision::Lacking(_) | Decision::Nobody(_) => Ok(None),
+            Decision::Later(_) | Decision::Lacking(_) | Decision::TooLong { .. } | Decision::Nobody(_) => {
+                Ok(None)
+            }
         }
     }
 
@@ -102,6 +104,8 @@ impl Relay {
             first_model: None,
             in_flight: &|id: &ServerId| traffic.of(id),
             said: &|_| Ok(Fidelity::Own),
+            bytes: 0,
+            length: &|| None,
             now: Instant::now().into_std(),
             salt: 0,
         };

@@ -42,6 +42,8 @@ impl Work {
             first_model: first.map(|it| it.model.as_str()),
             in_flight: &|id| traffic.of(id),
             said: &|server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body),
+            bytes: self.errand.body.len() as u64,
+            length: &|| self.telling.length(&self.errand.request, &self.errand.body),
             now: self.now(),
             salt: self.seed,
         };
@@ -70,6 +72,10 @@ impl Work {
             Decision::Lacking(what) => {
                 let misunderstood = self.telling.misunderstood();
                 self.nobody = Some(misunderstood.unwrap_or(Failure::Unsupported(what)));
+                Chosen::Nobody
+            }
+            Decision::TooLong { tokens, answer, context } => {
+                self.nobody = Some(Failure::TooLong { tokens, answer, context });
                 Chosen::Nobody
             }
             Decision::Nobody(why) => {

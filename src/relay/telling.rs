@@ -14,7 +14,7 @@ use crate::{
         bridge::{self, Way},
     },
     fault::Failure,
-    generate::{Meaning, Operation},
+    generate::{self, Length, Meaning, Operation},
     kind,
     route::Fidelity,
 };
@@ -23,6 +23,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Telling {
     meaning: OnceCell<Result<Box<Meaning>, Failure>>,
+    length: OnceCell<Option<Length>>,
     /// How it is said at doors of other languages, as far as somebody had to know.
     said: RefCell<Vec<Said>>,
 }
@@ -79,6 +80,11 @@ impl Telling {
     /// What the caller is told if its request cannot even be understood, as far as that was needed.
     pub(super) fn misunderstood(&self) -> Option<Failure> {
         self.meaning.get()?.as_ref().err().cloned()
+    }
+
+    /// How long the prompt is, if the request can be understood.
+    pub(super) fn length(&self, request: &Request, body: &Bytes) -> Option<Length> {
+        *self.length.get_or_init(|| self.meaning(request, body).ok().map(generate::measure))
     }
 
     fn meaning(&self, request: &Request, body: &Bytes) -> Result<&Meaning, Failure> {

@@ -9,6 +9,7 @@
 mod identity;
 mod name;
 mod rank;
+mod room;
 mod stand_in;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use self::{
 };
 pub use self::{name::nearest_of as nearest, rank::Fidelity};
 use crate::{
-    generate::{Candidate, Head, Substitution},
+    generate::{Candidate, Head, Length, Substitution},
     registry::{Server, Snapshot},
     server::{Model, ModelName, ServerId},
 };
@@ -95,6 +96,11 @@ pub struct Ask<'a> {
     /// How the request is said to a server, or why it cannot be. Only asked about servers
     /// that could take it otherwise.
     pub said: &'a dyn Fn(&Server) -> Result<Fidelity, String>,
+    /// The size of the request, in bytes. A token is rarely less than two of them.
+    pub bytes: u64,
+    /// How long its prompt is, where it can be understood. Only asked where the size leaves a
+    /// doubt: the request has to be taken apart for it.
+    pub length: &'a dyn Fn() -> Option<Length>,
     /// When this is.
     pub now: Instant,
     /// What decides between equals; another one for each request.
@@ -129,6 +135,15 @@ pub enum Decision {
     /// Servers have the model, and all lack what the request needs, or cannot be told
     /// what it asks; the text says what.
     Lacking(String),
+    /// The prompt fits into no context that its model has anywhere.
+    TooLong {
+        /// The tokens of the prompt, estimated.
+        tokens: u64,
+        /// The tokens of the answer, where they count.
+        answer: Option<u64>,
+        /// The largest context.
+        context: u64,
+    },
     /// Nobody can serve this now; the text says why, for people.
     Nobody(String),
 }
@@ -189,6 +204,7 @@ fn decide<'a>(
             able.push(judged);
             Decision::Server(able[0].choice())
         }
+        (None, None) if let Some(too_long) = too_long(&out) => too_long,
         (None, None) if !out.is_empty() && out.iter().all(|(_, reason)| reason.is_lack()) => {
             Decision::Lacking(unsayable(&out).unwrap_or_else(|| explain(asked, meant, &out)))
         }
@@ -236,9 +252,11 @@ fn judge<'a>(
     let in_flight = (ask.in_flight)(&server.id);
     let unfit = rank::unfit_server(server, in_flight, ask);
     let judge_model = |model: &'a Model, sameness: Sameness| {
-        let rank = Rank::of(server, model, sameness, sameness.is_open(), in_flight, ask);
+        let (room, too_long) = room::of(server, model, ask);
+        let rank = Rank::of(server, model, sameness, sameness.is_open(), room, in_flight, ask);
         let substituted = stand_ins.substitution(sameness);
-        (Judged { server, model, substituted, rank }, rank::unfit_model(model, ask.head))
+        let cannot = rank::unfit_model(model, ask.head).or(too_long.map(Reason::TooLong));
+        (Judged { server, model, substituted, rank }, cannot)
     };
     // A model that can do it, before one that cannot; then the better rank.
     let models = stand_ins.models_of(server, reach).map(|(model, sameness)| judge_model(model, sameness));
@@ -257,6 +275,15 @@ fn judge<'a>(
         Err(why) => Some(Reason::Unsayable(why)),
     };
     Some((judged, unsayable.or(unfit)))
+}
+
+/// The prompt is too long wherever it might go, and that hides no better reason: a server
+/// that could not be asked anyway does not count.
+fn too_long(out: &[(Judged<'_>, Reason)]) -> Option<Decision> {
+    let those = || out.iter().filter_map(|(_, reason)| reason.too_long());
+    let is_alone = out.iter().all(|(_, it)| it.too_long().is_some() || it.is_lack() || it.is_a_persons());
+    let largest = those().max_by_key(|it| it.context).filter(|_| is_alone)?;
+    Some(Decision::TooLong { tokens: largest.tokens, answer: largest.answer, context: largest.context })
 }
 
 /// What nobody can be told, if that is all there is to say.

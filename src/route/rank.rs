@@ -2,7 +2,11 @@
 
 use std::{fmt, time::Instant};
 
-use super::{Ask, Fallback, stand_in::Sameness};
+use super::{
+    Ask, Fallback,
+    room::{Room, TooLong},
+    stand_in::Sameness,
+};
 use crate::{
     generate::{Head, Operation},
     registry::{Admission, Server, Standing},
@@ -22,6 +26,7 @@ pub(super) struct Rank<'a> {
     /// where the caller left the choice to us.
     doubtful: bool,
     footing: Footing,
+    room: Room,
     pressure: Pressure,
     priority: i32,
     zone: Zone,
@@ -83,6 +88,7 @@ impl<'a> Rank<'a> {
         model: &'a Model,
         sameness: Sameness,
         any: bool,
+        room: Room,
         in_flight: u32,
         ask: &Ask<'_>,
     ) -> Self {
@@ -90,6 +96,7 @@ impl<'a> Rank<'a> {
             sameness,
             doubtful: any && is_doubtful(model, ask.head.operation),
             footing: footing(server, in_flight, ask.salt),
+            room,
             pressure: pressure(server.limit, in_flight),
             priority: server.priority,
             zone: server.zone,
@@ -177,6 +184,8 @@ pub(super) enum Reason {
     OnTrial,
     Busy(Instant),
     Cannot(Capability),
+    /// The prompt surely does not fit into the context that it has.
+    TooLong(TooLong),
     /// What is asked cannot be said in its language; the text says what.
     Unsayable(String),
 }
@@ -185,6 +194,22 @@ impl Reason {
     /// Whether it may be asked all the same when nothing else is left.
     pub(super) fn is_rest(&self) -> bool {
         matches!(self, Self::Resting | Self::OnTrial)
+    }
+
+    /// By how much the prompt is too long, if that is it.
+    pub(super) fn too_long(&self) -> Option<TooLong> {
+        match self {
+            Self::TooLong(it) => Some(*it),
+            _ => None,
+        }
+    }
+
+    /// Whether a person wants it so, or has to do something about it.
+    pub(super) fn is_a_persons(&self) -> bool {
+        matches!(
+            self,
+            Self::Untrusted | Self::Off | Self::Cloud | Self::CloudModel | Self::NeedsKey | Self::WrongHost
+        )
     }
 
     /// Whether the request asks for what is not there.
@@ -222,6 +247,7 @@ impl fmt::Display for Reason {
             Self::Cannot(Capability::Tools) => "has it, but without tools",
             Self::Cannot(Capability::Vision) => "has it, but without images",
             Self::Cannot(Capability::Thinking) => "has it, but without thinking",
+            Self::TooLong(it) => return it.fmt(f),
             Self::Unsayable(why) => return write!(f, "cannot be told: {why}"),
         })
     }

@@ -1,3 +1,4 @@
+mod room;
 mod stand_in;
 
 use std::{
@@ -40,7 +41,7 @@ fn server(id: &str, models: &[&str]) -> Server {
     }
 }
 
-/// Words that change a server: `down+5` (its trial is in 5 s), `busy+7`, `limit2`, `prio-1` …
+/// Words that change a server: `down+5` (its trial is in 5 s), `busy+7`, `limit2`, `prio-1`, `ctx4096` …
 fn change(mut server: Server, words: &str, now: Instant) -> Server {
     let seconds = |word: &str, name: &str| {
         word.strip_prefix(name).and_then(|it| it.parse().ok()).map(Duration::from_secs)
@@ -69,6 +70,12 @@ fn change(mut server: Server, words: &str, now: Instant) -> Server {
             "chat" => able(&mut server, Capability::Chat),
             "embed" => able(&mut server, Capability::Embed),
             "tools" => able(&mut server, Capability::Tools),
+            _ if word.starts_with("ctx") => {
+                each(&mut server, |it| it.loaded_context_length = word[3..].parse().ok());
+            }
+            _ if word.starts_with("made") => {
+                each(&mut server, |it| it.context_length = word[4..].parse().ok());
+            }
             _ if word.starts_with("busy+") => {
                 server.busy_until = seconds(word, "busy+").map(|it| now + it);
             }
@@ -109,6 +116,7 @@ struct World {
     tried: Vec<ServerId>,
     first: Option<ServerId>,
     salt: u64,
+    length: Length,
 }
 
 /// Servers as `id: words`; each has the model `m`.
@@ -140,6 +148,7 @@ fn with(mut servers: Vec<Server>) -> World {
         tried: Vec::new(),
         first: None,
         salt: 1,
+        length: Length::default(),
     }
 }
 
@@ -151,7 +160,8 @@ impl World {
             Some(None) => Ok(Fidelity::Translated),
             Some(Some(why)) => Err((*why).to_owned()),
         };
-        choose(&self.snapshot, &Ask { said: &said, ..self.ask_with(&in_flight) })
+        let length = || Some(self.length);
+        choose(&self.snapshot, &Ask { said: &said, length: &length, ..self.ask_with(&in_flight) })
     }
 
     fn ask_with<'a>(&'a self, in_flight: &'a dyn Fn(&ServerId) -> u32) -> Ask<'a> {
@@ -166,6 +176,8 @@ impl World {
             first_model: self.first_model.as_deref(),
             in_flight,
             said: &|_| Ok(Fidelity::Own),
+            bytes: 4 * self.length.likely,
+            length: &|| None,
             now: self.now,
             salt: self.salt,
         }
@@ -181,6 +193,10 @@ impl World {
             }
             Decision::UnknownModel { nearest } => format!("unknown {}", nearest.join(" ")),
             Decision::Lacking(what) => format!("lacking: {what}"),
+            Decision::TooLong { tokens, answer, context } => {
+                let answer = answer.map(|it| format!("+{it}")).unwrap_or_default();
+                format!("too long: {tokens}{answer} > {context}")
+            }
             Decision::Nobody(why) => format!("nobody: {why}"),
         }
     }
@@ -577,6 +593,9 @@ fn any_world() -> impl Strategy<Value = World> {
         "limit2",
         "cloudmodel",
         "cold",
+        "ctx1000",
+        "ctx3000",
+        "made9000",
     ]);
     let models = select(vec![
         vec!["m"],
@@ -611,6 +630,8 @@ fn any_world() -> impl Strategy<Value = World> {
             }
             (world.now, world.fallback, world.salt, world.head.model) = (now, fallback, salt, asked.into());
             world.widened = widened;
+            let least = salt % 4000;
+            world.length = Length { least, likely: least + least / 4, context: None };
             if chained {
                 world.chains.insert("qwen3:8b".into(), vec!["n".into(), "m".into()]);
             }

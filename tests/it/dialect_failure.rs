@@ -26,6 +26,7 @@ fn every_failure() -> Vec<Failure> {
     let all = vec![
         Failure::BadRequest("the body is \"bad\"\n".to_owned()),
         Failure::Unsupported("`x` cannot be said".to_owned()),
+        Failure::TooLong { tokens: 9000, answer: Some(256), context: 4096 },
         Failure::UnknownRoute("/x".to_owned()),
         Failure::WrongMethod { allow: "GET" },
         Failure::UnknownModel { model: "m".to_owned(), nearest: vec!["n".to_owned()] },
@@ -54,6 +55,7 @@ fn every_failure() -> Vec<Failure> {
         match failure {
             Failure::BadRequest(_)
             | Failure::Unsupported(_)
+            | Failure::TooLong { .. }
             | Failure::UnknownRoute(_)
             | Failure::WrongMethod { .. }
             | Failure::UnknownModel { .. }

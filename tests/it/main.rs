@@ -7,6 +7,7 @@
 mod bad_input;
 mod caller;
 mod clients;
+mod context;
 mod crash;
 mod daemon;
 mod dialect;
