@@ -52,6 +52,7 @@ fn status_of(door: &Door) -> Status {
         (false, _) => Health::Down,
     };
     let totals = house.with_stats(|it| it.totals());
+    let queued = house.traffic().queued();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -64,8 +65,8 @@ fn status_of(door: &Door) -> Status {
         servers,
         models: ModelCounts::of(&snapshot),
         requests: RequestCounts {
-            in_flight: door.it.relay.running() as u64,
-            queued: 0,
+            in_flight: door.it.relay.running().saturating_sub(queued) as u64,
+            queued: queued as u64,
             total: totals.endings.all(),
             delivered: totals.endings.delivered,
             resumed: totals.endings.resumed,
@@ -131,10 +132,11 @@ pub(super) fn server_views(door: &Door) -> Vec<ServerView> {
 
 pub(super) fn server_view(door: &Door, server: &Server) -> ServerView {
     let figures = door.it.house.with_stats(|it| it.live(&server.id, hour(wall_ms())));
+    let traffic = door.it.house.traffic();
     let percentiles = |it: Spread| Percentiles { p50: it.p50, p95: it.p95 };
     let live = LiveFigures {
-        in_flight: door.it.house.traffic().look().of(&server.id),
-        queued: 0,
+        in_flight: traffic.look().of(&server.id),
+        queued: traffic.queued_for(&server.id).try_into().unwrap_or(u32::MAX),
         latency_ms: percentiles(figures.total_ms),
         first_token_ms: percentiles(figures.first_token_ms),
         tokens_per_second: figures.tokens_per_second.p50,

@@ -15,6 +15,7 @@ use crate::{
     dialect::{Door, ollama, openai},
     fault::Failure,
     housekeeping::wall_ms,
+    queue::Priority,
     relay::{Body, Errand, Wishes},
     route::Fallback,
 };
@@ -100,8 +101,18 @@ fn wishes(headers: &HeaderMap) -> Result<Wishes, Failure> {
             )));
         }
     };
+    let priority = match text("x-lovable-priority") {
+        None | Some("interactive") => Priority::Interactive,
+        Some("batch") => Priority::Batch,
+        Some(value) => {
+            return Err(Failure::BadRequest(format!(
+                "the header `x-lovable-priority` takes interactive or batch, not `{value}`"
+            )));
+        }
+    };
     Ok(Wishes {
         fallback,
+        priority,
         timeout: millis("x-lovable-timeout-ms")?,
         open_after: millis("x-lovable-open-after-ms")?,
     })
@@ -149,6 +160,8 @@ mod tests {
         assert_eq!(error.message(), "the header `x-lovable-timeout-ms` takes milliseconds, not `soon`");
         let error = wishes(&headers(&[("x-lovable-fallback", "always")])).unwrap_err();
         assert!(error.message().contains("none, same, local or cloud"), "{}", error.message());
+        let error = wishes(&headers(&[("x-lovable-priority", "high")])).unwrap_err();
+        assert_eq!(error.message(), "the header `x-lovable-priority` takes interactive or batch, not `high`");
         let good =
             wishes(&headers(&[("x-lovable-timeout-ms", "1500"), ("x-lovable-fallback", "none")])).unwrap();
         assert_eq!((good.timeout, good.fallback), (Some(Duration::from_millis(1500)), Some(Fallback::None)));

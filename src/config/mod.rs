@@ -57,6 +57,8 @@ pub struct Config {
     pub patience: Patience,
     /// `[listen]`.
     pub listen: Listen,
+    /// `[queue]`.
+    pub queue: QueueSettings,
     /// `[limits]`.
     pub limits: Limits,
     /// `[stats]`.
@@ -126,6 +128,21 @@ pub struct Listen {
     pub origins: Vec<String>,
     /// Whether routes that change something are there as well.
     pub control: bool,
+}
+
+/// Who may wait while every server has all that it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// How many requests.
+    pub size: usize,
+}
+
+impl Default for QueueSettings {
+    /// More than the agents of one person ever have at once, and few enough that the last
+    /// one is still served in minutes.
+    fn default() -> Self {
+        Self { size: 256 }
+    }
 }
 
 /// How much memory callers may take.
@@ -349,6 +366,10 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     patience(reader, section, &mut config.patience);
     let section = root.section(reader, "listen");
     listen(reader, section, &mut config.listen);
+
+    let mut section = root.section(reader, "queue");
+    section.take(reader, "size", &mut config.queue.size);
+    section.done(reader);
 
     let mut section = root.section(reader, "limits");
     section.take(reader, "body", &mut config.limits.body);

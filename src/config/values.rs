@@ -71,13 +71,13 @@ macro_rules! number {
         impl Value for $number {
             const EXPECTED: &'static str = $expected;
             fn from_text(text: &str) -> Result<Self, String> {
-                text.trim().parse().ok().filter(|it| *it >= $from).ok_or_else(expected::<Self>)
+                text.trim().parse().ok().filter(|it| ($from..).contains(it)).ok_or_else(expected::<Self>)
             }
             fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
                 let number = value.as_integer().ok_or_else(expected::<Self>)?;
                 Self::from_str_radix(number.as_str(), number.radix())
                     .ok()
-                    .filter(|it| *it >= $from)
+                    .filter(|it| ($from..).contains(it))
                     .ok_or_else(expected::<Self>)
             }
             fn show(&self) -> Json {
@@ -88,6 +88,7 @@ macro_rules! number {
 }
 number!(u16, "a port from 1 to 65535", 1);
 number!(u32, "a whole number from 1", 1);
+number!(usize, "a whole number", 0);
 number!(i32, "a whole number", i32::MIN);
 
 impl<T: Value> Value for Vec<T> {

@@ -54,6 +54,7 @@ pub(super) async fn furnish(
         trusts: trusts(config),
         ours: ours(),
         tracking: config.stats.tracking,
+        queue: config.queue.size,
     });
     let ca = config.servers.iter().filter_map(|it| Some((it.endpoint.clone(), it.ca.clone()?))).collect();
     let upstream = Upstream::new(upstream::Settings { ca })

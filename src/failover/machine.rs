@@ -237,6 +237,11 @@ impl Failover {
         }
     }
 
+    /// When it is over unless content has come by then.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Servers that may not be chosen now.
     pub fn tried(&self) -> &[ServerId] {
         &self.barred

@@ -26,7 +26,7 @@ use self::keep::Figures;
 pub use self::{
     feed::{Event, Follow},
     keep::restore,
-    traffic::{InFlight, Traffic},
+    traffic::{InFlight, Limited, Look, QueueFull, Ticket, Traffic},
 };
 use crate::{
     fault::Fault,
@@ -81,6 +81,8 @@ pub struct Furnishing {
     pub ours: Trusts,
     /// Whether outcomes may be stored.
     pub tracking: bool,
+    /// How many requests may wait for a server.
+    pub queue: usize,
 }
 
 /// Says whether an address is trusted.
@@ -94,7 +96,7 @@ impl Housekeeping {
             registry: Mutex::new(it.registry),
             figures: Mutex::new(Figures::new(it.stats)),
             recent: Mutex::new(VecDeque::new()),
-            traffic: Traffic::default(),
+            traffic: Traffic::new(it.queue),
             keys: it.keys,
             kinds_off: it.kinds_off,
             trusts: it.trusts,
@@ -113,7 +115,7 @@ impl Housekeeping {
         self.snapshot.load_full()
     }
 
-    /// Requests in flight, by server.
+    /// Requests in flight, by server, and those that wait.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
     }

@@ -1,77 +1,364 @@
-//! How many requests each server works on for us.
+//! How many requests each server works on for us, and who waits for a place.
+//!
+//! A server with a limit never gets more than that. Its places are guards: the one that is
+//! dropped goes to whoever is next in the queue, before anybody who comes later can take it,
+//! and a caller that leaves is out of the queue at once.
 
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::server::ServerId;
+use tokio::sync::oneshot;
 
-type Counters = BTreeMap<ServerId, Arc<AtomicU32>>;
+use crate::{
+    queue::{Number, Priority, Queue},
+    server::ServerId,
+};
 
-/// Counters by server.
-#[derive(Default)]
-pub struct Traffic(Mutex<Counters>);
+/// Requests at servers, and those that wait.
+pub struct Traffic(Arc<Desk>);
+
+/// A server, and how many requests it may have at once.
+pub type Limited = (ServerId, u32);
+
+struct Desk(Mutex<Books>);
+
+struct Books {
+    counts: BTreeMap<ServerId, u32>,
+    /// The limits of servers that somebody waits for, as they were told last.
+    limits: BTreeMap<ServerId, u32>,
+    queue: Queue,
+    callers: BTreeMap<Number, oneshot::Sender<InFlight>>,
+}
+
+/// Places that are to be given to who waits for them, once the books are closed.
+type Calls = Vec<(oneshot::Sender<InFlight>, InFlight)>;
 
 impl Traffic {
-    fn counters(&self) -> MutexGuard<'_, Counters> {
+    /// Nobody is on the way, and so many may wait.
+    pub fn new(queue: usize) -> Self {
+        let (counts, limits, callers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self(Arc::new(Desk(Mutex::new(Books { counts, limits, queue: Queue::new(queue), callers }))))
+    }
+
+    /// Takes a place at a server until the guard is dropped, if there is one and nobody
+    /// waits for it.
+    pub fn enter(&self, server: &ServerId, limit: Option<u32>) -> Option<InFlight> {
+        let mut books = self.0.books();
+        let has_place =
+            limit.is_none_or(|it| books.count(server) < it && books.queue.waiting_for(server) == 0);
+        has_place.then(|| books.enter(server, &self.0))
+    }
+
+    /// Waits for a place at one of these servers.
+    pub fn wait(&self, priority: Priority, servers: Vec<Limited>) -> Result<Ticket, QueueFull> {
+        let mut books = self.0.books();
+        let ids = servers.iter().map(|(id, _)| id.clone()).collect();
+        let number = books.queue.join(priority, ids).ok_or(QueueFull)?;
+        let (caller, calling) = oneshot::channel();
+        books.callers.insert(number, caller);
+        let ticket = Ticket { number, desk: self.0.clone(), calling };
+        // A place may have become free since it was looked for.
+        let calls = books.serve_all(servers, &self.0);
+        drop(books);
+        call(calls);
+        Ok(ticket)
+    }
+
+    /// Looks at everything at once.
+    pub fn look(&self) -> Look {
+        let books = self.0.books();
+        Look { counts: books.counts.clone(), wanted: books.queue.wanted().cloned().collect() }
+    }
+
+    /// How many wait for a server.
+    pub fn queued(&self) -> usize {
+        self.0.books().queue.len()
+    }
+
+    /// How many wait for this server, be it among others.
+    pub fn queued_for(&self, server: &ServerId) -> usize {
+        self.0.books().queue.waiting_for(server)
+    }
+}
+
+/// Nobody else may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the queue is full")]
+pub struct QueueFull;
+
+impl Desk {
+    fn books(&self) -> MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Counts one more request, until the guard is dropped.
-    pub fn enter(&self, server: &ServerId) -> InFlight {
-        let mut counters = self.counters();
-        let counter = match counters.get(server) {
-            Some(counter) => counter.clone(),
-            None => counters.entry(server.clone()).or_default().clone(),
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        InFlight(counter)
+impl Books {
+    fn count(&self, server: &ServerId) -> u32 {
+        self.counts.get(server).copied().unwrap_or(0)
     }
 
-    /// Looks at all counters at once.
-    pub fn look(&self) -> Look<'_> {
-        Look(self.counters())
+    fn enter(&mut self, server: &ServerId, desk: &Arc<Desk>) -> InFlight {
+        match self.counts.get_mut(server) {
+            Some(count) => *count += 1,
+            None => drop(self.counts.insert(server.clone(), 1)),
+        }
+        InFlight { server: server.clone(), desk: desk.clone() }
+    }
+
+    /// Gives the free places of a server to who is next.
+    fn serve(&mut self, server: &ServerId, desk: &Arc<Desk>, calls: &mut Calls) {
+        let Some(limit) = self.limits.get(server).copied() else { return };
+        while self.count(server) < limit
+            && let Some(next) = self.queue.next(server)
+        {
+            let place = self.enter(server, desk);
+            if let Some(caller) = self.callers.remove(&next) {
+                calls.push((caller, place));
+            }
+        }
+        if self.queue.waiting_for(server) == 0 {
+            self.limits.remove(server);
+        }
+    }
+
+    fn serve_all(&mut self, servers: Vec<Limited>, desk: &Arc<Desk>) -> Calls {
+        let mut calls = Calls::new();
+        self.limits.extend(servers.iter().cloned());
+        for (server, _) in &servers {
+            self.serve(server, desk, &mut calls);
+        }
+        calls
     }
 }
 
-/// The counters, held still.
-pub struct Look<'a>(MutexGuard<'a, Counters>);
+/// Hands places over. Must not be done while the books are open: one that is not taken any
+/// more is given back by being dropped.
+fn call(calls: Calls) {
+    for (caller, place) in calls {
+        drop(caller.send(place));
+    }
+}
 
-impl Look<'_> {
+/// Requests at servers, as they were at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    counts: BTreeMap<ServerId, u32>,
+    wanted: BTreeSet<ServerId>,
+}
+
+impl Look {
     /// How many requests a server has.
     pub fn of(&self, server: &ServerId) -> u32 {
-        self.0.get(server).map_or(0, |it| it.load(Ordering::Relaxed))
+        self.counts.get(server).copied().unwrap_or(0)
+    }
+
+    /// Whether one more has to wait for it.
+    pub fn is_full(&self, server: &ServerId, limit: Option<u32>) -> bool {
+        limit.is_some_and(|it| self.of(server) >= it || self.wanted.contains(server))
     }
 }
 
-/// One request at one server; dropping it gives its place back.
+/// One request at one server; dropping it gives its place to the next.
 #[must_use = "the request counts for as long as this lives"]
-pub struct InFlight(Arc<AtomicU32>);
+pub struct InFlight {
+    server: ServerId,
+    desk: Arc<Desk>,
+}
+
+impl InFlight {
+    /// Where the place is.
+    pub fn server(&self) -> &ServerId {
+        &self.server
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut books = self.desk.books();
+        if let Some(count) = books.counts.get_mut(&self.server) {
+            *count = count.saturating_sub(1);
+        }
+        let mut calls = Calls::new();
+        books.serve(&self.server, &self.desk, &mut calls);
+        drop(books);
+        call(calls);
+    }
+}
+
+/// One that waits; dropping it leaves the queue.
+#[must_use = "who drops it waits no longer"]
+pub struct Ticket {
+    number: Number,
+    desk: Arc<Desk>,
+    calling: oneshot::Receiver<InFlight>,
+}
+
+impl Ticket {
+    /// Waits for a place. Safe to drop while waiting; to be called until it gives one.
+    pub async fn called(&mut self) -> InFlight {
+        match (&mut self.calling).await {
+            Ok(place) => place,
+            // It was given already.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Keeps the place in the queue and waits for these servers from now on.
+    pub fn aim(&self, servers: Vec<Limited>) {
+        let mut books = self.desk.books();
+        books.queue.aim(self.number, servers.iter().map(|(id, _)| id.clone()).collect());
+        let calls = books.serve_all(servers, &self.desk);
+        drop(books);
+        call(calls);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut books = self.desk.books();
+        books.queue.leave(self.number);
+        books.callers.remove(&self.number);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
     use super::*;
+
+    const A: &str = "a";
+
+    fn wait(traffic: &Traffic, priority: Priority, limit: u32) -> Ticket {
+        traffic.wait(priority, vec![(A.into(), limit)]).unwrap()
+    }
+
+    fn called(ticket: &mut Ticket) -> Option<InFlight> {
+        ticket.called().now_or_never()
+    }
 
     #[test]
     fn a_request_counts_until_its_guard_is_dropped() {
-        let traffic = Traffic::default();
-        let id = ServerId::from("a");
-        let first = traffic.enter(&id);
-        let second = traffic.enter(&id);
+        let traffic = Traffic::new(4);
+        let id = ServerId::from(A);
+        let first = traffic.enter(&id, None).unwrap();
+        let second = traffic.enter(&id, None).unwrap();
         assert_eq!(traffic.look().of(&id), 2);
         drop(first);
         assert_eq!(traffic.look().of(&id), 1);
         drop(second);
         assert_eq!(traffic.look().of(&id), 0);
+    }
+
+    #[test]
+    fn a_place_goes_to_who_waits_and_not_to_who_comes() {
+        let traffic = Traffic::new(4);
+        let id = ServerId::from(A);
+        let held = traffic.enter(&id, Some(1)).unwrap();
+        assert!(traffic.enter(&id, Some(1)).is_none());
+        let mut batch = wait(&traffic, Priority::Batch, 1);
+        let mut person = wait(&traffic, Priority::Interactive, 1);
+        assert_eq!((traffic.queued(), traffic.queued_for(&id)), (2, 2));
+        drop(held);
+        assert!(traffic.enter(&id, Some(1)).is_none(), "the place is given already");
+        assert!(called(&mut batch).is_none());
+        let place = called(&mut person).unwrap();
+        assert_eq!(place.server(), A);
+        assert_eq!(traffic.look().of(&id), 1);
+        drop((person, place));
+        assert!(called(&mut batch).is_some());
+        assert_eq!(traffic.look().of(&id), 0, "dropped with what it was given to");
+        assert!(!traffic.look().is_full(&id, Some(1)));
+    }
+
+    #[test]
+    fn who_leaves_hands_on_what_it_was_given_and_did_not_take() {
+        let traffic = Traffic::new(4);
+        let id = ServerId::from(A);
+        let held = traffic.enter(&id, Some(1)).unwrap();
+        let first = wait(&traffic, Priority::Interactive, 1);
+        let gone = wait(&traffic, Priority::Interactive, 1);
+        let mut third = wait(&traffic, Priority::Interactive, 1);
+        drop(gone);
+        drop(held);
+        assert!(called(&mut third).is_none());
+        drop(first);
+        assert!(called(&mut third).is_some());
+        drop(third);
+        assert_eq!((traffic.queued(), traffic.look().of(&id)), (0, 0));
+    }
+
+    #[test]
+    fn a_place_that_became_free_before_it_was_waited_for_is_given_at_once() {
+        let traffic = Traffic::new(4);
+        let id = ServerId::from(A);
+        let held = traffic.enter(&id, Some(1)).unwrap();
+        drop(held);
+        assert!(called(&mut wait(&traffic, Priority::Interactive, 1)).is_some());
+        // Nor is one missed that comes with a higher limit.
+        let held = traffic.enter(&id, Some(1)).unwrap();
+        let mut ticket = wait(&traffic, Priority::Interactive, 1);
+        ticket.aim(vec![(id, 2)]);
+        assert!(called(&mut ticket).is_some());
+        drop(held);
+    }
+
+    #[test]
+    fn a_full_queue_takes_nobody() {
+        let traffic = Traffic::new(1);
+        let _held = traffic.enter(&A.into(), Some(1)).unwrap();
+        let first = wait(&traffic, Priority::Interactive, 1);
+        let second = || traffic.wait(Priority::Interactive, vec![(A.into(), 1)]);
+        assert!(second().is_err());
+        drop(first);
+        assert!(second().is_ok());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whoever comes, waits, is called and leaves: no server has more than its limit, no
+        /// place stays free while somebody waits for it, and in the end all is given back.
+        #[test]
+        fn never_above_the_limit_and_nothing_is_lost(
+            story in prop::collection::vec((0..4_u8, 0..2_usize, any::<prop::sample::Index>()), 0..200),
+        ) {
+            let traffic = Traffic::new(16);
+            let servers: [Limited; 2] = [("a".into(), 1), ("b".into(), 3)];
+            let (mut places, mut tickets) = (Vec::new(), Vec::new());
+            for (what, at, which) in story {
+                let (id, limit) = &servers[at];
+                match what {
+                    0 => places.extend(traffic.enter(id, Some(*limit))),
+                    1 => {
+                        let wanted = if at == 0 { servers.to_vec() } else { vec![servers[1].clone()] };
+                        let priority = if limit % 2 == 0 { Priority::Batch } else { Priority::Interactive };
+                        tickets.extend(traffic.wait(priority, wanted).ok());
+                    }
+                    2 if !places.is_empty() => drop(places.swap_remove(which.index(places.len()))),
+                    3 if !tickets.is_empty() => drop(tickets.swap_remove(which.index(tickets.len()))),
+                    _ => {}
+                }
+                let mut still = Vec::new();
+                for mut ticket in tickets {
+                    match called(&mut ticket) {
+                        Some(place) => places.push(place),
+                        None => still.push(ticket),
+                    }
+                }
+                tickets = still;
+                for (id, limit) in &servers {
+                    let count = traffic.look().of(id);
+                    prop_assert_eq!(count as usize, places.iter().filter(|it| it.server() == id).count());
+                    prop_assert!(count <= *limit);
+                    prop_assert!(count == *limit || traffic.queued_for(id) == 0, "a place stays free");
+                }
+            }
+            drop((places, tickets));
+            prop_assert_eq!((traffic.queued(), traffic.look().of(&"a".into()), traffic.look().of(&"b".into())), (0, 0, 0));
+        }
     }
 }

@@ -380,7 +380,7 @@ impl Registry {
         server.now.name = settings.name;
         server.now.priority = settings.priority;
         server.now.zone = settings.zone.unwrap_or_else(|| id::zone(&endpoint));
-        server.now.limit = settings.limit.or(server.slots);
+        server.now.limit = settings.limit.or(server.slots).map(|it| it.max(1));
         let was = server.shown.standing;
         changes.extend(server.publish(now));
         if server.shown.standing == Standing::Down && was != Standing::Down {

@@ -57,9 +57,11 @@ impl Relay {
             Decision::UnknownModel { nearest } => {
                 Err(Failure::UnknownModel { model: model.to_owned(), nearest })
             }
-            Decision::Later(_) | Decision::Lacking(_) | Decision::TooLong { .. } | Decision::Nobody(_) => {
-                Ok(None)
-            }
+            Decision::Full(_)
+            | Decision::Later(_)
+            | Decision::Lacking(_)
+            | Decision::TooLong { .. }
+            | Decision::Nobody(_) => Ok(None),
         }
     }
 
@@ -103,6 +105,7 @@ impl Relay {
             first: None,
             first_model: None,
             in_flight: &|id: &ServerId| traffic.of(id),
+            full: &|_| false,
             said: &|_| Ok(Fidelity::Own),
             bytes: 0,
             length: &|| None,

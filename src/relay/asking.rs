@@ -9,15 +9,18 @@ use super::{
     live::{Live, Mode, Start},
     telling,
     translation::{Listener, Translation},
+    turn::Turn,
     work::Work,
 };
 use crate::{
     dialect::{Door, To, Voice, bridge::Way},
     failover::{AttemptNo, Chosen},
     fault::{Blame, Cause, Failure, Fault, Stage},
-    generate::Operation,
+    generate::{Candidate, Operation},
     kind,
+    registry::Snapshot,
     route::{self, Ask, Choice, Decision, Fallback},
+    server::ServerId,
     upstream::Call,
 };
 
@@ -29,36 +32,26 @@ impl Work {
         let relay = self.record.relay.clone();
         self.news.mark_unchanged();
         let snapshot = relay.house.snapshot();
-        let traffic = relay.house.traffic().look();
-        let first = self.record.attempts.first();
-        let ask = Ask {
-            head: &self.errand.request.head,
-            aliases: &relay.settings.aliases,
-            chains: &relay.settings.chains,
-            fallback: self.errand.fallback(&relay),
-            widened: self.errand.wishes.fallback.is_some(),
-            tried: self.machine.tried(),
-            first: first.map(|it| &it.server),
-            first_model: first.map(|it| it.model.as_str()),
-            in_flight: &|id| traffic.of(id),
-            said: &|server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body),
-            bytes: self.errand.body.len() as u64,
-            length: &|| self.telling.length(&self.errand.request, &self.errand.body),
-            now: self.now(),
-            salt: self.seed,
-        };
-        let (decision, candidates) = route::choose(&snapshot, &ask);
-        drop(traffic);
+        let mut turn = std::mem::take(&mut self.turn);
+        let (decision, candidates) = self.decide(&relay, &snapshot, &mut turn);
+        self.turn = turn;
         self.record.candidates = candidates;
+        if !matches!(decision, Decision::Server(_) | Decision::Full(_)) {
+            self.turn.leave();
+        }
         let chosen = match decision {
             // Charged only where there is somebody to send to: looking around is free.
-            Decision::Server(_) if !self.may_retry(&relay) => Chosen::Nobody,
+            Decision::Server(_) if !self.may_retry(&relay) => {
+                self.turn.leave();
+                Chosen::Nobody
+            }
             Decision::Server(choice) => {
                 let (server, loading) = (choice.server.id.clone(), choice.loading);
                 self.nobody = None;
                 self.chosen = Some(choice);
                 Chosen::Server { server, loading }
             }
+            Decision::Full(servers) => self.queue_up(&relay, &servers),
             Decision::Later(at) => {
                 let retry_after = at.saturating_duration_since(self.now()).max(Duration::from_secs(1));
                 self.nobody = Some(Failure::Busy { retry_after });
@@ -86,6 +79,43 @@ impl Work {
         self.machine.on_chosen(chosen, self.now());
     }
 
+    /// Decides who is asked next, and takes a place there.
+    fn decide(&self, relay: &Relay, snapshot: &Snapshot, turn: &mut Turn) -> (Decision, Vec<Candidate>) {
+        let traffic = relay.house.traffic();
+        let first = self.record.attempts.first();
+        // Servers whose last place went to somebody else just now.
+        let mut gone: Vec<ServerId> = Vec::new();
+        loop {
+            let look = traffic.look();
+            let ask = Ask {
+                head: &self.errand.request.head,
+                aliases: &relay.settings.aliases,
+                chains: &relay.settings.chains,
+                fallback: self.errand.fallback(&relay),
+                widened: self.errand.wishes.fallback.is_some(),
+                tried: self.machine.tried(),
+                first: first.map(|it| &it.server),
+                first_model: first.map(|it| it.model.as_str()),
+                in_flight: &|id| turn.in_flight(&look, id),
+                full: &|server| gone.contains(&server.id) || turn.is_full(&look, server),
+                said: &|server| {
+                    self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body)
+                },
+                bytes: self.errand.body.len() as u64,
+                length: &|| self.telling.length(&self.errand.request, &self.errand.body),
+                now: self.now(),
+                salt: self.seed,
+            };
+            let (decision, candidates) = route::choose(snapshot, &ask);
+            match &decision {
+                Decision::Server(choice) if !turn.take(traffic, &choice.server) => {
+                    gone.push(choice.server.id.clone());
+                }
+                _ => return (decision, candidates),
+            }
+        }
+    }
+
     /// Whether the daemon's budget of retries allows one more. Only what a server broke is
     /// charged: a misfit or a busy server says nothing about a storm.
     fn may_retry(&self, relay: &Relay) -> bool {
@@ -106,7 +136,7 @@ impl Work {
         };
         let request = &self.errand.request;
         let server = &choice.server;
-        let in_flight = relay.house.traffic().enter(&server.id);
+        let Some(in_flight) = self.turn.place() else { return };
         let calling = {
             let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
             async move {

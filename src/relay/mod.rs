@@ -16,6 +16,7 @@ mod live;
 mod record;
 mod telling;
 mod translation;
+mod turn;
 mod work;
 
 use std::{
@@ -39,6 +40,7 @@ use crate::{
     failover::{Budget, Patience},
     fault::Failure,
     housekeeping::Housekeeping,
+    queue::Priority,
     route::Fallback,
     upstream::Upstream,
 };
@@ -82,6 +84,8 @@ pub struct Wishes {
     pub timeout: Option<Duration>,
     /// `x-lovable-open-after-ms`.
     pub open_after: Option<Duration>,
+    /// `x-lovable-priority`.
+    pub priority: Priority,
 }
 
 /// One request as the door hands it over.

@@ -25,6 +25,7 @@ use super::{
     live::{Heard, Mode, Told},
     record::Record,
     telling::Telling,
+    turn::Turn,
 };
 use crate::{
     failover::{AttemptNo, Failover, Policy, Step},
@@ -55,6 +56,7 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         mouth,
         seed,
         chosen: None,
+        turn: Turn::default(),
         nobody: None,
         words: None,
         telling: Telling::default(),
@@ -95,6 +97,8 @@ pub(super) struct Work {
     pub(super) mouth: Mouth,
     pub(super) seed: u64,
     pub(super) chosen: Option<Choice>,
+    /// Its place at that server, or in the queue.
+    pub(super) turn: Turn,
     /// Why nobody could be chosen.
     pub(super) nobody: Option<Failure>,
     /// What the last server that refused said.
@@ -199,8 +203,12 @@ impl Work {
                 told = live.next() => Some(told),
                 () = sleep.as_mut() => None,
             },
-            // Everybody rests: a server that comes meanwhile is asked at once.
+            // Everybody rests or is full: a server that comes meanwhile is asked at once.
             None => tokio::select! {
+                () = self.turn.called() => {
+                    self.machine.on_news();
+                    None
+                }
                 Ok(()) = self.news.changed() => {
                     self.machine.on_news();
                     None

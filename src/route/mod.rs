@@ -93,6 +93,8 @@ pub struct Ask<'a> {
     pub first_model: Option<&'a str>,
     /// How many requests each server has now.
     pub in_flight: &'a dyn Fn(&ServerId) -> u32,
+    /// Whether a server has all the requests that it may have at once.
+    pub full: &'a dyn Fn(&Server) -> bool,
     /// How the request is said to a server, or why it cannot be. Only asked about servers
     /// that could take it otherwise.
     pub said: &'a dyn Fn(&Server) -> Result<Fidelity, String>,
@@ -127,6 +129,8 @@ pub enum Decision {
     Server(Choice),
     /// Everyone who could is busy; one of them will be free then.
     Later(Instant),
+    /// Everyone who could has all the requests that it may have; these are worth waiting for.
+    Full(Vec<ServerId>),
     /// Nobody has ever had a model of that name.
     UnknownModel {
         /// The nearest names that exist.
@@ -159,7 +163,9 @@ pub fn choose(snapshot: &Snapshot, ask: &Ask<'_>) -> (Decision, Vec<Candidate>) 
     let (mut able, mut out) = (Vec::new(), Vec::new());
     for reach in stand_ins.reaches() {
         (able, out) = divide(snapshot, &stand_ins, reach, ask);
-        if !able.is_empty() {
+        // A queue makes no other model win. The same one under another name is not another.
+        let waits = reach >= Reach::Equivalents && out.iter().any(|(_, it)| *it == Reason::Full);
+        if !able.is_empty() || waits {
             break;
         }
     }
@@ -198,6 +204,7 @@ fn decide<'a>(
     let last_resort = able.is_empty().then(|| last_resort(&out)).flatten();
     let decision = match (able.first(), last_resort) {
         (Some(best), _) => Decision::Server(best.choice()),
+        (None, Some(LastResort::Queue(servers))) => Decision::Full(servers),
         (None, Some(LastResort::Wait(until))) => Decision::Later(until),
         (None, Some(LastResort::Ask(at))) => {
             let (judged, _) = out.remove(at);
@@ -299,14 +306,20 @@ fn unsayable(out: &[(Judged<'_>, Reason)]) -> Option<String> {
 }
 
 enum LastResort {
+    Queue(Vec<ServerId>),
     Wait(Instant),
     /// The place in the list of those that are out.
     Ask(usize),
 }
 
-/// When nobody is able: whoever is only busy is waited for, and else whoever is
+/// When nobody is able: whoever only has enough to do is waited for, and else whoever is
 /// only resting after strikes is asked before its time.
 fn last_resort(out: &[(Judged<'_>, Reason)]) -> Option<LastResort> {
+    let full = out.iter().filter(|(_, reason)| *reason == Reason::Full);
+    let full: Vec<ServerId> = full.map(|(judged, _)| judged.server.id.clone()).collect();
+    if !full.is_empty() {
+        return Some(LastResort::Queue(full));
+    }
     let busy = out.iter().filter_map(|(_, reason)| match reason {
         Reason::Busy(until) => Some(*until),
         _ => None,

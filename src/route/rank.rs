@@ -17,8 +17,8 @@ use crate::{
 /// up: without it such a server would never be proven well again.
 const TRIALS: u64 = 16;
 
-/// Best first; the order of the fields is the policy. A strike or a long queue
-/// never makes a different model win over the one that was asked for.
+/// Best first; the order of the fields is the policy. A strike never makes a different
+/// model win over the one that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank<'a> {
     sameness: Sameness,
@@ -27,7 +27,6 @@ pub(super) struct Rank<'a> {
     doubtful: bool,
     footing: Footing,
     room: Room,
-    pressure: Pressure,
     priority: i32,
     zone: Zone,
     warmth: Warmth,
@@ -69,13 +68,6 @@ enum Footing {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Pressure {
-    Free,
-    Queued,
-    Full,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Warmth {
     Loaded,
     Unknown,
@@ -97,7 +89,6 @@ impl<'a> Rank<'a> {
             doubtful: any && is_doubtful(model, ask.head.operation),
             footing: footing(server, in_flight, ask.salt),
             room,
-            pressure: pressure(server.limit, in_flight),
             priority: server.priority,
             zone: server.zone,
             warmth: match model.loaded {
@@ -108,7 +99,7 @@ impl<'a> Rank<'a> {
             fit: if model.capabilities.is_empty() { Fit::Unknown } else { Fit::Said },
             taste: any.then_some(model.name.as_str()),
             fidelity: Fidelity::Own,
-            load: in_flight,
+            load: load(server.limit, in_flight),
             salt: mix(ask.salt, server.id.as_str()),
         }
     }
@@ -135,15 +126,14 @@ fn footing(server: &Server, in_flight: u32, salt: u64) -> Footing {
     }
 }
 
-/// Up to its limit a server works on everything; as much again it keeps in its own queue.
-fn pressure(limit: Option<u32>, in_flight: u32) -> Pressure {
-    match limit.map(|it| it.max(1)) {
-        None => Pressure::Free,
-        Some(limit) if in_flight < limit => Pressure::Free,
-        Some(limit) if in_flight < limit.saturating_mul(2) => Pressure::Queued,
-        Some(_) => Pressure::Full,
-    }
+/// How much of what a server can do at once it does, in thousandths.
+fn load(limit: Option<u32>, in_flight: u32) -> u32 {
+    in_flight.saturating_mul(1000) / limit.unwrap_or(USUAL_LIMIT).max(1)
 }
+
+/// What a server that does not say is taken to work on at once, when it is compared with
+/// one that does.
+const USUAL_LIMIT: u32 = 4;
 
 /// Many kinds list an embedder beside their chat models and do not say which is which.
 pub(super) fn is_doubtful(model: &Model, operation: Operation) -> bool {
@@ -183,6 +173,8 @@ pub(super) enum Reason {
     Resting,
     OnTrial,
     Busy(Instant),
+    /// It has all the requests that it may have at once.
+    Full,
     Cannot(Capability),
     /// The prompt surely does not fit into the context that it has.
     TooLong(TooLong),
@@ -219,7 +211,7 @@ impl Reason {
 
     /// Whether it is over by itself after a while.
     pub(super) fn is_passing(&self) -> bool {
-        self.is_rest() || matches!(self, Self::Busy(_))
+        self.is_rest() || matches!(self, Self::Busy(_) | Self::Full)
     }
 }
 
@@ -240,6 +232,7 @@ impl fmt::Display for Reason {
             Self::Resting => "is down",
             Self::OnTrial => "is down and being tried",
             Self::Busy(_) => "is busy",
+            Self::Full => "has as many requests as it may have at once",
             Self::Cannot(Capability::Chat) => "has it, but not for chat",
             Self::Cannot(Capability::Complete) => "has it, but not for completions",
             Self::Cannot(Capability::Fim) => "has it, but not for filling in the middle",
@@ -282,7 +275,8 @@ pub(super) fn unfit_server(server: &Server, in_flight: u32, ask: &Ask<'_>) -> Op
         (Standing::Down, Some(_)) | (Standing::Trial, _) if in_flight > 0 => return Some(Reason::OnTrial),
         (Standing::Up | Standing::Suspect | Standing::Trial | Standing::Down, _) => {}
     }
-    server.busy_until.filter(|until| *until > ask.now).map(Reason::Busy)
+    let busy = server.busy_until.filter(|until| *until > ask.now).map(Reason::Busy);
+    busy.or_else(|| (ask.full)(server).then_some(Reason::Full))
 }
 
 /// Why a model is not asked. A server that does not say what a model can do is believed to know why.

@@ -64,6 +64,7 @@ fn change(mut server: Server, words: &str, now: Instant) -> Server {
             "cloud" => server.zone = Zone::Cloud,
             "prio-1" => server.priority = -1,
             "limit2" => server.limit = Some(2),
+            "limit8" => server.limit = Some(8),
             "loaded" => each(&mut server, |it| it.loaded = Some(true)),
             "cold" => each(&mut server, |it| it.loaded = Some(false)),
             "cloudmodel" => each(&mut server, |it| it.zone = Some(Zone::Cloud)),
@@ -161,7 +162,9 @@ impl World {
             Some(Some(why)) => Err((*why).to_owned()),
         };
         let length = || Some(self.length);
-        choose(&self.snapshot, &Ask { said: &said, length: &length, ..self.ask_with(&in_flight) })
+        let full = |server: &Server| server.limit.is_some_and(|it| in_flight(&server.id) >= it);
+        let ask = Ask { said: &said, length: &length, full: &full, ..self.ask_with(&in_flight) };
+        choose(&self.snapshot, &ask)
     }
 
     fn ask_with<'a>(&'a self, in_flight: &'a dyn Fn(&ServerId) -> u32) -> Ask<'a> {
@@ -175,6 +178,7 @@ impl World {
             first: self.first.as_ref().or(self.tried.first()),
             first_model: self.first_model.as_deref(),
             in_flight,
+            full: &|_| false,
             said: &|_| Ok(Fidelity::Own),
             bytes: 4 * self.length.likely,
             length: &|| None,
@@ -190,6 +194,10 @@ impl World {
             Decision::Server(it) => format!("{} {}", it.server.id, it.model),
             Decision::Later(until) => {
                 format!("later {}", until.saturating_duration_since(self.now).as_secs_f64().round())
+            }
+            Decision::Full(servers) => {
+                let ids: Vec<&str> = servers.iter().map(|it| it.as_str()).collect();
+                format!("queue for {}", ids.join(" "))
             }
             Decision::UnknownModel { nearest } => format!("unknown {}", nearest.join(" ")),
             Decision::Lacking(what) => format!("lacking: {what}"),
@@ -234,7 +242,7 @@ fn then_priority_zone_and_warmth() {
 }
 
 #[test]
-fn a_queue_weighs_more_than_priority_and_load_less() {
+fn who_has_enough_to_do_gets_no_more_and_load_weighs_less_than_priority() {
     let mut world = world(&[("a", "limit2 prio-1"), ("b", "limit2")]);
     let mut at = |a: u32, b: u32| {
         world.in_flight = HashMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
@@ -242,12 +250,55 @@ fn a_queue_weighs_more_than_priority_and_load_less() {
     };
     assert_eq!(at(1, 0), "a m");
     assert_eq!(at(2, 0), "b m");
-    assert_eq!(at(2, 3), "a m");
-    assert_eq!(at(4, 3), "b m");
-    assert_eq!(at(9, 5), "a m");
+    assert_eq!(at(2, 2), "queue for a b");
+    assert_eq!(at(9, 1), "b m");
     let mut equal = self::world(&[("a", ""), ("b", "")]);
     equal.in_flight.insert("a".into(), 1);
     assert_eq!(equal.decide(), "b m");
+}
+
+#[test]
+fn load_is_measured_by_what_a_server_can_do_at_once() {
+    let mut world = world(&[("a", "limit2"), ("b", "limit8"), ("c", "")]);
+    let mut at = |a: u32, b: u32, c: u32| {
+        world.in_flight = HashMap::from([("a".to_owned(), a), ("b".to_owned(), b), ("c".to_owned(), c)]);
+        world.decide()
+    };
+    assert_eq!(at(1, 3, 2), "b m");
+    assert_eq!(at(1, 5, 3), "a m");
+    assert_eq!(at(1, 4, 1), "c m");
+    assert_eq!(at(2, 7, 9), "b m");
+}
+
+#[test]
+fn a_queue_makes_the_same_model_win_under_another_name_and_no_other_model() {
+    let mut servers = vec![server("a", &["qwen3:8b"]), server("b", &["Qwen/Qwen3-8B"]), server("c", &["x"])];
+    servers[0].limit = Some(1);
+    servers[1].limit = Some(1);
+    let mut world = with(servers);
+    (world.head.model, world.fallback) = ("qwen3:8b".into(), Fallback::Local);
+    world.in_flight.insert("a".into(), 1);
+    assert_eq!(world.decide(), "b Qwen/Qwen3-8B");
+    world.in_flight.insert("b".into(), 1);
+    assert_eq!(world.decide(), "queue for a b");
+    world.fallback = Fallback::None;
+    assert_eq!(world.decide(), "queue for a");
+}
+
+#[test]
+fn who_is_full_is_waited_for_before_who_is_busy_or_down_is_bothered() {
+    let at = |servers: &[(&str, &str)]| {
+        let mut world = world(servers);
+        world.in_flight.insert("a".into(), 2);
+        world.decide()
+    };
+    assert_eq!(at(&[("a", "limit2"), ("b", "down+5")]), "queue for a");
+    assert_eq!(at(&[("a", "limit2"), ("b", "busy+5")]), "queue for a");
+    assert_eq!(at(&[("a", "limit2"), ("b", "due")]), "b m");
+    assert_eq!(
+        at(&[("a", "limit2 embed")]),
+        "lacking: no server can take `m` now: a has it, but not for chat"
+    );
 }
 
 #[test]
@@ -714,10 +765,12 @@ proptest! {
     #[test]
     fn a_strike_never_makes_a_different_model_win(mut world in any_world(), at in 0..6usize) {
         world.head.model = "m".into();
+        world.length = Length::default();
         let Some(asked) = world.snapshot.servers.get(at) else { return Ok(()) };
         let struck = Server {
             standing: Standing::Suspect,
             busy_until: None,
+            limit: None,
             problem: None,
             zone: Zone::Machine,
             admission: Admission::Open,
