@@ -113,6 +113,7 @@ fn wishes(headers: &HeaderMap) -> Result<Wishes, Failure> {
     Ok(Wishes {
         fallback,
         priority,
+        session: text("x-lovable-session").filter(|it| !it.is_empty()).map(str::to_owned),
         timeout: millis("x-lovable-timeout-ms")?,
         open_after: millis("x-lovable-open-after-ms")?,
     })

@@ -36,6 +36,7 @@ fn server(id: &str, kind: &str, url: &str, models: Vec<Model>) -> Server {
         last_seen_ms: Some(NOW_MS - 1_000),
         since_ms: NOW_MS - 3_600_000,
         last_fault: None,
+        lacks: Vec::new(),
         busy_until: None,
         trial_at: None,
     }

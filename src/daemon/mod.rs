@@ -70,6 +70,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     drop(doorway);
     tasks.spawn(house.clone().keep_figures());
     tasks.spawn(house.clone().tidy());
+    tasks.spawn(house.clone().watch_clock());
     furnish::look_for_servers(&loaded, &house, upstream, listen, stopping.clone(), &mut tasks);
     readiness.ready();
 

@@ -8,6 +8,7 @@
 //! snapshots.
 
 pub mod anthropic;
+pub mod beginning;
 pub mod bridge;
 pub mod frames;
 mod json;

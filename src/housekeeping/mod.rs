@@ -5,7 +5,9 @@
 //! without waiting: the request path never waits for a disk. Decisions are the
 //! pure rooms' own; this room only keeps them under a lock for a few lines.
 
+mod clock;
 mod feed;
+mod home;
 mod keep;
 mod traffic;
 mod watching;
@@ -22,18 +24,18 @@ use tokio::{
     time::Instant,
 };
 
-use self::keep::Figures;
 pub use self::{
     feed::{Event, Follow},
     keep::restore,
     traffic::{InFlight, Limited, Look, QueueFull, Ticket, Traffic},
 };
+use self::{home::Homes, keep::Figures};
 use crate::{
-    fault::Fault,
+    fault::{Blame, Fault},
     generate::Outcome,
-    registry::{Change, Hint, Now, Registry, Server, Snapshot},
+    registry::{Change, Hint, Now, Registry, Server, Snapshot, Work},
     scan::Watch,
-    server::{Endpoint, KindId, ServerId, Source},
+    server::{Endpoint, KindId, ModelName, ServerId, Source},
     stats::{Query, Stats},
     store::Store,
     upstream::Key,
@@ -51,6 +53,7 @@ pub struct Housekeeping {
     figures: Mutex<Figures>,
     recent: Mutex<VecDeque<Arc<Outcome>>>,
     traffic: Traffic,
+    homes: Mutex<Homes>,
     keys: BTreeMap<Endpoint, Key>,
     kinds_off: BTreeSet<KindId>,
     trusts: Trusts,
@@ -97,6 +100,7 @@ impl Housekeeping {
             figures: Mutex::new(Figures::new(it.stats)),
             recent: Mutex::new(VecDeque::new()),
             traffic: Traffic::new(it.queue),
+            homes: Mutex::default(),
             keys: it.keys,
             kinds_off: it.kinds_off,
             trusts: it.trusts,
@@ -118,6 +122,16 @@ impl Housekeeping {
     /// Requests in flight, by server, and those that wait.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// Which server answered a conversation last, if it did so lately.
+    pub fn home_of(&self, conversation: u64) -> Option<ServerId> {
+        lock(&self.homes).of(conversation, Instant::now().into_std()).cloned()
+    }
+
+    /// A conversation is answered by this server.
+    pub fn settle(&self, conversation: u64, server: &ServerId) {
+        lock(&self.homes).settle(conversation, server, Instant::now().into_std());
     }
 
     /// The store, for its state of health.
@@ -203,6 +217,13 @@ impl Housekeeping {
     pub fn attempt_failed(&self, server: &ServerId, fault: &Fault) {
         let jitter = fastrand::f64();
         self.change(|registry, now| registry.on_fault(server, fault, now, jitter));
+    }
+
+    /// A live request found that this server lacks something.
+    pub fn lacked(&self, server: &ServerId, model: &ModelName, work: Work, fault: &Fault) {
+        if fault.blame() == Blame::Misfit {
+            self.change(|registry, now| registry.on_lack(server, model, work, fault, now));
+        }
     }
 
     /// One request broke all these servers in the same way: its prompt is suspected, not they.

@@ -107,6 +107,12 @@ impl Health {
         self.trial_at = None;
     }
 
+    /// The machine has slept: what went wrong around that says nothing, and no pause holds.
+    pub(super) fn rouse(&mut self, now: Instant) {
+        (self.hollow, self.strikes, self.pauses, self.poisoned) = (false, 0, 0, 0);
+        self.trial_at = self.trial_at.map(|_| now);
+    }
+
     /// Another process listens there now: what the last one did is no longer held against it.
     pub(super) fn renew(&mut self) {
         self.hollow = false;

@@ -119,6 +119,13 @@ impl Known {
         self.now.busy_until = self.now.busy_until.max(Some(now.at + wait));
     }
 
+    /// The machine has slept: all that was to be waited for is over.
+    pub(super) fn rouse(&mut self, now: Now) {
+        self.health.rouse(now.at);
+        self.now.busy_until = None;
+        self.busy = 0;
+    }
+
     pub(super) fn refuse_key(&mut self, now: Now) {
         self.key_refused_at = Some(now.at);
         self.now.problem = Some(Problem::NeedsKey);

@@ -14,6 +14,7 @@ mod health;
 mod hint;
 mod id;
 mod known;
+mod lack;
 mod person;
 mod place;
 mod same;
@@ -28,6 +29,7 @@ use std::{
 };
 
 pub use hint::{Hint, ServerSettings, Settings};
+pub use lack::{Lack, Work};
 pub use view::{Admission, Change, LastFault, Now, Server, Snapshot, Standing};
 
 use self::{

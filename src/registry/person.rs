@@ -51,6 +51,23 @@ impl Registry {
         }
     }
 
+    /// The machine has slept: every address is due, and nothing that was waited for is waited
+    /// for any longer.
+    pub fn on_wake(&mut self, now: Now) -> Vec<Change> {
+        for place in self.places.values_mut() {
+            place.rouse(now.at);
+        }
+        let ids: Vec<ServerId> = self.servers.keys().cloned().collect();
+        let mut changes = Vec::new();
+        for id in ids {
+            if let Some(server) = self.servers.get_mut(&id) {
+                server.rouse(now);
+            }
+            self.refresh(&id, now, &mut changes);
+        }
+        self.told(changes)
+    }
+
     /// Forgets servers that were down for so long that nobody will miss them.
     pub fn tidy(&mut self, now: Now) -> Vec<Change> {
         let limit = u64::try_from(self.settings.forget_after.as_millis()).unwrap_or(u64::MAX);

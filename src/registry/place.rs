@@ -133,6 +133,16 @@ impl Place {
         }
     }
 
+    /// The machine has slept: asked now, and what is being asked may never be answered.
+    pub(super) fn rouse(&mut self, now: Instant) {
+        self.silences = 0;
+        match self.ask {
+            Ask::Asking => self.again = true,
+            Ask::At(_) => self.ask = Ask::At(now),
+            Ask::Never => {}
+        }
+    }
+
     /// Not asked again until it is woken; what is being asked counts no more.
     pub(super) fn dismiss(&mut self) {
         self.dismissed = true;

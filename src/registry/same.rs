@@ -104,6 +104,7 @@ impl Registry {
             last_seen_ms: None,
             since_ms: now.wall_ms,
             last_fault: None,
+            lacks: Vec::new(),
             busy_until: None,
             trial_at: None,
         };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::Fault,
+    registry::lack::{Lack, Work},
     server::{Endpoint, KindId, Model, ModelName, Problem, ServerId, Source, Zone},
 };
 
@@ -98,6 +99,9 @@ pub struct Server {
     pub since_ms: u64,
     /// What went wrong last.
     pub last_fault: Option<LastFault>,
+    /// What it turned out to lack.
+    #[serde(skip)]
+    pub lacks: Vec<Lack>,
     /// Until when it wants to be left alone.
     #[serde(skip)]
     pub busy_until: Option<Instant>,
@@ -108,6 +112,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether it turned out to lack what this takes.
+    pub fn lacks(&self, model: &ModelName, work: Work, now: Instant) -> bool {
+        self.lacks.iter().any(|it| it.is_about(model, work, now))
+    }
+
     /// Whether it takes `model` for one of its models.
     pub fn has(&self, model: &str) -> bool {
         self.models.iter().any(|it| it.answers_to(model))

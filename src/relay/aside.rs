@@ -106,6 +106,7 @@ impl Relay {
             first_model: None,
             in_flight: &|id: &ServerId| traffic.of(id),
             full: &|_| false,
+            home: None,
             said: &|_| Ok(Fidelity::Own),
             bytes: 0,
             length: &|| None,

@@ -82,6 +82,7 @@ impl Work {
     /// Decides who is asked next, and takes a place there.
     fn decide(&self, relay: &Relay, snapshot: &Snapshot, turn: &mut Turn) -> (Decision, Vec<Candidate>) {
         let traffic = relay.house.traffic();
+        let home = self.conversation.and_then(|it| relay.house.home_of(it));
         let first = self.record.attempts.first();
         // Servers whose last place went to somebody else just now.
         let mut gone: Vec<ServerId> = Vec::new();
@@ -97,6 +98,7 @@ impl Work {
                 first: first.map(|it| &it.server),
                 first_model: first.map(|it| it.model.as_str()),
                 in_flight: &|id| turn.in_flight(&look, id),
+                home: home.as_ref(),
                 full: &|server| gone.contains(&server.id) || turn.is_full(&look, server),
                 said: &|server| {
                     self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body)

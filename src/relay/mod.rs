@@ -86,6 +86,8 @@ pub struct Wishes {
     pub open_after: Option<Duration>,
     /// `x-lovable-priority`.
     pub priority: Priority,
+    /// `x-lovable-session`: the caller's name for the conversation.
+    pub session: Option<String>,
 }
 
 /// One request as the door hands it over.

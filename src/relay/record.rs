@@ -88,6 +88,8 @@ impl Record {
             let id = &live.choice.server.id;
             tracing::debug!(request = self.request_id, server = %id, %fault, stage = ?fault.stage, "attempt failed");
             self.relay.house.attempt_failed(id, &fault);
+            let work = (self.head.operation, self.head.needs);
+            self.relay.house.lacked(id, &live.choice.model, work, &fault);
         }
     }
 

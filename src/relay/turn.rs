@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Relay, work::Work};
+use super::{Errand, Relay, work::Work};
 use crate::{
+    dialect::beginning,
     failover::Chosen,
     fault::Failure,
+    generate::Operation,
     housekeeping::{InFlight, Look, Ticket, Traffic},
     queue::Priority,
-    registry::Server,
+    registry::{Admission, Server},
     server::ServerId,
 };
 
@@ -72,6 +74,21 @@ impl Turn {
             None => std::future::pending().await,
         }
         self.ticket = None;
+    }
+}
+
+/// The conversation that a request goes on with: the caller's own name for it, or what it
+/// begins with. Where only one server could be meant anyway it is not looked for.
+pub(super) fn conversation(relay: &Relay, errand: &Errand) -> Option<u64> {
+    let head = &errand.request.head;
+    let choice =
+        relay.house.snapshot().servers.iter().filter(|it| it.admission == Admission::Open).nth(1).is_some();
+    if !choice || head.operation == Operation::Embed {
+        return None;
+    }
+    match &errand.wishes.session {
+        Some(session) => Some(beginning::named(session)),
+        None => beginning::beginning(&head.model, &errand.body),
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     live::{Heard, Mode, Told},
     record::Record,
     telling::Telling,
-    turn::Turn,
+    turn::{self, Turn},
 };
 use crate::{
     failover::{AttemptNo, Failover, Policy, Step},
@@ -48,6 +48,7 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
     tracing::debug!(request = errand.request_id, seed, model = errand.request.head.model, "request");
     let record = Record::begin(relay.clone(), &errand, now, mouth.clone());
     relay.budget.lock().unwrap_or_else(PoisonError::into_inner).on_request();
+    let conversation = turn::conversation(&relay, &errand);
     let mut work = Work {
         news: relay.house.news(),
         machine,
@@ -57,6 +58,7 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         seed,
         chosen: None,
         turn: Turn::default(),
+        conversation,
         nobody: None,
         words: None,
         telling: Telling::default(),
@@ -99,6 +101,8 @@ pub(super) struct Work {
     pub(super) chosen: Option<Choice>,
     /// Its place at that server, or in the queue.
     pub(super) turn: Turn,
+    /// Which conversation it goes on with, where that may matter.
+    pub(super) conversation: Option<u64>,
     /// Why nobody could be chosen.
     pub(super) nobody: Option<Failure>,
     /// What the last server that refused said.
@@ -365,6 +369,9 @@ impl Work {
         self.errand.body = Bytes::new();
         let Some(live) = &mut self.record.live else { return };
         self.record.zone = Some(live.choice.server.zone);
+        if let Some(conversation) = self.conversation {
+            self.record.relay.house.settle(conversation, &live.choice.server.id);
+        }
         self.record.substituted = live.choice.substituted;
         let whole = live.take_whole();
         if !self.opened {

@@ -95,6 +95,8 @@ pub struct Ask<'a> {
     pub in_flight: &'a dyn Fn(&ServerId) -> u32,
     /// Whether a server has all the requests that it may have at once.
     pub full: &'a dyn Fn(&Server) -> bool,
+    /// The server that answered this conversation last, which has kept what it read.
+    pub home: Option<&'a ServerId>,
     /// How the request is said to a server, or why it cannot be. Only asked about servers
     /// that could take it otherwise.
     pub said: &'a dyn Fn(&Server) -> Result<Fidelity, String>,
@@ -190,8 +192,23 @@ fn divide<'a>(
             Some((judged, Some(reason))) => out.push((judged, reason)),
         }
     }
+    come_home(&mut able, ask);
     able.sort_unstable_by_key(|it: &Judged<'_>| it.rank);
     (able, out)
+}
+
+/// A conversation stays where it is, among equals: reading all of it again takes longer than
+/// most answers. But it does not stand behind others for that while somebody else is idle.
+fn come_home(able: &mut Able<'_>, ask: &Ask<'_>) {
+    let Some(home) = ask.home else { return };
+    let in_flight = |it: &Judged<'_>| (ask.in_flight)(&it.server.id);
+    let least = able.iter().map(in_flight).min().unwrap_or(0);
+    for judged in able.iter_mut().filter(|it| it.server.id == *home) {
+        // One with a limit that is not full works on all that it has at once.
+        if judged.server.limit.is_some() || in_flight(judged) <= least + least / 2 {
+            judged.rank = judged.rank.at_home();
+        }
+    }
 }
 
 fn decide<'a>(
@@ -263,11 +280,13 @@ fn judge<'a>(
         let rank = Rank::of(server, model, sameness, sameness.is_open(), room, in_flight, ask);
         let substituted = stand_ins.substitution(sameness);
         let cannot = rank::unfit_model(model, ask.head).or(too_long.map(Reason::TooLong));
-        (Judged { server, model, substituted, rank }, cannot)
+        let lacks = server.lacks(&model.name, (ask.head.operation, ask.head.needs), ask.now);
+        (Judged { server, model, substituted, rank }, cannot, lacks)
     };
     // A model that can do it, before one that cannot; then the better rank.
     let models = stand_ins.models_of(server, reach).map(|(model, sameness)| judge_model(model, sameness));
-    let (mut judged, cannot) = models.min_by_key(|(judged, cannot)| (cannot.is_some(), judged.rank))?;
+    let (mut judged, cannot, lacks) =
+        models.min_by_key(|(judged, cannot, lacks)| (cannot.is_some(), *lacks, judged.rank))?;
     // What will pass must not hide what will not: waiting or trying would be in vain.
     let lasting = unfit.clone().filter(|it| !it.is_passing());
     if let Some(reason) = lasting.or(cannot) {
@@ -281,7 +300,7 @@ fn judge<'a>(
         }
         Err(why) => Some(Reason::Unsayable(why)),
     };
-    Some((judged, unsayable.or(unfit)))
+    Some((judged, unsayable.or(unfit).or(lacks.then_some(Reason::SaidNo))))
 }
 
 /// The prompt is too long wherever it might go, and that hides no better reason: a server

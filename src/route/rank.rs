@@ -30,6 +30,7 @@ pub(super) struct Rank<'a> {
     priority: i32,
     zone: Zone,
     warmth: Warmth,
+    affinity: Affinity,
     fit: Fit,
     /// The model's name, where the caller left the choice to us: it must not
     /// change from request to request.
@@ -74,6 +75,13 @@ enum Warmth {
     Cold,
 }
 
+/// Whether the server has kept what it read of the conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Affinity {
+    Home,
+    Elsewhere,
+}
+
 impl<'a> Rank<'a> {
     pub(super) fn of(
         server: &Server,
@@ -96,12 +104,18 @@ impl<'a> Rank<'a> {
                 None => Warmth::Unknown,
                 Some(false) => Warmth::Cold,
             },
+            affinity: Affinity::Elsewhere,
             fit: if model.capabilities.is_empty() { Fit::Unknown } else { Fit::Said },
             taste: any.then_some(model.name.as_str()),
             fidelity: Fidelity::Own,
             load: load(server.limit, in_flight),
             salt: mix(ask.salt, server.id.as_str()),
         }
+    }
+
+    /// The same, where the conversation is at home.
+    pub(super) fn at_home(self) -> Self {
+        Self { affinity: Affinity::Home, ..self }
     }
 
     /// The same, once it is known how the server is told.
@@ -173,6 +187,8 @@ pub(super) enum Reason {
     Resting,
     OnTrial,
     Busy(Instant),
+    /// It turned out a moment ago to lack what this takes.
+    SaidNo,
     /// It has all the requests that it may have at once.
     Full,
     Cannot(Capability),
@@ -185,7 +201,7 @@ pub(super) enum Reason {
 impl Reason {
     /// Whether it may be asked all the same when nothing else is left.
     pub(super) fn is_rest(&self) -> bool {
-        matches!(self, Self::Resting | Self::OnTrial)
+        matches!(self, Self::Resting | Self::OnTrial | Self::SaidNo)
     }
 
     /// By how much the prompt is too long, if that is it.
@@ -232,6 +248,7 @@ impl fmt::Display for Reason {
             Self::Resting => "is down",
             Self::OnTrial => "is down and being tried",
             Self::Busy(_) => "is busy",
+            Self::SaidNo => "said a moment ago that it cannot do this",
             Self::Full => "has as many requests as it may have at once",
             Self::Cannot(Capability::Chat) => "has it, but not for chat",
             Self::Cannot(Capability::Complete) => "has it, but not for completions",

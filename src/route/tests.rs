@@ -1,3 +1,4 @@
+mod failing;
 mod room;
 mod stand_in;
 
@@ -36,6 +37,7 @@ fn server(id: &str, models: &[&str]) -> Server {
         last_seen_ms: None,
         since_ms: 0,
         last_fault: None,
+        lacks: Vec::new(),
         busy_until: None,
         trial_at: None,
     }
@@ -118,6 +120,7 @@ struct World {
     first: Option<ServerId>,
     salt: u64,
     length: Length,
+    home: Option<ServerId>,
 }
 
 /// Servers as `id: words`; each has the model `m`.
@@ -150,6 +153,7 @@ fn with(mut servers: Vec<Server>) -> World {
         first: None,
         salt: 1,
         length: Length::default(),
+        home: None,
     }
 }
 
@@ -179,6 +183,7 @@ impl World {
             first_model: self.first_model.as_deref(),
             in_flight,
             full: &|_| false,
+            home: self.home.as_ref(),
             said: &|_| Ok(Fidelity::Own),
             bytes: 4 * self.length.likely,
             length: &|| None,
@@ -268,6 +273,28 @@ fn load_is_measured_by_what_a_server_can_do_at_once() {
     assert_eq!(at(1, 5, 3), "a m");
     assert_eq!(at(1, 4, 1), "c m");
     assert_eq!(at(2, 7, 9), "b m");
+}
+
+#[test]
+fn a_conversation_stays_at_home_among_equals_unless_that_is_overloaded() {
+    let mut world = world(&[("a", ""), ("b", ""), ("c", "limit8")]);
+    let mut at = |home: &str, a: u32, b: u32, c: u32| {
+        world.home = Some(home.into());
+        world.in_flight = HashMap::from([("a".to_owned(), a), ("b".to_owned(), b), ("c".to_owned(), c)]);
+        world.decide()
+    };
+    assert_eq!(at("a", 0, 0, 0), "a m");
+    assert_eq!(at("b", 0, 0, 0), "b m");
+    assert_eq!(at("b", 0, 1, 0), "c m", "nobody stands in line while another is idle");
+    assert_eq!(at("b", 4, 6, 5), "b m");
+    assert_eq!(at("b", 4, 7, 6), "c m");
+    assert_eq!(at("c", 0, 0, 7), "c m", "it works on eight at once");
+    assert_eq!(at("c", 0, 1, 8), "a m");
+    assert_eq!(at("gone", 1, 1, 1), "c m");
+    let at_b = |servers: &[(&str, &str)]| World { home: Some("b".into()), ..self::world(servers) }.decide();
+    assert_eq!(at_b(&[("a", ""), ("b", "suspect")]), "a m");
+    assert_eq!(at_b(&[("a", "prio-1"), ("b", "")]), "a m");
+    assert_eq!(at_b(&[("a", "loaded"), ("b", "cold")]), "a m", "it has nothing any more");
 }
 
 #[test]

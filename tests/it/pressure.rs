@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lovable::simulate::{Script, Shape, Simulated};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt,
     net::UnixStream,
@@ -209,5 +209,60 @@ async fn who_waits_for_a_server_that_dies_is_served_by_another() {
     for caller in [first, second] {
         let (answer, _) = caller.await.unwrap();
         assert_eq!((answer.verdict(), answer.header("x-lovable-server")), (Verdict::Whole(8), Some("b")));
+    }
+}
+
+/// Two equal servers, and a daemon that knows no more of them.
+async fn twins() -> ([Simulated; 2], Daemon) {
+    let twins = [server(Shape::Vllm, MS).await, server(Shape::Vllm, MS).await];
+    let daemon = Options::alone().simulated(&twins[0], "a", 0).simulated(&twins[1], "b", 0).start().await;
+    (twins, daemon)
+}
+
+async fn who(daemon: &Daemon, path: &str, body: Value, session: Option<&str>) -> String {
+    let headers: Vec<_> = session.map(|it| ("x-lovable-session", it)).into_iter().collect();
+    let answer =
+        daemon.caller().send(request("POST", path, body.to_string().into(), &headers)).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.header("x-lovable-server").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_conversation_stays_with_its_server_and_conversations_spread() {
+    let (_twins, daemon) = twins().await;
+    let mut homes = std::collections::BTreeSet::new();
+    for number in 0..12 {
+        let first = json!({"role": "user", "content": format!("conversation {number}")});
+        let mut turns = vec![json!({"role": "system", "content": "be brief"}), first.clone()];
+        let home = who(&daemon, CHAT, json!({"model": "sim", "messages": turns}), None).await;
+        for turn in 0..4 {
+            turns.push(json!({"role": "assistant", "content": "w1 w2"}));
+            turns.push(json!({"role": "user", "content": format!("and {turn}")}));
+            let again = who(&daemon, CHAT, json!({"model": "sim", "messages": turns}), None).await;
+            assert_eq!(again, home, "turn {turn} of {number}");
+        }
+        let theirs = json!({"model": "sim", "max_tokens": 9, "system": "be brief", "messages": [first]});
+        assert_eq!(who(&daemon, "/v1/messages", theirs, None).await, home, "in whatever language");
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 2);
+}
+
+#[tokio::test]
+async fn a_session_stays_together_and_leaves_a_server_that_died() {
+    let (twins, daemon) = twins().await;
+    let ask =
+        |number: usize| who(&daemon, CHAT, chat("sim", false, &format!("question {number}")), Some("mine"));
+    let home = ask(0).await;
+    for number in 1..10 {
+        assert_eq!(ask(number).await, home);
+    }
+    twins[usize::from(home == "b")].kill().await;
+    let other = ask(10).await;
+    assert_ne!(other, home);
+    twins[usize::from(home == "b")].revive().await;
+    daemon.until("both are up", |servers| servers.iter().all(|it| it["standing"] == "up")).await;
+    for number in 11..20 {
+        assert_eq!(ask(number).await, other, "that one has it now");
     }
 }

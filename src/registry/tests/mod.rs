@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::{
     fault::{Cause, Stage},
+    generate::{Needs, Operation},
     server::{Model, Zone},
 };
 
@@ -115,6 +116,81 @@ fn at(text: &str) -> Endpoint {
 
 fn sighting(kind: &str, models: &[&str]) -> Sighting {
     Sighting { models: models.iter().map(|it| Model::named(*it)).collect(), ..Sighting::of(kind) }
+}
+
+#[test]
+fn what_a_server_lacks_is_remembered_for_that_work_and_not_for_ever() {
+    let mut world = World::new();
+    world.hint("127.0.0.1:1");
+    world.due();
+    world.seen(
+        "127.0.0.1:1",
+        Sighting { models: vec![Model::named("m"), Model::named("n")], ..Sighting::of("vllm") },
+    );
+    let id = world.registry.snapshot().servers[0].id.clone();
+    let plain = (Operation::Chat, Needs::default());
+    let tools = (Operation::Chat, Needs { tools: true, ..Needs::default() });
+    let lack = |world: &mut World, work: Work, cause: Cause| {
+        let fault = Fault { cause, ..BROKEN };
+        let changes = world.registry.on_lack(&id, &"m".into(), work, &fault, world.now());
+        world.take(changes)
+    };
+    let lacks = |world: &World, model: &str, work: Work| {
+        world.registry.snapshot().servers[0].lacks(&model.into(), work, world.now().at)
+    };
+    assert_eq!(lack(&mut world, tools, Cause::Unsupported), 1);
+    assert!(lacks(&world, "m", tools) && !lacks(&world, "m", plain) && !lacks(&world, "n", tools));
+    assert_eq!(lack(&mut world, tools, Cause::Unsupported), 0, "known");
+    assert_eq!(lack(&mut world, plain, Cause::ContextOverflow), 0, "the next prompt may be shorter");
+    lack(&mut world, plain, Cause::ModelNotFound);
+    assert!(lacks(&world, "m", plain) && !lacks(&world, "n", plain));
+    world.wait(1_000);
+    assert!(!lacks(&world, "m", plain) && !lacks(&world, "m", tools));
+    lack(&mut world, plain, Cause::ModelNotFound);
+    world.wait(1_999);
+    assert!(lacks(&world, "m", plain), "longer each time");
+    world.wait(10_000);
+    lack(&mut world, plain, Cause::ModelNotFound);
+    world.wait(1_000);
+    assert!(!lacks(&world, "m", plain), "and from the start when it was well between");
+}
+
+#[test]
+fn after_a_sleep_of_the_machine_every_server_is_due_and_nothing_is_waited_for() {
+    let mut world = World::new();
+    let places = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+    for (place, id) in places.iter().zip(["vllm-1", "vllm-2", "vllm-3"]) {
+        world.hint(place);
+        world.due();
+        world.seen(place, Sighting::of("vllm"));
+        assert!(world.registry.server(id).is_some(), "{:?}", world.fold.servers);
+    }
+    for _ in 0..8 {
+        for _ in 0..3 {
+            world.fault("vllm-1", BROKEN);
+        }
+        world.wait(20_000);
+    }
+    world.due();
+    let busy = Fault { cause: Cause::Busy { retry_after: Some(Duration::from_secs(900)) }, ..BROKEN };
+    world.fault("vllm-2", busy);
+    world.seen("127.0.0.1:1", Sighting::of("vllm"));
+    world.seen("127.0.0.1:2", Sighting::of("vllm"));
+    // The third is being asked, over a connection that the sleep ends.
+    let standing = |world: &World, id: &str| world.registry.server(id).unwrap().standing;
+    assert_ne!(standing(&world, "vllm-1"), Standing::Up);
+    let changes = world.registry.on_wake(world.now());
+    world.take(changes);
+    assert_eq!(world.due(), ["127.0.0.1:1", "127.0.0.1:2"]);
+    world.silent("127.0.0.1:3", SILENT);
+    assert_eq!(world.due(), ["127.0.0.1:3"], "at once again");
+    for place in places {
+        world.seen(place, Sighting::of("vllm"));
+    }
+    for id in ["vllm-1", "vllm-2", "vllm-3"] {
+        assert_eq!(standing(&world, id), Standing::Up, "{id}");
+        assert_eq!(world.registry.server(id).unwrap().busy_until, None, "{id}");
+    }
 }
 
 #[test]
