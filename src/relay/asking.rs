@@ -92,7 +92,7 @@ impl Work {
                 head: &self.errand.request.head,
                 aliases: &relay.settings.aliases,
                 chains: &relay.settings.chains,
-                fallback: self.errand.fallback(&relay),
+                fallback: self.errand.fallback(relay),
                 widened: self.errand.wishes.fallback.is_some(),
                 tried: self.machine.tried(),
                 first: first.map(|it| &it.server),
