@@ -85,17 +85,19 @@ impl Default for Discovery {
 }
 
 /// How far a stand-in may be from what was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FallbackSettings {
     /// For a request that does not say.
     pub default: Fallback,
     /// For every request.
     pub limit: Fallback,
+    /// For names, the models that stand in for them, in this order.
+    pub chains: BTreeMap<String, Vec<String>>,
 }
 
 impl Default for FallbackSettings {
     fn default() -> Self {
-        Self { default: Fallback::Same, limit: Fallback::Local }
+        Self { default: Fallback::Same, limit: Fallback::Local, chains: BTreeMap::new() }
     }
 }
 
@@ -339,6 +341,8 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     let mut section = root.section(reader, "fallback");
     section.take(reader, "default", &mut config.fallback.default);
     section.take(reader, "limit", &mut config.fallback.limit);
+    let entries = section.section(reader, "chains");
+    config.fallback.chains = chains(reader, entries);
     section.done(reader);
 
     let section = root.section(reader, "patience");
@@ -379,6 +383,33 @@ fn aliases(reader: &mut Reader<'_>, mut section: Section<'_>) -> BTreeMap<String
         }
     }
     aliases
+}
+
+fn chains(reader: &mut Reader<'_>, mut section: Section<'_>) -> BTreeMap<String, Vec<String>> {
+    let mut chains = BTreeMap::new();
+    for (name, links) in section.entries() {
+        let key = section.key(&name);
+        let span = links.span();
+        let names = links.get_ref().as_array().map(|it| it.iter().map(|it| it.get_ref().as_str()));
+        let names: Option<Vec<&str>> = names.and_then(|it| it.map(|it| Some(it?.trim())).collect());
+        match names {
+            _ if name == "auto" => {
+                reader.problem(Some(span), format!("`{key}` has no use: `auto` takes whatever suits"));
+            }
+            Some(names) if !names.is_empty() && !names.contains(&"") => {
+                let wrong = names.iter().find(|it| **it == "auto" || **it == name);
+                if let Some(wrong) = wrong {
+                    reader.problem(Some(span), format!("`{key}` cannot have `{wrong}` in it"));
+                    continue;
+                }
+                let at = reader.at(Some(span));
+                reader.setting(key, json!(names), Origin::File, Some(at));
+                chains.insert(name, names.into_iter().map(str::to_owned).collect());
+            }
+            _ => reader.problem(Some(span), format!("`{key}` must be a list of names of models")),
+        }
+    }
+    chains
 }
 
 fn patience(reader: &mut Reader<'_>, mut section: Section<'_>, patience: &mut Patience) {

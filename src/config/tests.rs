@@ -90,6 +90,7 @@ fn settings_are_read() {
         trust = ["10.0.0.0/8"]
         [fallback]
         default = "none"
+        chains = { "big" = ["a", " b "] }
         [listen]
         address = "127.0.0.1:8080"
         hosts = ["Box.local"]
@@ -110,6 +111,9 @@ fn settings_are_read() {
     assert!(!config.discovery.socket_table);
     assert_eq!(config.aliases["gpt-5"], "qwen3:8b");
     assert_eq!(config.fallback.default, Fallback::None);
+    assert_eq!(config.fallback.chains["big"], ["a", "b"]);
+    let shown = loaded.settings.iter().find(|it| it.key == "fallback.chains.big").unwrap();
+    assert_eq!((&shown.value, shown.from), (&json!(["a", "b"]), Origin::File));
     assert_eq!(config.listen.hosts, ["box.local"]);
     assert_eq!(config.listen.origins, ["https://chat.example"]);
     assert_eq!(config.log, Log { format: LogFormat::Json, level: "debug".to_owned() });
@@ -138,6 +142,14 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_expected() {
     check_problem("[discovery]\nports = [1, 0]\n", 2, "`discovery.ports` entry 2: must be a port");
     check_problem("[discovery]\nports = 7\n", 2, "`discovery.ports` must be a list");
     check_problem("[fallback]\nlimit = \"cloud\"\n", 2, "cloud servers are not enabled");
+    check_problem("[fallback]\nchains = 3\n", 2, "`fallback.chains` must be a table");
+    for wrong in ["3", "[]", "[\"\"]", "[3]", "\"b\""] {
+        let text = format!("[fallback.chains]\n\nbig = {wrong}\n");
+        check_problem(&text, 3, "`fallback.chains.big` must be a list of names of models");
+    }
+    check_problem("[fallback.chains]\na = [\"b\", \"a\"]\n", 2, "cannot have `a` in it");
+    check_problem("[fallback.chains]\nauto = [\"b\"]\n", 2, "`fallback.chains.auto` has no use");
+    check_problem("[fallback.chains]\na = [\"auto\"]\n", 2, "cannot have `auto` in it");
     check_problem("[listen]\naddress = \"0.0.0.0:80\"\n", 2, "must be a loopback address");
     check_problem("[listen]\norigins = [\"*\"]\n", 1, "name an origin");
     check_problem("[log]\nlevel = \"loud\"\n", 1, "`log.level` must be one of");

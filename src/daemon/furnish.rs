@@ -65,6 +65,7 @@ pub(super) async fn furnish(
         relay::Settings {
             patience: config.patience,
             aliases: config.aliases.clone(),
+            chains: config.fallback.chains.clone(),
             fallback: config.fallback.default,
             limit: config.fallback.limit,
             held: config.limits.held.as_usize(),

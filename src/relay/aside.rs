@@ -94,9 +94,12 @@ impl Relay {
         let ask = Ask {
             head,
             aliases: &self.settings.aliases,
+            chains: &self.settings.chains,
             fallback: if head.model == "auto" { Fallback::Local } else { Fallback::Same },
+            widened: false,
             tried: &[],
             first: None,
+            first_model: None,
             in_flight: &|id: &ServerId| traffic.of(id),
             said: &|_| Ok(Fidelity::Own),
             now: Instant::now().into_std(),

@@ -30,12 +30,16 @@ impl Work {
         self.news.mark_unchanged();
         let snapshot = relay.house.snapshot();
         let traffic = relay.house.traffic().look();
+        let first = self.record.attempts.first();
         let ask = Ask {
             head: &self.errand.request.head,
             aliases: &relay.settings.aliases,
+            chains: &relay.settings.chains,
             fallback: self.errand.fallback(&relay),
+            widened: self.errand.wishes.fallback.is_some(),
             tried: self.machine.tried(),
-            first: self.record.attempts.first().map(|it| &it.server),
+            first: first.map(|it| &it.server),
+            first_model: first.map(|it| it.model.as_str()),
             in_flight: &|id| traffic.of(id),
             said: &|server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body),
             now: self.now(),

@@ -63,6 +63,8 @@ pub struct Settings {
     pub patience: Patience,
     /// Names that stand for others.
     pub aliases: BTreeMap<String, String>,
+    /// For names, the models that stand in for them, in this order.
+    pub chains: BTreeMap<String, Vec<String>>,
     /// How far a stand-in may be when the caller does not say.
     pub fallback: Fallback,
     /// How far it may ever be.

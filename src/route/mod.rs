@@ -1,22 +1,26 @@
 //! Who could serve this request, best first.
 //!
-//! Two steps. `name` finds out which models are meant by what the caller wrote.
-//! Then each server that has one is either out, with a reason, or ranked; the
-//! order of the fields of `Rank` is the policy. Nothing is sent here and nothing
-//! is remembered: the same snapshot and the same ask give the same decision.
+//! Three steps. `name` finds out which models are meant by what the caller wrote,
+//! and `stand_in` which others may answer for them. Then each server that has one is
+//! either out, with a reason, or ranked; the order of the fields of `Rank` is the
+//! policy. Nothing is sent here and nothing is remembered: the same snapshot and the
+//! same ask give the same decision.
 
+mod identity;
 mod name;
 mod rank;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Instant};
 
-pub use self::{name::nearest_of as nearest, rank::Fidelity};
 use self::{
-    name::{Meant, Sameness},
+    name::Meant,
     rank::{Rank, Reason},
+    stand_in::{Reach, Sameness, StandIns},
 };
+pub use self::{name::nearest_of as nearest, rank::Fidelity};
 use crate::{
     generate::{Candidate, Head, Substitution},
     registry::{Server, Snapshot},
@@ -72,12 +76,20 @@ pub struct Ask<'a> {
     pub head: &'a Head,
     /// Aliases from the configuration.
     pub aliases: &'a BTreeMap<String, String>,
+    /// For names, the models that stand in for them, in this order.
+    pub chains: &'a BTreeMap<String, Vec<String>>,
     /// How far a stand-in may be.
     pub fallback: Fallback,
+    /// Whether the request itself says how far. Only then does a stand-in leave the place
+    /// that a pin names.
+    pub widened: bool,
     /// Who was asked already, and may not be asked now.
     pub tried: &'a [ServerId],
     /// Who was asked first. Where no stand-in is wanted, nobody else is asked.
     pub first: Option<&'a ServerId>,
+    /// The model that was asked for first. Where the choice was ours and no other may stand
+    /// in, it stays with that one.
+    pub first_model: Option<&'a str>,
     /// How many requests each server has now.
     pub in_flight: &'a dyn Fn(&ServerId) -> u32,
     /// How the request is said to a server, or why it cannot be. Only asked about servers
@@ -125,20 +137,49 @@ pub enum Decision {
 /// was thought of it: the chosen one first.
 pub fn choose(snapshot: &Snapshot, ask: &Ask<'_>) -> (Decision, Vec<Candidate>) {
     let asked = name::follow(ask.aliases, &ask.head.model);
-    let meant = match name::resolve(snapshot, asked) {
-        Ok(meant) => meant,
+    let stand_ins = match StandIns::of(snapshot, asked, ask) {
+        Ok(stand_ins) => stand_ins,
         Err(unknown) => return (unknown.decide(snapshot, asked, ask.aliases), Vec::new()),
     };
-    let mut able: Vec<Judged<'_>> = Vec::new();
-    let mut out: Vec<(Judged<'_>, Reason)> = Vec::new();
+    let (mut able, mut out) = (Vec::new(), Vec::new());
+    for reach in stand_ins.reaches() {
+        (able, out) = divide(snapshot, &stand_ins, reach, ask);
+        if !able.is_empty() {
+            break;
+        }
+    }
+    decide(snapshot, asked, stand_ins.meant(), able, out)
+}
+
+type Able<'a> = Vec<Judged<'a>>;
+type Out<'a> = Vec<(Judged<'a>, Reason)>;
+
+/// Who is able to answer within a reach, best first, and who is not.
+fn divide<'a>(
+    snapshot: &'a Snapshot,
+    stand_ins: &'a StandIns<'_>,
+    reach: Reach,
+    ask: &Ask<'_>,
+) -> (Able<'a>, Out<'a>) {
+    let (mut able, mut out) = (Vec::new(), Vec::new());
     for server in &snapshot.servers {
-        match judge(server, &meant, ask) {
+        match judge(server, stand_ins, reach, ask) {
             None => {}
             Some((judged, None)) => able.push(judged),
             Some((judged, Some(reason))) => out.push((judged, reason)),
         }
     }
-    able.sort_unstable_by_key(|it| it.rank);
+    able.sort_unstable_by_key(|it: &Judged<'_>| it.rank);
+    (able, out)
+}
+
+fn decide<'a>(
+    snapshot: &Snapshot,
+    asked: &str,
+    meant: &Meant<'_>,
+    mut able: Able<'a>,
+    mut out: Out<'a>,
+) -> (Decision, Vec<Candidate>) {
     let last_resort = able.is_empty().then(|| last_resort(&out)).flatten();
     let decision = match (able.first(), last_resort) {
         (Some(best), _) => Decision::Server(best.choice()),
@@ -149,9 +190,12 @@ pub fn choose(snapshot: &Snapshot, ask: &Ask<'_>) -> (Decision, Vec<Candidate>) 
             Decision::Server(able[0].choice())
         }
         (None, None) if !out.is_empty() && out.iter().all(|(_, reason)| reason.is_lack()) => {
-            Decision::Lacking(unsayable(&out).unwrap_or_else(|| explain(asked, &meant, &out)))
+            Decision::Lacking(unsayable(&out).unwrap_or_else(|| explain(asked, meant, &out)))
         }
-        (None, None) => Decision::Nobody(explain(asked, &meant, &out)),
+        (None, None) if out.is_empty() && !meant.is_any() => {
+            Decision::Nobody(name::explain_absent(snapshot, asked))
+        }
+        (None, None) => Decision::Nobody(explain(asked, meant, &out)),
     };
     let able = able.iter().map(|it| it.candidate(None));
     let out = out.iter().map(|(it, reason)| it.candidate(Some(reason.to_string())));
@@ -163,6 +207,7 @@ pub fn choose(snapshot: &Snapshot, ask: &Ask<'_>) -> (Decision, Vec<Candidate>) 
 struct Judged<'a> {
     server: &'a Arc<Server>,
     model: &'a Model,
+    substituted: Substitution,
     rank: Rank<'a>,
 }
 
@@ -171,8 +216,7 @@ impl Judged<'_> {
         Choice {
             server: Arc::clone(self.server),
             model: self.model.name.clone(),
-            // Other models stand in only where the caller left the choice to us.
-            substituted: Substitution::No,
+            substituted: self.substituted,
             loading: rank::is_loading(self.server, self.model),
         }
     }
@@ -185,17 +229,19 @@ impl Judged<'_> {
 /// What is thought of one server: its best model for this, and why it is out, if it is.
 fn judge<'a>(
     server: &'a Arc<Server>,
-    meant: &Meant<'a>,
+    stand_ins: &'a StandIns<'_>,
+    reach: Reach,
     ask: &Ask<'_>,
 ) -> Option<(Judged<'a>, Option<Reason>)> {
     let in_flight = (ask.in_flight)(&server.id);
     let unfit = rank::unfit_server(server, in_flight, ask);
     let judge_model = |model: &'a Model, sameness: Sameness| {
-        let rank = Rank::of(server, model, sameness, meant.is_any(), in_flight, ask);
-        (Judged { server, model, rank }, rank::unfit_model(model, ask.head))
+        let rank = Rank::of(server, model, sameness, sameness.is_open(), in_flight, ask);
+        let substituted = stand_ins.substitution(sameness);
+        (Judged { server, model, substituted, rank }, rank::unfit_model(model, ask.head))
     };
     // A model that can do it, before one that cannot; then the better rank.
-    let models = meant.models_of(server).map(|(model, sameness)| judge_model(model, sameness));
+    let models = stand_ins.models_of(server, reach).map(|(model, sameness)| judge_model(model, sameness));
     let (mut judged, cannot) = models.min_by_key(|(judged, cannot)| (cannot.is_some(), judged.rank))?;
     // What will pass must not hide what will not: waiting or trying would be in vain.
     let lasting = unfit.clone().filter(|it| !it.is_passing());

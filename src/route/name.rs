@@ -3,14 +3,16 @@
 //! In this order: an alias of the configuration; an exact name (with Ollama's
 //! `:latest` left out or not); `auto`; a pin, `KIND/NAME` or `NAME@SERVER-ID`,
 //! only if that kind or server has that model; the name in other letters.
-//! Servers that nobody trusts give no name a meaning while a trusted one can.
+//! Servers that nobody trusts give no name a meaning while a trusted one can. A name
+//! that some server had, or that a chain of the configuration is for, has a meaning
+//! though nobody has it now: others may stand in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use super::Decision;
+use super::{Decision, identity::Known};
 use crate::{
     registry::{Admission, Server, Snapshot},
     server::Model,
@@ -25,17 +27,15 @@ const NEAREST: usize = 3;
 /// How alike names must be to be offered, 0 to 1. Below, guesses look foolish.
 const ALIKE: f64 = 0.8;
 
-/// How near a server's name for a model is to what was asked.
+/// How a server's name for a model is what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Sameness {
+pub(super) enum Named {
     /// The very name.
     Exact,
     /// The name with `:latest`.
     Latest,
     /// The name in other letters.
     Folded,
-    /// Any model will do.
-    Any,
 }
 
 /// What a name means.
@@ -59,46 +59,41 @@ impl<'a> Meant<'a> {
         matches!(self, Self::Any)
     }
 
-    /// The models of a server that are meant.
-    pub(super) fn models_of<'s>(
-        &self,
-        server: &'s Server,
-    ) -> impl Iterator<Item = (&'s Model, Sameness)> + use<'a, 's> {
-        let meant = *self;
-        let here = match meant {
+    /// Whether a server is where the model is meant to be.
+    pub(super) fn is_at(&self, server: &Server) -> bool {
+        match *self {
             Self::Model { at: At::Kind(kind), .. } => server.kind == kind,
             Self::Model { at: At::Server(id), .. } => server.id == id || server.name.as_deref() == Some(id),
             Self::Model { at: At::Anywhere, .. } | Self::Any => true,
-        };
-        let models = if here { server.models.as_slice() } else { &[] };
-        let is_ollama = server.kind == "ollama";
-        models.iter().filter_map(move |model| {
-            let sameness = match meant {
-                Self::Any => Some(Sameness::Any),
-                Self::Model { name, folded, .. } => sameness(model, name, is_ollama, folded),
-            };
-            sameness.map(|it| (&**model, it))
-        })
+        }
     }
 
-    fn is_at(&self, server: &Server) -> bool {
-        self.models_of(server).next().is_some()
+    /// How a model of a server is named by it, wherever that server is.
+    pub(super) fn named(&self, server: &Server, model: &Model) -> Option<Named> {
+        match *self {
+            Self::Any => None,
+            Self::Model { name, folded, .. } => named(model, name, server.kind == "ollama", folded),
+        }
+    }
+
+    fn exists_at(&self, server: &Server) -> bool {
+        self.is_at(server) && server.models.iter().any(|it| self.named(server, it).is_some())
     }
 }
 
-fn sameness(model: &Model, asked: &str, is_ollama: bool, folded: bool) -> Option<Sameness> {
+fn named(model: &Model, asked: &str, is_ollama: bool, folded: bool) -> Option<Named> {
     if model.answers_to(asked) {
-        return Some(Sameness::Exact);
+        return Some(Named::Exact);
     }
     let stem = is_ollama.then(|| model.name.as_str().strip_suffix(":latest")).flatten();
     if stem == Some(asked) {
-        return Some(Sameness::Latest);
+        return Some(Named::Latest);
     }
     if !folded {
         return None;
     }
     let mut names = std::iter::once(&model.name).chain(&model.aliases).map(|it| it.as_str()).chain(stem);
-    names.any(|it| it.eq_ignore_ascii_case(asked)).then_some(Sameness::Folded)
+    names.any(|it| it.eq_ignore_ascii_case(asked)).then_some(Named::Folded)
 }
 
 /// What an alias of the configuration stands for.
@@ -115,9 +110,13 @@ pub(super) fn follow<'a>(aliases: &'a BTreeMap<String, String>, name: &'a str) -
 
 /// Finds what a name means, or that it means nothing.
 pub(super) fn resolve<'a>(snapshot: &Snapshot, asked: &'a str) -> Result<Meant<'a>, Unknown> {
-    let usable = |it: &&Arc<Server>| matches!(it.admission, Admission::Open | Admission::Draining);
     let any = |_: &&Arc<Server>| true;
-    resolve_among(snapshot, asked, usable).or_else(|| resolve_among(snapshot, asked, any)).ok_or(Unknown)
+    resolve_among(snapshot, asked, is_usable).or_else(|| resolve_among(snapshot, asked, any)).ok_or(Unknown)
+}
+
+/// Whether a server is trusted, and not switched off.
+pub(super) fn is_usable(server: &&Arc<Server>) -> bool {
+    matches!(server.admission, Admission::Open | Admission::Draining)
 }
 
 fn resolve_among<'a>(
@@ -125,7 +124,7 @@ fn resolve_among<'a>(
     asked: &'a str,
     who: impl Fn(&&Arc<Server>) -> bool,
 ) -> Option<Meant<'a>> {
-    let exists = |meant: &Meant<'_>| snapshot.servers.iter().filter(&who).any(|it| meant.is_at(it));
+    let exists = |meant: &Meant<'_>| snapshot.servers.iter().filter(&who).any(|it| meant.exists_at(it));
     let model = |name: &'a str, at: At<'a>, folded: bool| Meant::Model { name, at, folded };
     let exact = Some(model(asked, At::Anywhere, false)).filter(exists);
     let auto = || (asked == "auto").then_some(Meant::Any);
@@ -149,9 +148,6 @@ impl Unknown {
         asked: &str,
         aliases: &BTreeMap<String, String>,
     ) -> Decision {
-        if snapshot.formerly.contains(asked) {
-            return Decision::Nobody(format!("`{asked}` was here, but no server offers it any more"));
-        }
         if snapshot.servers.iter().all(|it| it.models.is_empty()) {
             let text = if snapshot.servers.is_empty() {
                 "no model server was found yet; see `lovablectl servers`"
@@ -164,13 +160,41 @@ impl Unknown {
     }
 }
 
+/// Why a name that some server had, or that only a chain is for, is not answered.
+pub(super) fn explain_absent(snapshot: &Snapshot, asked: &str) -> String {
+    if was_here(snapshot, asked) {
+        format!("`{asked}` was here, but no server offers it any more")
+    } else {
+        format!("no server offers `{asked}`, and its chain may not or cannot stand in now (fallback `local`)")
+    }
+}
+
+/// A model that nobody has by that name.
+pub(super) fn absent(name: &str) -> Meant<'_> {
+    Meant::Model { name, at: At::Anywhere, folded: false }
+}
+
+/// Whether some server had a model of that name.
+pub(super) fn was_here(snapshot: &Snapshot, asked: &str) -> bool {
+    snapshot.formerly.contains(asked)
+        || (!asked.contains(':') && snapshot.formerly.contains(format!("{asked}:latest").as_str()))
+}
+
 fn nearest(snapshot: &Snapshot, asked: &str, aliases: &BTreeMap<String, String>) -> Vec<String> {
-    let usable = snapshot.servers.iter().filter(|it| it.admission == Admission::Open);
-    let models = usable.flat_map(|it| &it.models);
+    let open = || snapshot.servers.iter().filter(|it| it.admission == Admission::Open);
+    let models = open().flat_map(|it| &it.models);
     let names = models.flat_map(|it| std::iter::once(&it.name).chain(&it.aliases)).map(|it| it.as_str());
     // An alias that leads nowhere helps nobody.
     let lead_somewhere = aliases.keys().filter(|it| resolve(snapshot, follow(aliases, it)).is_ok());
-    nearest_of(asked, names.chain(lead_somewhere.map(String::as_str)))
+    let alike = nearest_of(asked, names.chain(lead_somewhere.map(String::as_str)));
+    // The same model by the name that a server here gives it was surely meant.
+    let wanted = Known::named(asked);
+    let same = open().flat_map(|it| &it.models).filter(|it| wanted.is(&Known::of(it)));
+    let same: BTreeSet<&str> = same.map(|it| it.name.as_str()).collect();
+    let mut all: Vec<String> = same.iter().map(|it| (*it).to_owned()).collect();
+    all.extend(alike.into_iter().filter(|it| !same.contains(it.as_str())));
+    all.truncate(NEAREST);
+    all
 }
 
 /// The names that were probably meant by `asked`, likeliest first.

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Instant};
 
-use super::{Ask, Fallback, name::Sameness};
+use super::{Ask, Fallback, stand_in::Sameness};
 use crate::{
     generate::{Head, Operation},
     registry::{Admission, Server, Standing},
@@ -139,7 +139,7 @@ fn pressure(limit: Option<u32>, in_flight: u32) -> Pressure {
 }
 
 /// Many kinds list an embedder beside their chat models and do not say which is which.
-fn is_doubtful(model: &Model, operation: Operation) -> bool {
+pub(super) fn is_doubtful(model: &Model, operation: Operation) -> bool {
     if !model.capabilities.is_empty() {
         return false;
     }

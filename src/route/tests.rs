@@ -1,3 +1,5 @@
+mod stand_in;
+
 use std::{
     collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
@@ -100,7 +102,10 @@ struct World {
     /// Who is told in another language, and who cannot be, with why. All others are told in their own.
     said: HashMap<String, Option<&'static str>>,
     head: Head,
+    chains: BTreeMap<String, Vec<String>>,
     fallback: Fallback,
+    widened: bool,
+    first_model: Option<String>,
     tried: Vec<ServerId>,
     first: Option<ServerId>,
     salt: u64,
@@ -128,7 +133,10 @@ fn with(mut servers: Vec<Server>) -> World {
             max_tokens: None,
             needs: Needs::default(),
         },
+        chains: BTreeMap::new(),
         fallback: Fallback::Same,
+        widened: false,
+        first_model: None,
         tried: Vec::new(),
         first: None,
         salt: 1,
@@ -150,9 +158,12 @@ impl World {
         Ask {
             head: &self.head,
             aliases: &self.aliases,
+            chains: &self.chains,
             fallback: self.fallback,
+            widened: self.widened,
             tried: &self.tried,
             first: self.first.as_ref().or(self.tried.first()),
+            first_model: self.first_model.as_deref(),
             in_flight,
             said: &|_| Ok(Fidelity::Own),
             now: self.now,
@@ -567,13 +578,26 @@ fn any_world() -> impl Strategy<Value = World> {
         "cloudmodel",
         "cold",
     ]);
-    let models = select(vec![vec!["m"], vec!["m", "n"], vec!["n"], vec!["m:latest"], vec!["M"], vec![]]);
+    let models = select(vec![
+        vec!["m"],
+        vec!["m", "n"],
+        vec!["n"],
+        vec!["m:latest"],
+        vec!["M"],
+        vec![],
+        vec!["qwen3:8b"],
+        vec!["Qwen/Qwen3-8B"],
+        vec!["qwen3-8b@q4_k_m", "m"],
+        vec!["llama3.1:8b"],
+    ]);
     let said = select(vec![None, None, Some(None), Some(Some("why"))]);
     let one = (models, prop::collection::vec(words, 0..3), any::<bool>(), 0..3u32, said);
-    let asked = select(vec!["m", "n", "auto", "ollama/m", "m@ollama-1", "nothing"]);
-    let fallback = select(vec![Fallback::None, Fallback::Same, Fallback::Local]);
-    (prop::collection::vec(one, 0..6), asked, fallback, any::<u64>()).prop_map(
-        |(all, asked, fallback, salt)| {
+    let asked =
+        select(vec!["m", "n", "auto", "ollama/m", "m@ollama-1", "nothing", "qwen3:8b", "Qwen/Qwen3-8B"]);
+    let fallback = select(vec![Fallback::None, Fallback::Same, Fallback::Local, Fallback::Cloud]);
+    let wish = (asked, fallback, any::<bool>(), any::<bool>());
+    (prop::collection::vec(one, 0..6), wish, any::<u64>()).prop_map(
+        |(all, (asked, fallback, widened, chained), salt)| {
             let now = Instant::now();
             let mut world = with(Vec::new());
             for (at, (models, words, tried, in_flight, said)) in all.into_iter().enumerate() {
@@ -586,6 +610,10 @@ fn any_world() -> impl Strategy<Value = World> {
                 }
             }
             (world.now, world.fallback, world.salt, world.head.model) = (now, fallback, salt, asked.into());
+            world.widened = widened;
+            if chained {
+                world.chains.insert("qwen3:8b".into(), vec!["n".into(), "m".into()]);
+            }
             world
         },
     )
@@ -611,6 +639,48 @@ proptest! {
             prop_assert!(model.zone != Some(Zone::Cloud));
             prop_assert_eq!(&candidates[0].server, &server.id);
         }
+    }
+
+    #[test]
+    fn no_stand_in_goes_beyond_the_limit_or_the_pin(world in any_world()) {
+        let Decision::Server(choice) = world.choose().0 else { return Ok(()) };
+        let farthest = match world.fallback {
+            Fallback::None => Substitution::No,
+            Fallback::Same => Substitution::Equivalent,
+            Fallback::Local | Fallback::Cloud => Substitution::Alternative,
+        };
+        prop_assert!(choice.substituted <= farthest, "{:?}", choice);
+        let open = world.widened && world.fallback != Fallback::None;
+        if world.head.model == "m@ollama-1" && !open {
+            prop_assert_eq!(choice.server.id.as_str(), "ollama-1");
+        }
+    }
+
+    #[test]
+    fn no_other_model_answers_while_a_nearer_one_can(mut world in any_world()) {
+        let (Decision::Server(choice), candidates) = world.choose() else { return Ok(()) };
+        if choice.substituted != Substitution::No {
+            let exact = candidates.iter().filter(|it| it.model == world.head.model.as_str());
+            prop_assert!(exact.clone().all(|it| it.excluded.is_some()), "{:?}", candidates);
+        }
+        if choice.substituted == Substitution::Alternative {
+            world.fallback = Fallback::Same;
+            // One that rests may be asked when nothing else is left.
+            let rests = |it: &Choice| matches!(it.server.standing, Standing::Down | Standing::Trial);
+            let nearer = world.choose().0;
+            prop_assert!(!matches!(&nearer, Decision::Server(it) if !rests(it)), "{:?}", nearer);
+        }
+    }
+
+    #[test]
+    fn the_order_is_total(world in any_world()) {
+        let (_, candidates) = world.choose();
+        let mut turned = World { snapshot: world.snapshot.clone(), ..world };
+        turned.snapshot.servers.reverse();
+        let able = |all: Vec<Candidate>| -> Vec<Candidate> {
+            all.into_iter().filter(|it| it.excluded.is_none()).collect()
+        };
+        prop_assert_eq!(able(candidates), able(turned.choose().1));
     }
 
     #[test]

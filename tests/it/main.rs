@@ -28,6 +28,7 @@ mod proof;
 mod real;
 mod relay;
 mod scripted;
+mod stand_in;
 mod talk;
 mod terminal;
 mod translation;
