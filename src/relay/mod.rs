@@ -14,6 +14,7 @@ mod ending;
 mod hearing;
 mod live;
 mod record;
+mod resuming;
 mod telling;
 mod translation;
 mod work;

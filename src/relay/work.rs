@@ -24,18 +24,22 @@ use super::{
     conduit::Mouth,
     live::{Heard, Mode, Told},
     record::Record,
+    resuming::Half,
     telling::Telling,
 };
 use crate::{
     failover::{AttemptNo, Failover, Policy, Step},
     fault::{Cause, Failure, Fault, Stage, Words},
+    generate::Substitution,
+    resume::Care,
     route::Choice,
+    server::ModelName,
 };
 
 /// Between keep-alives of an opened stream. Proxies and clients give up on silence after 15 s at the earliest.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// The most bytes of one answer that are held; above it a plain one is passed on as it comes.
-const HELD: usize = 32 << 20;
+pub(super) const HELD: usize = 32 << 20;
 /// Pieces of a stream that come closer together than that are sent on together.
 const DENSE: Duration = Duration::from_micros(200);
 /// At most so many bytes of a dense stream are gathered for one write.
@@ -57,6 +61,10 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         chosen: None,
         nobody: None,
         words: None,
+        half: None,
+        begun_by: None,
+        resumed: false,
+        care: Care::WholeWords,
         telling: Telling::default(),
         waiting: Vec::new(),
         frames: 0,
@@ -99,6 +107,14 @@ pub(super) struct Work {
     pub(super) nobody: Option<Failure>,
     /// What the last server that refused said.
     pub(super) words: Option<Words>,
+    /// The half of the answer that there is, while nobody goes on with it.
+    pub(super) half: Option<Half>,
+    /// Who began the answer that another server goes on with: its model, and how far that is
+    /// from what was asked.
+    pub(super) begun_by: Option<(ModelName, Substitution)>,
+    /// Whether the answer is one of several servers.
+    pub(super) resumed: bool,
+    pub(super) care: Care,
     /// How the request is said to servers.
     pub(super) telling: Telling,
     /// Frames that wait for the commit.
@@ -237,7 +253,11 @@ impl Work {
     }
 
     /// The attempt did not work.
-    fn fail(&mut self, no: AttemptNo, fault: Fault, now: std::time::Instant) {
+    pub(super) fn fail(&mut self, no: AttemptNo, fault: Fault, now: std::time::Instant) {
+        if self.said_a_word_differently(fault) {
+            return self.say_it_again(no);
+        }
+        let fault = self.as_resumption(fault);
         self.drop_attempt(Some(fault));
         self.machine.on_fault(no, &fault, now);
     }
@@ -246,12 +266,18 @@ impl Work {
     /// stand before the answer of another server.
     fn drop_attempt(&mut self, fault: Option<Fault>) {
         match fault {
-            Some(fault) => self.record.fail(fault),
+            Some(fault) => {
+                self.keep_half();
+                self.record.fail(fault);
+            }
             None => drop(self.record.close(None)),
         }
         if !self.committed {
             self.waiting.clear();
             self.frames = 0;
+        } else if self.errand.request.head.stream {
+            // The caller waits again.
+            self.next_keep_alive.get_or_insert(Instant::now() + KEEP_ALIVE_EVERY);
         }
         self.record.let_go();
     }
@@ -295,6 +321,7 @@ impl Work {
         if held > HELD || too_long || !fits {
             return self.on_too_much(no, fits, now);
         }
+        self.bound_half(held);
         self.on_whole(no, heard.whole);
     }
 
@@ -352,10 +379,13 @@ impl Work {
         self.next_keep_alive = None;
         self.record.first_token = Some(self.record.started.elapsed());
         let (attempts, content_type) = (self.attempts(), self.content_type());
-        // Nobody else will be told, so what was kept for that is not needed any more.
+        // What was said elsewhere is not needed any more; nor is the request where nobody can
+        // go on with the answer.
         self.telling = Telling::default();
-        self.errand.body = Bytes::new();
         let Some(live) = &mut self.record.live else { return };
+        if !live.keeps() {
+            self.errand.body = Bytes::new();
+        }
         self.record.zone = Some(live.choice.server.zone);
         self.record.substituted = live.choice.substituted;
         let whole = live.take_whole();

@@ -167,7 +167,7 @@ impl Server {
         let counters = &self.counters;
         let number = counters.received.fetch_add(1, Relaxed) + 1;
         let fault = script.plan.fault(number);
-        let ask = read(gate, request);
+        let ask = read(self.shape, gate, request);
         let struck = Strike { gate, request, ask: ask.as_ref().ok(), script };
         if let Some(kept) = self.strike_first(&mut connection, fault, struck).await {
             counters.faulted.fetch_add(1, Relaxed);
