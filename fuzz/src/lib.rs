@@ -118,7 +118,7 @@ fn tell(operation: Operation, events: &[Event]) {
         for event in events {
             writer.write(event.clone(), &mut out);
         }
-        writer.finish(&mut out);
+        writer.finish(std::time::Duration::ZERO, &mut out);
         let mut cutter = Cutter::of(dialect.framing(), usize::MAX);
         cutter.push(out.clone().freeze());
         let mut reader = dialect.reader(door, operation);

@@ -279,8 +279,9 @@ pub trait Writer: Send {
     /// Writes what came. Bytes may be held back until a later event.
     fn write(&mut self, event: Event, out: &mut BytesMut);
 
-    /// The answer is whole: writes what was held back, the reason, the counts and the terminator.
-    fn finish(&mut self, out: &mut BytesMut);
+    /// The answer is whole, so long after the request came: writes what was held back, the
+    /// reason, the counts and the terminator.
+    fn finish(&mut self, took: Duration, out: &mut BytesMut);
 
     /// How many bytes are held back or kept for the end, about.
     fn held(&self) -> usize {

@@ -160,7 +160,7 @@ impl Translation {
             return Piece::new(self.caller, out);
         }
         if let To::Stream(writer) = &mut self.to {
-            writer.finish(&mut out);
+            writer.finish(self.arrived.elapsed(), &mut out);
         }
         Piece::new(self.caller, out)
     }

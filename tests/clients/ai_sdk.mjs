@@ -17,7 +17,7 @@ export async function tryOut({ client, makers, sdk, language, more, counts = tru
 
   // The text stream of some versions swallows errors; the full stream has them as parts.
   async function* pieces(model) {
-    for await (const part of streamText({ model, prompt, onError() {} }).fullStream) {
+    for await (const part of streamText({ model, prompt, maxRetries: 0, onError() {} }).fullStream) {
       if (part.type === "error") throw part.error;
       if (part.type === "text-delta") yield part.text;
     }
@@ -46,6 +46,7 @@ export async function tryOut({ client, makers, sdk, language, more, counts = tru
     },
     "tools streamed": async (api, model) => {
       const answer = streamText({ model: language(api, model.chat), prompt: asking, tools });
+      await answer.consumeStream();
       called(calls(await answer.toolCalls));
       same("finish reason", await answer.finishReason, "tool-calls");
     },
@@ -62,7 +63,9 @@ export async function tryOut({ client, makers, sdk, language, more, counts = tru
     },
     object: async (api, model) => {
       person((await generateObject({ model: language(api, model.chat), schema: Person, prompt })).object);
-      person(await streamObject({ model: language(api, model.chat), schema: Person, prompt }).object);
+      const answer = streamObject({ model: language(api, model.chat), schema: Person, prompt });
+      for await (const part of answer.partialObjectStream) same("a part of it", typeof part, "object");
+      person(await answer.object);
     },
     refused: async (api, model) => {
       await raises(isMissing, () => generateText({ model: language(api, "no-such-model"), prompt }));

@@ -45,7 +45,7 @@ fn written(door: Door, events: &[Event]) -> Bytes {
     for event in events {
         writer.write(event.clone(), &mut out);
     }
-    writer.finish(&mut out);
+    writer.finish(std::time::Duration::ZERO, &mut out);
     out.freeze()
 }
 
@@ -123,7 +123,9 @@ fn events(said: &[Said], size: usize, usage: Usage, reason: Reason) -> Vec<Event
     let (mut events, mut index) = (Vec::new(), 0);
     for said in said {
         match said {
-            Said::Text(text) | Said::Refusal(text) => events.extend(pieces(text).into_iter().map(Event::Text)),
+            Said::Text(text) | Said::Refusal(text) => {
+                events.extend(pieces(text).into_iter().map(Event::Text))
+            }
             Said::Thinking { text, .. } => events.extend(pieces(text).into_iter().map(Event::Thinking)),
             Said::Call { id, name, arguments, .. } => {
                 events.push(Event::Call { index, id: id.clone(), name: name.clone() });
@@ -232,12 +234,7 @@ proptest! {
                 reader.read(&data, None);
             }
         }
-        // A connection that breaks is never a clean end; without one the terminator is needed.
-        if cutter.rest() > 0 || place.index(stream.len()) + 1 < stream.len() {
-            let is_whole = reader.end(false).is_ok();
-            let had_terminator = reader.end(false) == Ok(()) && cutter.rest() == 0;
-            prop_assert!(!is_whole || had_terminator);
-        }
+        prop_assert!(reader.end(false).is_err());
     }
 
     #[test]
@@ -337,19 +334,66 @@ fn sort(said: &Said) -> u8 {
 
 /// Neighbours of one sort as one.
 fn joined(said: Vec<Said>) -> Vec<Said> {
-    told(&Answer { said, ..Answer::default() }).0
+    let mut answer = Answer::default();
+    answer.said = said;
+    told(&answer).0
 }
 
 /// Words that all these languages are made of.
 fn piece() -> impl Strategy<Value = String> {
     let words = [
-        "{", "}", "[", "]", ":", ",", "\n", "null", "true", "5", "-1", "\"\"", "\"a\"", "\"model\":\"m\"", "\"messages\":[",
-        "\"role\":\"user\"", "\"content\":", "\"choices\":[{\"index\":0,\"delta\":{", "\"type\":", "\"tool_calls\":[{",
-        "\"function\":{", "\"name\":", "\"arguments\":", "\"id\":", "\"index\":", "\"finish_reason\":\"stop\"", "\"usage\":{",
-        "\"input\":", "\"prompt\":", "\"done\":true", "\"message\":{", "\"response\":", "\"thinking\":", "\"images\":[",
-        "\"embedding\":[", "\"embeddings\":[[", "\"item\":{", "\"output\":[", "\"message_start\"", "\"content_block_start\"",
-        "\"content_block_delta\"", "\"response.created\"", "\"response.output_item.added\"", "\"output_index\":0",
-        "\"response.completed\"", "\"text\"", "\"tool_use\"", "\"error\":", "\"data\":[", "[DONE]", "\"options\":{", "1e400",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\n",
+        "null",
+        "true",
+        "5",
+        "-1",
+        "\"\"",
+        "\"a\"",
+        "\"model\":\"m\"",
+        "\"messages\":[",
+        "\"role\":\"user\"",
+        "\"content\":",
+        "\"choices\":[{\"index\":0,\"delta\":{",
+        "\"type\":",
+        "\"tool_calls\":[{",
+        "\"function\":{",
+        "\"name\":",
+        "\"arguments\":",
+        "\"id\":",
+        "\"index\":",
+        "\"finish_reason\":\"stop\"",
+        "\"usage\":{",
+        "\"input\":",
+        "\"prompt\":",
+        "\"done\":true",
+        "\"message\":{",
+        "\"response\":",
+        "\"thinking\":",
+        "\"images\":[",
+        "\"embedding\":[",
+        "\"embeddings\":[[",
+        "\"item\":{",
+        "\"output\":[",
+        "\"message_start\"",
+        "\"content_block_start\"",
+        "\"content_block_delta\"",
+        "\"response.created\"",
+        "\"response.output_item.added\"",
+        "\"output_index\":0",
+        "\"response.completed\"",
+        "\"text\"",
+        "\"tool_use\"",
+        "\"error\":",
+        "\"data\":[",
+        "[DONE]",
+        "\"options\":{",
+        "1e400",
     ];
     prop_oneof![
         9 => prop::sample::select(words.to_vec()).prop_map(str::to_owned),

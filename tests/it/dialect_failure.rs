@@ -36,7 +36,9 @@ fn every_failure() -> Vec<Failure> {
         Failure::WrongKey("the key is not the one of this bridge".to_owned()),
         Failure::Loop,
         words("{\n  \"error\": {\"message\": \"OpenAI's shape\", \"code\": 400}\n}"),
-        words("{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"Anthropic's shape\"}}"),
+        words(
+            "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"Anthropic's shape\"}}",
+        ),
         words("{\"error\":\"Ollama's shape\"}"),
         words("{\"detail\":[{\"msg\":\"FastAPI's shape\",\"loc\":[\"body\"]}]}"),
         words("{\"object\":\"error\",\"message\":\"an old vLLM's shape\"}"),
@@ -102,8 +104,12 @@ fn every_failure_can_be_told_in_every_dialect_before_and_after_the_answer_began(
                 assert!(!verdicts.contains(&Verdict::Unreadable), "{door}: {after:?}");
                 assert!(!verdicts.contains(&Verdict::Content), "no failure is dressed up as an answer");
                 if frames == 7 {
-                    writeln!(shown, "    {}", String::from_utf8_lossy(&after).trim_end().replace('\n', "\n    "))
-                        .unwrap();
+                    writeln!(
+                        shown,
+                        "    {}",
+                        String::from_utf8_lossy(&after).trim_end().replace('\n', "\n    ")
+                    )
+                    .unwrap();
                 }
             }
         }

@@ -31,7 +31,10 @@ fn cell(kind: &str, door: Door, body: &Bytes) -> Result<&'static str, String> {
             let meaning: Meaning = dialect.understand(door, body).map_err(|it| it.message())?;
             let asked = other.dialect().ask(other, &meaning, &to).map_err(|it| it.to_string())?;
             // What was asked must itself be a request that can be read.
-            other.dialect().peek(other, &asked.body).unwrap_or_else(|it| panic!("{door} to {other}: {}", it.message()));
+            other
+                .dialect()
+                .peek(other, &asked.body)
+                .unwrap_or_else(|it| panic!("{door} to {other}: {}", it.message()));
             Ok(if asked.forced.is_some() { "translated, forced by its form" } else { "translated" })
         }
     }
@@ -44,6 +47,7 @@ fn the_table_of_what_can_be_asked_of_whom_has_no_cell_unexplained() {
         writeln!(shown, "## {} {door}\n", door.dialect().id()).unwrap();
         let kinds: Vec<&str> = KINDS.iter().map(|it| it.id()).collect();
         writeln!(shown, "| | {} |\n|---|{}", kinds.join(" | "), "---|".repeat(kinds.len())).unwrap();
+        let mut notes: Vec<String> = Vec::new();
         for (feature, body) in examples(door) {
             let body = Bytes::from(body.to_string());
             let cells: Vec<String> = kinds
@@ -52,14 +56,29 @@ fn the_table_of_what_can_be_asked_of_whom_has_no_cell_unexplained() {
                     Ok(how) => how.to_owned(),
                     Err(why) => {
                         assert!(!why.is_empty(), "{door}, {feature}, {kind}: a refusal must say why");
-                        format!("refused: {why}")
+                        format!("refused: {}", note(&mut notes, why))
                     }
                 })
                 .collect();
             writeln!(shown, "| {feature} | {} |", cells.join(" | ")).unwrap();
         }
         shown.push('\n');
+        for (at, why) in notes.iter().enumerate() {
+            writeln!(shown, "{}. {why}", at + 1).unwrap();
+        }
+        shown.push('\n');
     }
     eprintln!("{shown}");
     insta::assert_snapshot!("table", shown);
+}
+
+/// The number of this reason among the notes below the table.
+fn note(notes: &mut Vec<String>, why: String) -> usize {
+    match notes.iter().position(|it| *it == why) {
+        Some(at) => at + 1,
+        None => {
+            notes.push(why);
+            notes.len()
+        }
+    }
 }

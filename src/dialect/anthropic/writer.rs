@@ -6,6 +6,8 @@
 //! several calls take turns; here what comes while a call is not complete waits
 //! behind it. A call is complete when its arguments are a whole object.
 
+use std::time::Duration;
+
 use std::collections::{HashMap, VecDeque};
 
 use bytes::BytesMut;
@@ -308,7 +310,11 @@ impl dialect::Writer for Writer {
         }
     }
 
-    fn finish(&mut self, out: &mut BytesMut) {
+    fn held(&self) -> usize {
+        self.held
+    }
+
+    fn finish(&mut self, _took: Duration, out: &mut BytesMut) {
         // Without a reason the answer is not whole, whoever says so.
         let Some((reason, stop)) = self.finished.take() else { return };
         self.begin(out);

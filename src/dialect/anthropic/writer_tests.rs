@@ -31,7 +31,7 @@ fn written(events: impl IntoIterator<Item = Event>) -> String {
     for event in events {
         writer.write(event, &mut out);
     }
-    writer.finish(&mut out);
+    writer.finish(Duration::ZERO, &mut out);
     String::from_utf8(out.to_vec()).unwrap()
 }
 
@@ -116,7 +116,7 @@ fn the_prompt_is_guessed_at_until_its_length_is_known() {
     let mut out = BytesMut::new();
     writer.write(finished(Reason::Stop), &mut out);
     writer.write(usage(27, 4), &mut out);
-    writer.finish(&mut out);
+    writer.finish(Duration::ZERO, &mut out);
     let out = String::from_utf8(out.to_vec()).unwrap();
     assert!(out.contains("\"usage\":{\"input_tokens\":10,\"output_tokens\":0}"), "{out}");
     assert!(out.contains("\"usage\":{\"input_tokens\":27,\"output_tokens\":4}"), "{out}");

@@ -121,7 +121,8 @@ impl Body {
     /// or, as callers of llama.cpp and vLLM have it, by itself.
     fn extra(&mut self, path: &str, value: &Value) -> Result<(), Lack> {
         let refused = || lack(format!("`{path}` cannot be said to Ollama"));
-        if is_nothing(value) {
+        // An object may be empty because its name says it all: `tools[0] (web_search)`.
+        if is_nothing(value) && !value.is_object() {
             return Ok(());
         }
         match path {

@@ -31,7 +31,7 @@ pub(super) fn written(door: Door, events: impl IntoIterator<Item = Event>) -> St
     for event in events {
         writer.write(event, &mut out);
     }
-    writer.finish(&mut out);
+    writer.finish(Duration::from_secs(2), &mut out);
     String::from_utf8(out.to_vec()).unwrap()
 }
 

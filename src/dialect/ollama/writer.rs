@@ -44,7 +44,11 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_eval_count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_eval_duration: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     eval_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_duration: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -95,12 +99,15 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn finished(self, reason: Reason, usage: Usage, took: Option<Duration>) -> Self {
-        let total_duration = took.map(nanos);
+    /// `took` in all; `waited` of it until the first word, where that is known: programs
+    /// reckon tokens per second with the rest.
+    fn finished(self, reason: Reason, usage: Usage, took: Duration, waited: Option<Duration>) -> Self {
         Line {
             done: true,
             done_reason: Some(word(reason)),
-            total_duration,
+            total_duration: Some(nanos(took)),
+            prompt_eval_duration: waited.map(nanos),
+            eval_duration: waited.map(|it| nanos(took.saturating_sub(it))),
             prompt_eval_count: usage.input_tokens,
             eval_count: usage.output_tokens,
             ..self
@@ -231,7 +238,11 @@ impl dialect::Writer for Writer {
         }
     }
 
-    fn finish(&mut self, out: &mut BytesMut) {
+    fn held(&self) -> usize {
+        self.open.iter().map(|it| it.arguments.len()).sum()
+    }
+
+    fn finish(&mut self, took: Duration, out: &mut BytesMut) {
         if !matches!(self.door, Door::OllamaChat | Door::OllamaGenerate) {
             out.extend_from_slice(&whole(self.door, &self.vectors, &self.voice));
             return;
@@ -241,9 +252,8 @@ impl dialect::Writer for Writer {
             // Never `done` without a reason: clients take it for success.
             return out.extend_from_slice(&break_off(&Failure::Internal));
         };
-        // How long the stream took is not known here: `waited` is its beginning.
         Line::new(self.door, &self.voice.model, &self.created_at, Words::default())
-            .finished(reason, self.usage, None)
+            .finished(reason, self.usage, took, Some(self.voice.waited))
             .write(out);
         out.extend_from_slice(b"\n");
     }
@@ -273,7 +283,7 @@ pub(super) fn whole(door: Door, answer: &Answer, voice: &Voice) -> Bytes {
     let words = Words { content: &content, thinking: &thinking, calls: &calls, logprobs: &answer.logprobs };
     let mut out = BytesMut::new();
     Line::new(door, &voice.model, &created_at, words)
-        .finished(reason, answer.usage, Some(voice.waited))
+        .finished(reason, answer.usage, voice.waited, None)
         .write(&mut out);
     out.freeze()
 }
@@ -439,7 +449,19 @@ mod tests {
         let last: Value = serde_json::from_str(&stream).unwrap();
         let mut fields: Vec<&str> = last.as_object().unwrap().keys().map(String::as_str).collect();
         fields.sort_unstable();
-        assert_eq!(fields, ["created_at", "done", "done_reason", "message", "model"]);
+        assert_eq!(
+            fields,
+            [
+                "created_at",
+                "done",
+                "done_reason",
+                "eval_duration",
+                "message",
+                "model",
+                "prompt_eval_duration",
+                "total_duration"
+            ]
+        );
         assert_eq!(last["message"], json!({"role": "assistant", "content": ""}));
         assert_eq!(last["created_at"], "2025-11-24T16:00:00.25Z");
     }

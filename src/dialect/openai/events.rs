@@ -107,8 +107,11 @@ impl Events {
             if choice.index.unwrap_or(0) != 0 || self.finished {
                 continue;
             }
-            for said in [&choice.delta, &choice.message].into_iter().flatten() {
-                self.say(said, out)?;
+            if let Some(delta) = &choice.delta {
+                self.say(delta, false, out)?;
+            }
+            if let Some(message) = &choice.message {
+                self.say(message, true, out)?;
             }
             if let Some(text) = words(choice.text)? {
                 out.push(Event::Text(text));
@@ -127,7 +130,9 @@ impl Events {
         Some(())
     }
 
-    fn say(&mut self, said: &Said<'_>, out: &mut Vec<Event>) -> Option<()> {
+    /// Tells what is said; in a whole answer each call stands for itself, in a
+    /// stream it may be a piece of one.
+    fn say(&mut self, said: &Said<'_>, is_whole: bool, out: &mut Vec<Event>) -> Option<()> {
         // Some servers say the same under both names.
         let thought = match words(said.reasoning_content)? {
             Some(thought) => Some(thought),
@@ -137,10 +142,11 @@ impl Events {
         out.extend(words(said.content)?.map(Event::Text));
         out.extend(words(said.refusal)?.map(Event::Refusal));
         if let Some(calls) = said.tool_calls.filter(|it| !json::is_nothing(it)) {
-            for call in serde_json::from_str::<Vec<Call<'_>>>(calls.get()).ok()? {
+            for (place, call) in (0..).zip(serde_json::from_str::<Vec<Call<'_>>>(calls.get()).ok()?) {
                 let id = call.id.and_then(json::text).filter(|it| !it.is_empty()).map(Cow::into_owned);
                 let function = call.function.unwrap_or(Function { name: None, arguments: None });
-                self.call(call.index, id, &function, out)?;
+                let index = if is_whole { Some(place) } else { call.index };
+                self.call(index, id, &function, out)?;
             }
         }
         if let Some(call) = said.function_call.filter(|it| !json::is_nothing(it)) {
@@ -539,6 +545,20 @@ mod tests {
             piece(0, "{}"),
             finished(Reason::ToolCalls),
             Event::Usage(usage),
+        ];
+        assert_eq!(whole(Operation::Chat, body), Ok(expected));
+    }
+
+    #[test]
+    fn calls_of_a_whole_answer_are_told_apart_whatever_their_ids() {
+        let body = r#"{"choices":[{"message":{"tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"}},
+            {"id":"x","function":{"name":"f","arguments":"{}"}}]},"finish_reason":"tool_calls"}]}"#;
+        let expected = vec![
+            call(0, Some("x"), "f"),
+            piece(0, "{}"),
+            call(1, Some("x"), "f"),
+            piece(1, "{}"),
+            finished(Reason::ToolCalls),
         ];
         assert_eq!(whole(Operation::Chat, body), Ok(expected));
     }

@@ -46,7 +46,7 @@ impl Fields {
 
     /// Takes a field; `null` counts as absent.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        self.fields.remove(name).filter(|it| !it.is_null())
+        self.fields.shift_remove(name).filter(|it| !it.is_null())
     }
 
     /// Looks at a field and leaves it there.
@@ -123,7 +123,7 @@ impl Fields {
     /// Takes away what changes no answer.
     pub(super) fn drop_hints(&mut self, names: &[&str]) {
         for name in names {
-            self.fields.remove(*name);
+            self.fields.shift_remove(*name);
         }
     }
 

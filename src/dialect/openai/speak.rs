@@ -3,6 +3,8 @@
 //! A role goes first and only once, because some clients take no other chunk
 //! with one. The reason waits until the answer is known to be whole.
 
+use std::time::Duration;
+
 use bytes::{BufMut, BytesMut};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -180,7 +182,7 @@ impl crate::dialect::Writer for Speaker {
         }
     }
 
-    fn finish(&mut self, out: &mut BytesMut) {
+    fn finish(&mut self, _took: Duration, out: &mut BytesMut) {
         // A call without arguments has none, which is an empty object.
         for index in 0..self.calls.len() {
             if !self.calls[index] {
@@ -226,7 +228,7 @@ mod tests {
         for event in events {
             speaker.write(event, &mut out);
         }
-        speaker.finish(&mut out);
+        speaker.finish(Duration::ZERO, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
     }
 

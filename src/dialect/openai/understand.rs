@@ -25,6 +25,8 @@ const HINTS: &[&str] = &[
     "metadata",
     "store",
     "service_tier",
+    // A wish about length that Codex sends with every request and only one maker's models know.
+    "verbosity",
     // They make an answer come sooner, not differently.
     "prompt_cache_key",
     "prompt_cache_retention",
@@ -73,7 +75,6 @@ fn chat(mut fields: Fields) -> Result<Chat, Failure> {
         extras: Extras::new(),
     };
     neutral(&mut fields, "modalities", |it| *it == serde_json::json!(["text"]));
-    neutral(&mut fields, "verbosity", |it| it == "medium");
     neutral(&mut fields, "include_reasoning", |it| *it == true);
     neutral(&mut fields, "reasoning_format", |it| it == "auto" || it == "parsed");
     fields.rest(&mut extras);
@@ -398,7 +399,7 @@ mod tests {
     fn what_says_nothing_is_as_if_it_were_not_there() {
         let neutral = r#","n":1,"logprobs":false,"top_logprobs":0,"parallel_tool_calls":true,"stop":null,"stop":[],
             "max_tokens":-1,"logit_bias":{},"tools":[],"tool_choice":"auto","response_format":{"type":"text"},
-            "modalities":["text"],"verbosity":"medium","x":null,"y":[],"z":"","chat_template_kwargs":{}"#;
+            "modalities":["text"],"x":null,"y":[],"z":"","chat_template_kwargs":{}"#;
         assert_eq!(chat(&neutral.replace(r#""stop":null,"#, "")), chat(""));
     }
 
@@ -412,10 +413,10 @@ mod tests {
     #[test]
     fn what_has_no_name_is_kept_by_the_callers_name() {
         let chat = chat(
-            r#","mirostat":2,"foo":{"a":1},"verbosity":"low","chat_template_kwargs":{"x":1},
+            r#","mirostat":2,"foo":{"a":1},"chat_template_kwargs":{"x":1},
             "tools":[{"type":"web_search"}],"audio":{"voice":"v"}"#,
         );
-        let expected = ["tools[0].type", "chat_template_kwargs.x", "audio", "foo", "mirostat", "verbosity"];
+        let expected = ["tools[0].type", "chat_template_kwargs.x", "audio", "foo", "mirostat"];
         let mut all = names(&chat.extras);
         all.sort_unstable();
         let mut sorted = expected.to_vec();

@@ -53,7 +53,7 @@ pub(super) fn count(path: &str, value: &Value) -> Result<Option<u64>, Failure> {
 
 /// Takes a field out; `null` is absent.
 pub(super) fn take(fields: &mut Fields, name: &str) -> Option<Value> {
-    fields.remove(name).filter(|it| !it.is_null())
+    fields.shift_remove(name).filter(|it| !it.is_null())
 }
 
 /// Takes a text out that must be there.

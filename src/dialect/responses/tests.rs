@@ -35,7 +35,7 @@ fn written(events: impl IntoIterator<Item = Event>, request: Value) -> Bytes {
     for event in events {
         writer.write(event, &mut out);
     }
-    writer.finish(&mut out);
+    writer.finish(Duration::ZERO, &mut out);
     out.freeze()
 }
 

@@ -57,7 +57,7 @@ pub(super) fn understand(body: &[u8]) -> Result<Meaning, Failure> {
     let mut chat = Chat::default();
     let mut extras = Extras::new();
     for name in ["model", "stream"].iter().chain(&HINTS) {
-        fields.remove(*name);
+        fields.shift_remove(*name);
     }
     if let Some(value) = take(&mut fields, "instructions") {
         let instructions = text("instructions", value)?;

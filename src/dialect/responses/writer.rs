@@ -5,6 +5,8 @@
 //! follows a call waits until its arguments are whole, or the answer is. The
 //! whole answer is what the last event of the same stream would hold.
 
+use std::time::Duration;
+
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
@@ -31,6 +33,8 @@ pub(super) struct Writer {
     calls: BTreeMap<usize, usize>,
     usage: Usage,
     reason: Option<Reason>,
+    /// Bytes of all that was said: the last event repeats it.
+    held: usize,
 }
 
 impl Writer {
@@ -43,6 +47,7 @@ impl Writer {
             at: 0,
             calls: BTreeMap::new(),
             usage: Usage::default(),
+            held: 0,
             reason: None,
         }
     }
@@ -193,13 +198,21 @@ impl crate::dialect::Writer for Writer {
         if waits {
             self.tell(out);
         }
+        self.held += match &event {
+            Event::Text(text) | Event::Thinking(text) | Event::Arguments { text, .. } => text.len(),
+            _ => 0,
+        };
         self.add(event);
         if !waits {
             self.tell(out);
         }
     }
 
-    fn finish(&mut self, out: &mut BytesMut) {
+    fn held(&self) -> usize {
+        self.held
+    }
+
+    fn finish(&mut self, _took: Duration, out: &mut BytesMut) {
         // Without a reason the answer is not whole, and an end without the last event says so.
         if self.reason.is_some() {
             let (word, response) = self.close(out);

@@ -6,7 +6,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -77,20 +77,31 @@ pub(super) fn programs() -> PathBuf {
 }
 
 impl Script {
-    /// Runs it under `before`, which may be nothing, and returns the rows that it prints.
+    /// Runs it under `before`, which may be nothing, and returns the rows that it prints. What
+    /// it had printed counts also where it does not come to its end.
     pub(super) async fn run(self, before: &[String], env: &[(String, String)], scene: &Value) -> Vec<Row> {
-        let output = self.output(before, env, scene).await;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let mut rows: Vec<Row> = said.lines().filter_map(Row::read).collect();
-        if !output.status.success() || rows.is_empty() {
-            let why = format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-            rows.push(Row::broken(self.name, &why));
+        let said = tempfile::tempdir().unwrap();
+        let ended = self.end(before, env, scene, said.path()).await;
+        let read =
+            |name: &str| String::from_utf8_lossy(&fs::read(said.path().join(name)).unwrap()).into_owned();
+        let mut rows: Vec<Row> = read("stdout").lines().filter_map(Row::read).collect();
+        let ended = ended.and_then(|it| it.success().then_some(()).ok_or_else(|| it.to_string()));
+        match ended {
+            Err(why) => rows.push(Row::broken(self.name, &format!("{why}\n{}", read("stderr")))),
+            Ok(()) if rows.is_empty() => rows.push(Row::broken(self.name, "it tried nothing")),
+            Ok(()) => {}
         }
         rows
     }
 
-    /// Runs it under `before` to its end.
-    async fn output(self, before: &[String], env: &[(String, String)], scene: &Value) -> Output {
+    /// Runs it to its end, with all that it says in files in `said`.
+    async fn end(
+        self,
+        before: &[String],
+        env: &[(String, String)],
+        scene: &Value,
+        said: &Path,
+    ) -> Result<ExitStatus, String> {
         let directory = self.packages.map(node_directory);
         let (program, file) = match &directory {
             Some(directory) => ("node", directory.path().join(self.name)),
@@ -102,11 +113,11 @@ impl Script {
         command.args(words).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", std::env::temp_dir()).env("PYTHONDONTWRITEBYTECODE", "1");
         command.envs(env.iter().map(|(name, value)| (name, value))).env("LOVABLE_SCENE", scene.to_string());
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        timeout(PATIENCE, command.output())
-            .await
-            .unwrap_or_else(|_| panic!("{} does not end", self.name))
-            .unwrap()
+        let file = |name: &str| fs::File::create(said.join(name)).unwrap();
+        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr")).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let ended = timeout(PATIENCE, child.wait()).await;
+        ended.map(|it| it.unwrap()).map_err(|_| format!("no end in {} s", PATIENCE.as_secs()))
     }
 }
 
