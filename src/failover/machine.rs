@@ -322,8 +322,7 @@ impl Failover {
     /// Lets patience run out.
     fn expire(&mut self, now: Instant) {
         let out_of_time = self.deadline_runs() && self.deadline <= now;
-        let ending =
-            if self.phase == Phase::Committed { Ending::CutShort } else { Ending::OutOfTime };
+        let ending = if self.phase == Phase::Committed { Ending::CutShort } else { Ending::OutOfTime };
         match &self.state {
             State::Live(live) if live.sent && self.patience_ends(live) <= now => {
                 let fault = Fault::new(

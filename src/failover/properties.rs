@@ -273,7 +273,10 @@ impl Observer {
                 self.check_again(&server);
                 self.counted_sends += 1;
                 assert!(self.counted_sends <= self.policy.sends, "rule 4");
-                self.servers.insert(server.clone(), Standing { fault: None, since: self.now, nobody: false, spoke: false });
+                self.servers.insert(
+                    server.clone(),
+                    Standing { fault: None, since: self.now, nobody: false, spoke: false },
+                );
                 self.alive = Some((number, server));
                 self.content_since = None;
             }

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said,
+    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing,
+    said,
 };
 use crate::{
     fault::Cause,

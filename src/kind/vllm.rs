@@ -8,7 +8,8 @@
 use serde_json::Value;
 
 use super::{
-    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing, listing::Listing, said,
+    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing,
+    listing::Listing, said,
 };
 use crate::{
     fault::Cause,

@@ -34,9 +34,8 @@ impl Work {
         if self.committed && !self.can_resume() {
             return self.machine.on_chosen(Chosen::Never, self.now());
         }
-        let said = |server: &Server| {
-            self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body)
-        };
+        let said =
+            |server: &Server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body);
         let (mut decision, mut candidates) = (Decision::Nobody(String::new()), Vec::new());
         if self.committed {
             // Whoever goes on where the answer ended is asked before those who would have to

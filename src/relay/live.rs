@@ -344,9 +344,7 @@ impl Live {
     /// What the caller has of the answer, where it was kept, and what it hears the rest by.
     pub(super) fn take_begun(&mut self) -> Option<(Begun, Option<Box<Translation>>)> {
         match std::mem::replace(&mut self.sense, Sense::None) {
-            Sense::Translate(translation) => {
-                Some((translation.begun()?.clone(), Some(translation)))
-            }
+            Sense::Translate(translation) => Some((translation.begun()?.clone(), Some(translation))),
             Sense::None | Sense::Fold(_) => Some((self.begun.take()?, None)),
         }
     }

@@ -81,15 +81,22 @@ impl Seam {
                 give(Event::Finished { reason: Reason::Length, stop: None });
             }
             Event::Finished { reason, stop } => {
+                self.settle(give)?;
+                if self.over {
+                    return Ok(());
+                }
                 if !self.exact.is_empty() && !(reason == Reason::Stop && self.is_in_a_stop()) {
                     return Err(Misfit);
                 }
                 self.release(give);
                 give(Event::Finished { reason, stop });
             }
-            // What is said must have been said before anything else is done.
-            _ if !self.exact.is_empty() => return Err(Misfit),
             other => {
+                self.settle(give)?;
+                // What is said must have been said before anything else is done.
+                if !self.exact.is_empty() {
+                    return Err(Misfit);
+                }
                 self.release(give);
                 give(other);
             }
@@ -109,6 +116,9 @@ impl Seam {
 
     fn text(&mut self, more: String, give: &mut dyn FnMut(Event)) -> Result<(), Misfit> {
         let mut text = std::mem::take(&mut self.held) + &more;
+        if text.is_empty() {
+            return Ok(());
+        }
         if !self.echo.is_empty() {
             if text.len() < self.echo.len() && self.echo.starts_with(&text) {
                 self.held = text;
@@ -161,6 +171,14 @@ impl Seam {
             let begun = &stop[..stop.len() - rest.len()];
             begun.ends_with(&self.exact) || self.exact.ends_with(begun)
         })
+    }
+
+    /// What came was no repetition of all that was told.
+    fn settle(&mut self, give: &mut dyn FnMut(Event)) -> Result<(), Misfit> {
+        if std::mem::take(&mut self.echo).is_empty() {
+            return Ok(());
+        }
+        self.text(String::new(), give)
     }
 
     fn release(&mut self, give: &mut dyn FnMut(Event)) {

@@ -271,7 +271,8 @@ fn begun(shape: Shape, gate: Gate, body: &Value, turns: &mut Vec<Value>) -> Opti
         }
         _ => false,
     };
-    let text = turns.last().filter(|it| goes_on && it["role"] == "assistant")?["content"].as_str()?.to_owned();
+    let text =
+        turns.last().filter(|it| goes_on && it["role"] == "assistant")?["content"].as_str()?.to_owned();
     turns.pop();
     Some(Begun { text, ends_prompt: false })
 }
@@ -280,7 +281,9 @@ fn begun(shape: Shape, gate: Gate, body: &Value, turns: &mut Vec<Value>) -> Opti
 fn weight(gate: Gate, body: &Value, without_last: bool) -> usize {
     let subject = &body[gate.subject()];
     let all = match subject.as_array() {
-        Some(turns) if without_last => turns.iter().take(turns.len() - 1).map(|it| it.to_string().len() + 1).sum::<usize>() + 1,
+        Some(turns) if without_last => {
+            turns.iter().take(turns.len() - 1).map(|it| it.to_string().len() + 1).sum::<usize>() + 1
+        }
         _ => subject.to_string().len(),
     };
     let more = ["tools", "system", "instructions", "prompt"].iter().filter(|it| **it != gate.subject());

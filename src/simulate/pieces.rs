@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use super::{
-    ask::{Ask, Begun}, 
+    ask::{Ask, Begun},
     fit::fit,
     script::Script,
 };
@@ -240,7 +240,8 @@ impl Body<'_> {
             let stamps = begun.text.split_ascii_whitespace().filter(|it| it.parse::<u128>().is_ok());
             return (stamps.count(), None);
         }
-        let begins = |said: &str| if begun.ends_prompt { begun.text.ends_with(said) } else { begun.text == said };
+        let begins =
+            |said: &str| if begun.ends_prompt { begun.text.ends_with(said) } else { begun.text == said };
         let (mut said, mut found) = (String::new(), (0, None));
         for index in 0..self.count() {
             let Bit::Text(piece) = self.at(index) else { break };

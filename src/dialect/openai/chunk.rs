@@ -145,7 +145,9 @@ impl Choice<'_> {
             return begun.go_beyond();
         }
         match operation {
-            Operation::Chat => [&self.delta, &self.message].into_iter().flatten().for_each(|it| it.tell(begun)),
+            Operation::Chat => {
+                [&self.delta, &self.message].into_iter().flatten().for_each(|it| it.tell(begun))
+            }
             Operation::Complete => tell(self.text, begun, Begun::say),
             Operation::Embed => {}
         }
@@ -204,7 +206,11 @@ fn tell(value: Option<&RawValue>, begun: &mut Begun, keep: fn(&mut Begun, &str))
 impl Said<'_> {
     fn tell(&self, begun: &mut Begun) {
         // Some servers say the same under both names.
-        tell(self.reasoning_content.filter(|it| !json::is_nothing(it)).or(self.reasoning), begun, Begun::think);
+        tell(
+            self.reasoning_content.filter(|it| !json::is_nothing(it)).or(self.reasoning),
+            begun,
+            Begun::think,
+        );
         tell(self.content, begun, Begun::say);
         let others = [self.refusal, self.tool_calls, self.function_call];
         if others.into_iter().flatten().any(|it| !json::is_nothing(it)) {

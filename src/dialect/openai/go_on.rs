@@ -118,8 +118,7 @@ mod tests {
         assert_eq!(sent.as_deref(), Some(expected).filter(|it| !it.is_empty()), "for {body}");
     }
 
-    const BEGUN: Beginning<'_> =
-        Beginning { thinking: "", text: "a \"b\"", max_tokens: None, flags: true };
+    const BEGUN: Beginning<'_> = Beginning { thinking: "", text: "a \"b\"", max_tokens: None, flags: true };
 
     #[test]
     fn the_beginning_is_the_last_message_and_the_rest_is_as_it_was() {
