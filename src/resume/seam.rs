@@ -85,7 +85,8 @@ impl Seam {
                 if self.over {
                     return Ok(());
                 }
-                if !self.exact.is_empty() && !(reason == Reason::Stop && self.is_in_a_stop()) {
+                let stopped = reason == Reason::Stop && self.is_in_a_stop();
+                if !self.exact.is_empty() && !stopped {
                     return Err(Misfit);
                 }
                 self.release(give);

@@ -126,8 +126,8 @@ pub(super) struct Ask {
     pub(super) max_tokens: Option<usize>,
     pub(super) usage: bool,
     pub(super) inputs: usize,
-    /// A token is four bytes of the JSON of what is asked, without what was begun.
-    pub(super) prompt_tokens: usize,
+    /// How many bytes the JSON has of what is asked, without a turn that was begun.
+    pub(super) weight: usize,
     /// The beginning of the answer, where the shape goes on with it.
     pub(super) begun: Option<Begun>,
     pub(super) tools: Vec<Tool>,
@@ -160,6 +160,11 @@ pub(super) struct Begun {
 }
 
 impl Ask {
+    /// A token is four bytes of what is asked.
+    pub(super) fn prompt_tokens(&self) -> usize {
+        self.weight / 4 + 1
+    }
+
     pub(super) fn operation(&self) -> Operation {
         self.gate.operation()
     }
@@ -239,7 +244,7 @@ pub(super) fn read(shape: Shape, gate: Gate, request: &Request) -> Result<Ask, R
         max_tokens,
         usage: body["stream_options"]["include_usage"] == true,
         inputs: body["input"].as_array().map_or(1, Vec::len),
-        prompt_tokens: weight(gate, &body, begins) / 4 + 1,
+        weight: weight(gate, &body, begins),
         begun,
         tools: if operation == Operation::Chat { tools(gate, &body["tools"]) } else { Vec::new() },
         choice,

@@ -67,8 +67,8 @@ pub(super) struct Pieces<'a> {
     body: Body<'a>,
     /// How many pieces of the body were said before.
     start: usize,
-    /// The rest of a piece that was cut in two, in place of the first.
-    rest: Option<String>,
+    /// How many bytes of the prompt's JSON are the beginning of the answer.
+    pub(super) begun_bytes: usize,
     /// What a plain answer repeats of the beginning.
     repeats: String,
     /// The stop string that it came to.
@@ -121,10 +121,17 @@ impl<'a> Pieces<'a> {
             Body::Numbered(script.words)
         };
         let (start, rest) = ask.begun.as_ref().map_or((0, None), |it| body.start_after(it));
+        let begun_bytes = match &ask.begun {
+            Some(begun) if begun.ends_prompt => body.bytes_before(start, rest.as_deref()),
+            _ => 0,
+        };
+        if let Some(rest) = rest {
+            body.say_instead(start, rest);
+        }
         body.limit(start.saturating_add(limit));
         let stop = body.stop_at(&ask.stop, start);
         let repeats = ask.begun.as_ref().filter(|it| !it.ends_prompt).map(|it| it.text.clone());
-        Self { thoughts, body, start, rest, repeats: repeats.unwrap_or_default(), stop }
+        Self { thoughts, body, start, begun_bytes, repeats: repeats.unwrap_or_default(), stop }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -150,7 +157,6 @@ impl<'a> Pieces<'a> {
     pub(super) fn at(&self, index: usize) -> Bit {
         match index.checked_sub(self.thoughts) {
             None => Bit::Thinking(thought(index)),
-            Some(0) if let Some(rest) = &self.rest => Bit::Text(rest.clone()),
             Some(index) => self.body.at(index + self.start),
         }
     }
@@ -258,23 +264,54 @@ impl Body<'_> {
         found
     }
 
-    /// Ends the text before the first piece with one of these in it.
+    /// How many bytes of JSON the pieces have that were said before.
+    fn bytes_before(&self, start: usize, rest: Option<&str>) -> usize {
+        let texts = self.texts().unwrap_or_default();
+        let cut = rest.and_then(|rest| texts.get(start)?.strip_suffix(rest)).unwrap_or_default();
+        let said = texts.iter().take(start).map(String::as_str).collect::<String>() + cut;
+        serde_json::Value::from(said).to_string().len() - 2
+    }
+
+    /// All texts, where there is nothing else.
+    fn texts(&self) -> Option<Vec<String>> {
+        let text = |index| match self.at(index) {
+            Bit::Text(text) => Some(text),
+            Bit::Thinking(_) | Bit::Call { .. } => None,
+        };
+        (0..self.count()).map(text).collect()
+    }
+
+    /// Says this in place of one piece: the rest of one that was cut in two.
+    fn say_instead(&mut self, index: usize, text: String) {
+        if let Some(mut texts) = self.texts()
+            && let Some(piece) = texts.get_mut(index)
+        {
+            *piece = text;
+            let count = texts.len();
+            *self = Self::Cut(texts, count);
+        }
+    }
+
+    /// Ends the text before one of these; the beginning of one is held back. What was said
+    /// before is not looked at.
     fn stop_at(&mut self, stops: &[String], start: usize) -> Option<String> {
         if stops.is_empty() {
             return None;
         }
-        let found = (start..self.count()).find_map(|index| match self.at(index) {
-            Bit::Text(text) => stops.iter().find(|it| text.contains(it.as_str())).map(|it| (index, it)),
-            Bit::Thinking(_) | Bit::Call { .. } => None,
-        });
-        let (index, stop) = found?;
-        match self {
-            Self::Numbered(count) | Self::Stamped(count) | Self::Sentence(_, count) | Self::Cut(_, count) => {
-                *count = index;
-            }
-            Self::Calls(..) => {}
+        let mut texts = self.texts()?;
+        let new = texts.get(start..).unwrap_or_default().concat();
+        let (mut place, stop) = stops.iter().filter_map(|it| Some((new.find(it.as_str())?, it))).min()?;
+        let mut index = start;
+        while place > 0 && place >= texts[index].len() {
+            place -= texts[index].len();
+            index += 1;
         }
-        Some(stop.clone())
+        let stop = stop.clone();
+        texts[index].truncate(place);
+        texts.truncate(index + usize::from(place > 0));
+        let count = texts.len();
+        *self = Self::Cut(texts, count);
+        Some(stop)
     }
 }
 
@@ -335,7 +372,10 @@ mod tests {
     fn a_text_ends_before_its_stop_string() {
         let mut body = Body::Numbered(8);
         assert_eq!(body.stop_at(&["w5".to_owned()], 0), Some("w5".to_owned()));
-        assert_eq!(body.count(), 4);
+        assert_eq!(body.texts().unwrap().concat(), "w1 w2 w3 w4 ");
+        let mut body = Body::Numbered(8);
+        assert_eq!(body.stop_at(&["3 w4".to_owned()], 2), Some("3 w4".to_owned()));
+        assert_eq!((body.texts().unwrap().concat().as_str(), body.count()), ("w1 w2 w", 3));
         assert_eq!(Body::Numbered(8).stop_at(&["w9".to_owned()], 0), None);
         assert_eq!(Body::Numbered(8).stop_at(&["w2".to_owned()], 3), None);
     }

@@ -270,8 +270,8 @@ impl Server {
         if let Some((_, what)) = lacks.into_iter().find(|(lacks, _)| *lacks) {
             return Err(Refusal::Lacks { model: echoed, what });
         }
-        if ask.prompt_tokens as u64 > offer.context && !ask.truncates {
-            return Err(Refusal::TooLong { tokens: ask.prompt_tokens, context: offer.context });
+        if ask.prompt_tokens() as u64 > offer.context && !ask.truncates {
+            return Err(Refusal::TooLong { tokens: ask.prompt_tokens(), context: offer.context });
         }
         Ok((offer, echoed))
     }

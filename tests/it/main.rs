@@ -27,6 +27,7 @@ mod privacy;
 mod proof;
 mod real;
 mod relay;
+mod resume;
 mod scripted;
 mod talk;
 mod terminal;
