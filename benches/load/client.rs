@@ -48,7 +48,12 @@ pub(crate) fn request(model: &str, stream: bool, prompt: &str) -> Vec<u8> {
         "{{\"model\":\"{model}\",\"stream\":{stream},\"max_tokens\":{most},\
          \"messages\":[{{\"role\":\"user\",\"content\":\"{prompt}\"}}]}}"
     );
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    post("/v1/chat/completions", &body)
+}
+
+/// The bytes of a request.
+pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
     format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 

@@ -26,6 +26,7 @@ mod daemon;
 mod measure;
 mod process;
 mod table;
+mod translation;
 
 use std::{collections::BTreeMap, time::Duration};
 

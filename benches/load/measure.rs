@@ -17,6 +17,7 @@ use crate::{
     daemon::Options,
     process::{processor, resident},
     table::{Report, Row, Target},
+    translation::translation,
 };
 
 type Measure = for<'a> fn(&'a Scene, &'a mut Report) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -31,6 +32,7 @@ pub(crate) const ALL: &[(&str, Measure)] = &[
     ("open", |scene, report| Box::pin(open_streams(scene, report))),
     ("idle", |scene, report| Box::pin(idle(scene, report))),
     ("start", |scene, report| Box::pin(first_answer(scene, report))),
+    ("translation", |scene, report| Box::pin(translation(scene, report))),
 ];
 
 /// Runs slices of each way in turn, the order turning with the rounds.
@@ -50,7 +52,7 @@ async fn in_turns<T, F: Future<Output = T>>(
     out
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

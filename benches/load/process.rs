@@ -46,7 +46,21 @@ pub(crate) fn scripts() -> BTreeMap<&'static str, Script> {
         of("paced", Script { stamps: true, ..paced(10, 100) }),
         of("flood", Script { words: 2000, ..Script::default() }),
         of("open", paced(2000, 100_000)),
+        of("bare", Script { words: 8, ..Script::default() }),
+        of("bare-flood", Script { words: 2000, ..Script::default() }),
+        of("ollama", Script { words: 8, ..Script::default() }),
+        of("ollama-flood", Script { words: 2000, ..Script::default() }),
     ])
+}
+
+/// Most are vLLM, which has a door for each of several languages; where it matters what is
+/// translated, the server has one door, or is Ollama.
+fn shape(name: &str) -> Shape {
+    match name.split('-').next() {
+        Some("bare") => Shape::OpenAi,
+        Some("ollama") => Shape::Ollama,
+        _ => Shape::Vllm,
+    }
 }
 
 /// Runs the simulated servers until stdin closes; the ports go to stdout.
@@ -54,7 +68,7 @@ pub(crate) async fn simulate() {
     let mut servers = Vec::new();
     let mut line = String::new();
     for (name, script) in scripts() {
-        let server = Simulated::start(Shape::Vllm, script).await.expect("a loopback port is free");
+        let server = Simulated::start(shape(name), script).await.expect("a loopback port is free");
         let _ = write!(line, "{name}={} ", server.port());
         servers.push(server);
     }

@@ -112,7 +112,11 @@ fn tell(operation: Operation, events: &[Event]) {
             continue;
         }
         let judged = dialect.judge_plain(door, operation, &body, Some(&mut Vec::new()));
-        assert!(judged.is_ok(), "{door} cannot read its own answer: {judged:?}\n{}", String::from_utf8_lossy(&body));
+        assert!(
+            judged.is_ok(),
+            "{door} cannot read its own answer: {judged:?}\n{}",
+            String::from_utf8_lossy(&body)
+        );
         let mut writer = dialect.writer(door, voice);
         let mut out = BytesMut::new();
         for event in events {
@@ -144,7 +148,12 @@ pub fn understand(dialect: &str, data: &[u8]) {
     for other in Door::ALL.into_iter().filter(|it| fits(*it, &meaning)) {
         if let Ok(asked) = other.dialect().ask(other, &meaning, &to) {
             let peeked = other.dialect().peek(other, &asked.body);
-            assert!(peeked.is_ok(), "{door} to {other}: {:?}\n{}", peeked.err(), String::from_utf8_lossy(&asked.body));
+            assert!(
+                peeked.is_ok(),
+                "{door} to {other}: {:?}\n{}",
+                peeked.err(),
+                String::from_utf8_lossy(&asked.body)
+            );
         }
     }
 }

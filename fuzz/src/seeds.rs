@@ -1,22 +1,37 @@
 //! Writes what the targets begin with: the recorded answers of real servers, and
 //! a request for everything that can be asked for.
 //!
-//! `seeds RECORDINGS INTO`
+//! Told by `LOVABLE_FUZZ_SEEDS=RECORDINGS:INTO`. It is a target itself, which ends
+//! before it begins: what is built with counters cannot be linked without a fuzzer.
+#![no_main]
 
 use std::{env, error::Error, fs, path::Path};
 
 use lovable::dialect::Door;
 use lovable_fuzz::doors;
 
+#[expect(dead_code, reason = "the tests need more of it")]
 #[path = "../../tests/it/dialect_example.rs"]
 mod dialect_example;
 
 /// The most of a recorded answer that is worth beginning with.
 const LONGEST: usize = 8192;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let [recordings, into] = &arguments[..] else { return Err("usage: seeds RECORDINGS INTO".into()) };
+libfuzzer_sys::fuzz_target!(init: write_and_end(), |data: &[u8]| {
+    let _ = data;
+});
+
+fn write_and_end() {
+    let said = env::var("LOVABLE_FUZZ_SEEDS").unwrap_or_default();
+    let written = said.split_once(':').ok_or_else(|| "LOVABLE_FUZZ_SEEDS=RECORDINGS:INTO".into());
+    let ended = written.and_then(|(recordings, into)| seeds(recordings, into));
+    if let Err(error) = &ended {
+        eprintln!("{error}");
+    }
+    std::process::exit(i32::from(ended.is_err()))
+}
+
+fn seeds(recordings: &str, into: &str) -> Result<(), Box<dyn Error>> {
     let into = Path::new(into);
     for door in Door::ALL {
         let id = door.dialect().id();
@@ -64,7 +79,8 @@ fn seed(path: &Path, into: &Path) -> Result<(), Box<dyn Error>> {
 fn dechunk(mut body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(line) = body.windows(2).position(|it| it == b"\r\n") {
-        let length = std::str::from_utf8(&body[..line]).ok().and_then(|it| usize::from_str_radix(it, 16).ok());
+        let length =
+            std::str::from_utf8(&body[..line]).ok().and_then(|it| usize::from_str_radix(it, 16).ok());
         let Some(length) = length.filter(|it| *it > 0) else { break };
         body = &body[line + 2..];
         out.extend_from_slice(&body[..length.min(body.len())]);

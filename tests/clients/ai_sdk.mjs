@@ -1,9 +1,10 @@
 // What is tried with the AI SDK, in whatever version and through whatever provider.
 
-import { ASKING, MESSAGES, RESULTS, TEXT, TOOLS, broken, called, ended, gathered, person, raises, run, same } from "./scene.mjs";
+import { ASKING, LIMIT, MESSAGES, RESULTS, TEXT, TOOLS, broken, called, ended, gathered, person, raises, run, same } from "./scene.mjs";
 
 const prompt = MESSAGES[0].content;
 const asking = ASKING[0].content;
+const maxOutputTokens = LIMIT ?? undefined;
 
 // `sdk` is the module of a version, `language(api, model)` makes a language model, `more` is what only some providers
 // have, and `counts` whether the provider reads the tokens of a stream.
@@ -17,7 +18,7 @@ export async function tryOut({ client, makers, sdk, language, more, counts = tru
 
   // The text stream of some versions swallows errors; the full stream has them as parts.
   async function* pieces(model) {
-    for await (const part of streamText({ model, prompt, maxRetries: 0, onError() {} }).fullStream) {
+    for await (const part of streamText({ model, prompt, maxOutputTokens, maxRetries: 0, onError() {} }).fullStream) {
       if (part.type === "error") throw part.error;
       if (part.type === "text-delta") yield part.text;
     }
@@ -27,14 +28,14 @@ export async function tryOut({ client, makers, sdk, language, more, counts = tru
 
   await run(client, makers, {
     text: async (api, model) => {
-      const answer = await generateText({ model: language(api, model.chat), prompt, system: "Count." });
+      const answer = await generateText({ model: language(api, model.chat), prompt, maxOutputTokens, system: "Count." });
       same("text", answer.text, TEXT);
       ended(answer.finishReason, "stop");
       same("tokens counted", answer.usage.outputTokens > 0, true);
     },
     stream: async (api, model) => {
       same("text", await gathered(pieces(language(api, model.chat))), TEXT);
-      const answer = streamText({ model: language(api, model.chat), prompt });
+      const answer = streamText({ model: language(api, model.chat), prompt, maxOutputTokens });
       same("text of the text stream", await gathered(answer.textStream), TEXT);
       ended(await answer.finishReason, "stop");
       same("tokens counted", (await answer.usage).outputTokens > 0, counts);

@@ -3,12 +3,12 @@
 import Anthropic from "@anthropic-ai/sdk";
 import { zodOutputFormat } from "@anthropic-ai/sdk/helpers/zod";
 import { z } from "zod";
-import { ADDRESS, ASKING, KEY, MESSAGES, PERSON, RESULTS, TEXT, TOOLS } from "./scene.mjs";
+import { ADDRESS, ASKING, KEY, LIMIT, MESSAGES, PERSON, RESULTS, TEXT, TOOLS } from "./scene.mjs";
 import { broken, called, ended, fetch, gathered, person, raises, run, same } from "./scene.mjs";
 
 const Person = z.object({ name: z.string(), age: z.int() });
 const DEFINED = TOOLS.map(([name, description, input_schema]) => ({ name, description, input_schema }));
-const ask = (model, more) => ({ model, max_tokens: 1000, messages: MESSAGES, ...more });
+const ask = (model, more) => ({ model, max_tokens: LIMIT ?? 1000, messages: MESSAGES, ...more });
 const isMissing = (error) => error instanceof Anthropic.NotFoundError;
 const isServer = (error) => error instanceof Anthropic.InternalServerError;
 const isAny = (error) => error instanceof Anthropic.APIError;

@@ -3,7 +3,7 @@
 import anthropic
 import httpx2
 from pydantic import BaseModel
-from scene import ADDRESS, ASKING, KEY, MESSAGES, RESULTS, SOCKET, TEXT, TOOLS, broken, called, ended, person, raises, run, same
+from scene import ADDRESS, ASKING, KEY, LIMIT, MESSAGES, RESULTS, SOCKET, TEXT, TOOLS, broken, called, ended, person, raises, run, same
 
 
 class Person(BaseModel):
@@ -22,7 +22,7 @@ DEFINED = [{"name": name, "description": text, "input_schema": schema} for name,
 
 
 def ask(model, **more):
-    return {"model": model, "max_tokens": 1000, "messages": MESSAGES} | more
+    return {"model": model, "max_tokens": LIMIT or 1000, "messages": MESSAGES} | more
 
 
 def text(api, model):

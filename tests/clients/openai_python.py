@@ -5,7 +5,7 @@ import json
 import httpx2
 import openai
 from pydantic import BaseModel
-from scene import ADDRESS, ASKING, KEY, MESSAGES, RESULTS, SOCKET, TEXT, TOOLS, broken, called, ended, person, raises, run, same
+from scene import ADDRESS, ASKING, KEY, LIMIT, MESSAGES, RESULTS, SOCKET, TEXT, TOOLS, broken, called, ended, person, raises, run, same
 
 
 class Person(BaseModel):
@@ -145,6 +145,8 @@ def deltas(api, model):
 
 def said_streamed(api, model):
     same("text", "".join(deltas(api, model.chat)), TEXT)
+    if LIMIT:
+        return  # Its helper takes an answer that was cut short for none.
     with api.responses.stream(model=model.chat, input="Count for me.") as events:
         numbers = [event.sequence_number for event in events]
         same("sequence numbers", numbers, list(range(len(numbers))))

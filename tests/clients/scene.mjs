@@ -5,7 +5,7 @@ import { isDeepStrictEqual, inspect } from "node:util";
 import { Agent, fetch as fetchWith } from "undici";
 
 const SCENE = JSON.parse(process.env.LOVABLE_SCENE);
-export const { socket: SOCKET, address: ADDRESS, text: TEXT } = SCENE;
+export const { socket: SOCKET, address: ADDRESS, text: TEXT, limit: LIMIT } = SCENE;
 export const KEY = "any";
 export const MESSAGES = [{ role: "user", content: "Count for me." }];
 // A simulated model calls the tools that the last turn names.
@@ -42,9 +42,9 @@ export function called(calls) {
   });
 }
 
-// How an answer ended, where the model ends by itself; a real one is cut by its server.
+// How an answer ended, where the model ends by itself; a real one is cut short.
 export function ended(found, wanted) {
-  same("how it ended", found, SCENE.cut ? found : wanted);
+  same("how it ended", found, LIMIT ? found : wanted);
 }
 
 export function person(found) {

@@ -2,9 +2,10 @@
 
 LOVABLE_SCENE is JSON: `socket` and `address` of the daemon, the `ways` to try
 (`socket`, `tcp`, or `environment`, which is the client's own variables and
-nothing else), the `features` to try, the `text` that every model says, whether
-it is `cut` short there by its server, and of each kind of server the names of its models: `chat`, `embed`, `breaks` (in the
-middle of each stream) and `fails` (before each answer).
+nothing else), the `features` to try, the `text` that every model says, the
+`limit` of tokens where it would not end by itself, and of each kind of server
+the names of its models: `chat`, `embed`, `breaks` (in the middle of each stream)
+and `fails` (before each answer).
 """
 
 import json
@@ -13,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 SCENE = json.loads(os.environ["LOVABLE_SCENE"])
 SOCKET, ADDRESS, TEXT = SCENE["socket"], SCENE["address"], SCENE["text"]
+# The tokens of an answer that does not end by itself; nothing where it does.
+LIMIT = SCENE["limit"]
 KEY = "any"
 MESSAGES = [{"role": "user", "content": "Count for me."}]
 # A simulated model calls the tools that the last turn names.
@@ -54,8 +57,8 @@ def called(calls):
 
 
 def ended(found, wanted):
-    """How an answer ended, where the model ends by itself; a real one is cut by its server."""
-    same("how it ended", found, found if SCENE["cut"] else wanted)
+    """How an answer ended, where the model ends by itself; a real one is cut short."""
+    same("how it ended", found, found if LIMIT else wanted)
 
 
 def person(found):

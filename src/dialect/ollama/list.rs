@@ -110,8 +110,12 @@ fn details(model: &Listed<'_>) -> Value {
     })
 }
 
-/// Ollama's words for what a model can do.
+/// Ollama's words for what a model can do. Of one whose server does not say they are those of
+/// any model that talks: clients take a model without words for one that can do nothing.
 fn words(capabilities: &[Capability]) -> Vec<&'static str> {
+    if capabilities.is_empty() {
+        return vec!["completion"];
+    }
     let mut words: Vec<&str> = capabilities
         .iter()
         .map(|it| match it {

@@ -203,7 +203,7 @@ async fn run(directory: &Path, commands: &str) -> Result<(), String> {
     shell.env("XDG_RUNTIME_DIR", directory.join("run")).env("PYTHONDONTWRITEBYTECODE", "1");
     // What only the script of Open Lovable's page needs to know.
     let scene = json!({
-        "socket": "", "address": "", "text": text(WORDS), "cut": false, "ways": ["environment"],
+        "socket": "", "address": "", "text": text(WORDS), "limit": null, "ways": ["environment"],
         "features": ["stream", "object"], "kinds": [{"kind": "ollama"}],
     });
     shell.env("LOVABLE_SCENE", scene.to_string()).stdin(Stdio::null()).kill_on_drop(true);

@@ -44,8 +44,8 @@ pub(super) struct Scene {
     pub(super) port: u16,
     kinds: Vec<Value>,
     text: String,
-    /// Whether answers are cut short by their server.
-    cut: bool,
+    /// The tokens by which answers are cut short that would not end by themselves.
+    limit: Option<usize>,
     _simulated: Vec<Simulated>,
     _real: Vec<Real>,
 }
@@ -67,7 +67,7 @@ impl Scene {
             port,
             kinds: shapes.iter().map(|shape| names(shape.kind())).collect(),
             text: text(WORDS),
-            cut: false,
+            limit: None,
             _simulated: servers,
             _real: Vec::new(),
         }
@@ -89,7 +89,7 @@ impl Scene {
             port,
             kinds: vec![names("real")],
             text: format!(" {}", words()[..WORDS].join(" ")),
-            cut: true,
+            limit: Some(WORDS),
             _simulated: Vec::new(),
             _real: servers,
         }
@@ -98,7 +98,7 @@ impl Scene {
     /// The scene as a script is told of it.
     pub(super) fn told(&self, ways: &[&str], features: &[&str]) -> Value {
         json!({
-            "socket": self.daemon.socket(), "address": self.address(), "text": self.text, "cut": self.cut,
+            "socket": self.daemon.socket(), "address": self.address(), "text": self.text, "limit": self.limit,
             "ways": ways, "features": features, "kinds": self.kinds,
         })
     }
