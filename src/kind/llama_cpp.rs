@@ -103,6 +103,10 @@ impl Kind for LlamaCpp {
         Some(Tokenizer::Text)
     }
 
+    fn pulse(&self) -> &'static str {
+        "/health"
+    }
+
     fn continuation(&self) -> Continuation {
         // Builds since May 2026 know the flags; older ones go on without them, unless their
         // template thinks (b11549, recorded).

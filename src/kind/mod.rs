@@ -188,6 +188,11 @@ pub fn continuation(kind: &str, operation: Operation) -> Continuation {
     }
 }
 
+/// What is asked of a server of this kind to see that it is there.
+pub fn pulse(kind: &str) -> &'static str {
+    by_id(kind).map_or(listing::PATH, |it| it.pulse())
+}
+
 /// A question to an endpoint. Until a server is recognised only `GET`s are asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
@@ -373,6 +378,12 @@ pub trait Kind: Sync {
     /// How it counts the tokens of a conversation without answering it, if it does.
     fn tokenizer(&self) -> Option<Tokenizer> {
         None
+    }
+
+    /// What is asked of it to see that it is there: answered at once whatever it is doing, and
+    /// true of what generates.
+    fn pulse(&self) -> &'static str {
+        listing::PATH
     }
 
     /// How it goes on with a conversation whose last turn another server began.

@@ -81,6 +81,11 @@ impl Kind for Vllm {
         Some(Tokenizer::Conversation)
     }
 
+    fn pulse(&self) -> &'static str {
+        // Its list stays well when the engine is dead.
+        HEALTH
+    }
+
     fn continuation(&self) -> Continuation {
         // 0.32.0, recorded. Without the flags it starts again.
         Continuation::Flags

@@ -3,6 +3,7 @@
 use std::{sync::PoisonError, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     Errand, Relay,
@@ -82,7 +83,7 @@ impl Work {
         self.machine.on_chosen(chosen, self.now());
     }
 
-    fn decide(
+    pub(super) fn decide(
         &self,
         relay: &Relay,
         snapshot: &Snapshot,
@@ -156,6 +157,7 @@ impl Work {
         };
         // `upstream` enforces the patience for a connection and does not say when it has one.
         self.machine.on_connected(no);
+        self.watch.heard(Instant::now());
         self.record.live = Some(Live::new(Start {
             no,
             mode,

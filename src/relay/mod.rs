@@ -17,6 +17,7 @@ mod record;
 mod resuming;
 mod telling;
 mod translation;
+mod watch;
 mod work;
 
 use std::{

@@ -26,6 +26,7 @@ use super::{
     record::Record,
     resuming::Half,
     telling::Telling,
+    watch::Watch,
 };
 use crate::{
     failover::{AttemptNo, Failover, Policy, Step},
@@ -65,6 +66,7 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         begun_by: None,
         resumed: false,
         care: Care::WholeWords,
+        watch: Watch::default(),
         telling: Telling::default(),
         waiting: Vec::new(),
         frames: 0,
@@ -115,6 +117,8 @@ pub(super) struct Work {
     /// Whether the answer is one of several servers.
     pub(super) resumed: bool,
     pub(super) care: Care,
+    /// Looks after a server that is silent.
+    pub(super) watch: Watch,
     /// How the request is said to servers.
     pub(super) telling: Telling,
     /// Frames that wait for the commit.
@@ -156,6 +160,7 @@ impl Work {
         self.mouth.taken().await;
         if let Some(live) = &self.record.live {
             self.machine.on_held_back(live.no, begun.elapsed());
+            self.watch.heard(Instant::now());
         }
         false
     }
@@ -201,7 +206,7 @@ impl Work {
     /// Waits for the server, the machine's next deadline or the next keep-alive.
     async fn wait(&mut self, mut sleep: std::pin::Pin<&mut Sleep>) {
         let deadline = self.machine.poll_timeout().map(Instant::from_std);
-        let wake = [deadline, self.next_keep_alive].into_iter().flatten().min();
+        let wake = [deadline, self.next_keep_alive, self.watch.due()].into_iter().flatten().min();
         // The timer is only ever moved when it must fire earlier, or has fired: moving it for
         // each token would cost more than the token.
         if let Some(wake) = wake
@@ -213,6 +218,12 @@ impl Work {
             Some(live) => tokio::select! {
                 biased;
                 told = live.next() => Some(told),
+                alive = self.watch.verdict() => {
+                    if !alive {
+                        self.on_dead();
+                    }
+                    return;
+                }
                 () = sleep.as_mut() => None,
             },
             // Everybody rests: a server that comes meanwhile is asked at once.
@@ -232,6 +243,7 @@ impl Work {
                 {
                     self.keep_alive();
                 }
+                self.look_after();
                 // A timer that fired early (its deadline has moved since) is set anew on the next turn.
             }
         }
@@ -272,6 +284,7 @@ impl Work {
             }
             None => drop(self.record.close(None)),
         }
+        self.watch = Watch::default();
         if !self.committed {
             self.waiting.clear();
             self.frames = 0;
@@ -287,6 +300,7 @@ impl Work {
         self.dense = now.saturating_duration_since(self.heard_at) < DENSE;
         self.heard_at = now;
         if heard.content {
+            self.watch.heard(Instant::from_std(now));
             if live.first_token.is_none() {
                 live.first_token = Some(live.started.elapsed());
                 self.machine.on_first_token(no, now);

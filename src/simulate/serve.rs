@@ -118,6 +118,12 @@ impl Server {
                 _ = state.wait_for(|state| !state.listens()) => return,
             };
             let Some(request) = request else { return };
+            if state.borrow().script.frozen {
+                tokio::select! {
+                    () = connection.left() => return,
+                    _ = state.wait_for(|state| !state.script.frozen) => {}
+                }
+            }
             let script = state.borrow_and_update().script.clone();
             let close = request.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
             let gate = Gate::at(self.shape, &request.path).filter(|_| request.method == "POST");

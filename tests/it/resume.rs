@@ -1,13 +1,14 @@
 //! Answers that go on from another server: for each place at which one can be cut, what the
 //! caller has is what it would have had.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use lovable::simulate::{Fault, Offer, Plan, Script, Shape, Simulated};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
-    caller::{Answer, request},
+    caller::{Answer, Verdict, request},
     daemon::{Daemon, Options},
     scripted::{STREAM, Scripted},
 };
@@ -266,6 +267,37 @@ async fn what_happened_is_told_as_it_was() {
         assert_eq!(status["requests"]["resumed"], at + 1, "{status}");
         assert_eq!(status["requests"]["attempts_failed_over"], at + 1, "{status}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_three_seconds_for_a_server_that_is_frozen() {
+    for (fault, after) in [(Fault::StallInMiddle, 3), (Fault::StallAfterHead, 0), (Fault::StallBeforeHead, 0)]
+    {
+        let twins = Twins::start(Shape::Vllm, Shape::LlamaCpp, Script::default).await;
+        let before = Instant::now();
+        let freezing = async {
+            while twins.first.counts().received == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            twins.first.change(|it| it.frozen = true);
+        };
+        twins.first.change(|it| (it.plan, it.after) = (Plan::Always(fault), after));
+        let body = question(PATHS[0], true, &Value::Null);
+        let (answer, ()) = tokio::join!(twins.ask(PATHS[0], &body), freezing);
+        assert_eq!(answer.verdict(), Verdict::Whole(8), "{fault}: {}", answer.text());
+        assert!(before.elapsed() < Duration::from_secs(3), "{fault}: {:?}", before.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_answers_on_the_side_is_waited_for() {
+    let twins = Twins::start(Shape::Vllm, Shape::LlamaCpp, || Script {
+        before: Duration::from_secs(3),
+        ..Script::default()
+    })
+    .await;
+    let answer = twins.ask(PATHS[0], &question(PATHS[0], true, &Value::Null)).await;
+    assert_eq!((answer.verdict(), answer.header("x-lovable-server")), (Verdict::Whole(8), Some("first")));
 }
 
 fn word(text: &str) -> String {
