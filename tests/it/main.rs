@@ -26,6 +26,7 @@ mod load;
 mod privacy;
 mod proof;
 mod real;
+mod real_cut;
 mod relay;
 mod resume;
 mod scripted;
