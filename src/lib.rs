@@ -14,6 +14,7 @@ pub mod housekeeping;
 pub mod kind;
 pub mod registry;
 pub mod relay;
+pub mod resume;
 pub mod route;
 pub mod scan;
 pub mod server;

@@ -141,6 +141,10 @@ impl Kind for Ollama {
         }
     }
 
+    fn pulse(&self) -> &'static str {
+        "/api/version"
+    }
+
     fn plain_is_cancelled(&self) -> bool {
         true
     }

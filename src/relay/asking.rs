@@ -3,6 +3,7 @@
 use std::{sync::PoisonError, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     Errand, Relay,
@@ -15,9 +16,11 @@ use crate::{
     dialect::{Door, To, Voice, bridge::Way},
     failover::{AttemptNo, Chosen},
     fault::{Blame, Cause, Failure, Fault, Stage},
-    generate::Operation,
+    generate::{Candidate, Operation},
     kind,
-    route::{self, Ask, Choice, Decision, Fallback},
+    registry::{Server, Snapshot},
+    resume::Care,
+    route::{self, Ask, Choice, Decision, Fallback, Fidelity},
     upstream::Call,
 };
 
@@ -29,24 +32,24 @@ impl Work {
         let relay = self.record.relay.clone();
         self.news.mark_unchanged();
         let snapshot = relay.house.snapshot();
-        let traffic = relay.house.traffic().look();
-        let first = self.record.attempts.first();
-        let ask = Ask {
-            head: &self.errand.request.head,
-            aliases: &relay.settings.aliases,
-            chains: &relay.settings.chains,
-            fallback: self.errand.fallback(&relay),
-            widened: self.errand.wishes.fallback.is_some(),
-            tried: self.machine.tried(),
-            first: first.map(|it| &it.server),
-            first_model: first.map(|it| it.model.as_str()),
-            in_flight: &|id| traffic.of(id),
-            said: &|server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body),
-            now: self.now(),
-            salt: self.seed,
-        };
-        let (decision, candidates) = route::choose(&snapshot, &ask);
-        drop(traffic);
+        if self.committed && !self.can_resume() {
+            return self.machine.on_chosen(Chosen::Never, self.now());
+        }
+        let said =
+            |server: &Server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body);
+        let (mut decision, mut candidates) = (Decision::Nobody(String::new()), Vec::new());
+        if self.committed {
+            // Whoever goes on where the answer ended is asked before those who would have to
+            // say all of it again.
+            let goes_on = |server: &Server| match self.goes_on(server.kind.as_str()) {
+                true => said(server),
+                false => Err("it cannot go on with the answer of another server".to_owned()),
+            };
+            (decision, candidates) = self.decide(&relay, &snapshot, &goes_on);
+        }
+        if !matches!(decision, Decision::Server(_)) {
+            (decision, candidates) = self.decide(&relay, &snapshot, &said);
+        }
         self.record.candidates = candidates;
         let chosen = match decision {
             // Charged only where there is somebody to send to: looking around is free.
@@ -80,6 +83,33 @@ impl Work {
         self.machine.on_chosen(chosen, self.now());
     }
 
+    pub(super) fn decide(
+        &self,
+        relay: &Relay,
+        snapshot: &Snapshot,
+        said: &dyn Fn(&Server) -> Result<Fidelity, String>,
+    ) -> (Decision, Vec<Candidate>) {
+        let traffic = relay.house.traffic().look();
+        let of_the_rest = self.head_of_the_rest();
+        let first = self.record.attempts.first();
+        let ask = Ask {
+            head: of_the_rest.as_ref().unwrap_or(&self.errand.request.head),
+            aliases: &relay.settings.aliases,
+            chains: &relay.settings.chains,
+            fallback: self.fallback_of_the_rest(self.errand.fallback(relay)),
+            // The rest of an answer may come from wherever its model is.
+            widened: self.errand.wishes.fallback.is_some() || of_the_rest.is_some(),
+            tried: self.machine.tried(),
+            first: first.map(|it| &it.server),
+            first_model: first.map(|it| it.model.as_str()),
+            in_flight: &|id| traffic.of(id),
+            said,
+            now: self.now(),
+            salt: self.seed,
+        };
+        route::choose(snapshot, &ask)
+    }
+
     /// Whether the daemon's budget of retries allows one more. Only what a server broke is
     /// charged: a misfit or a busy server says nothing about a storm.
     fn may_retry(&self, relay: &Relay) -> bool {
@@ -93,11 +123,32 @@ impl Work {
 
     pub(super) fn send(&mut self, no: AttemptNo) {
         let Some(choice) = self.chosen.take() else { return };
-        let relay = self.record.relay.clone();
-        let Some(Asking { at, mode, body, translation }) = self.asking(&choice) else {
-            // What can be said was found out when the server was chosen.
-            return self.machine.on_fault(no, &Fault::new(Stage::Connect, Cause::Internal), self.now());
+        (self.begun_by, self.resumed) = (None, self.committed);
+        let asking = if self.half.is_some() { self.asking_on(&choice) } else { self.asking(&choice) };
+        let Some(asking) = asking else {
+            // What can be said was found out when the server was chosen; but not with an answer
+            // that has begun.
+            let cause = if self.committed { Cause::Unsupported } else { Cause::Internal };
+            return self.machine.on_fault(no, &Fault::new(Stage::Connect, cause), self.now());
         };
+        self.call(no, choice, asking);
+    }
+
+    /// Asks the same server once more within one attempt: it said a word differently that was
+    /// cut, and gets it as it is.
+    pub(super) fn say_it_again(&mut self, no: AttemptNo) {
+        self.care = Care::AsItIs;
+        self.keep_half();
+        let Some(choice) = self.record.live.as_ref().map(|it| it.choice.clone()) else { return };
+        match self.asking_on(&choice) {
+            Some(asking) => self.call(no, choice, asking),
+            None => self.fail(no, Fault::new(Stage::Content, Cause::Unsupported), self.now()),
+        }
+    }
+
+    fn call(&mut self, no: AttemptNo, choice: Choice, asking: Asking) {
+        let Asking { at, mode, body, translation } = asking;
+        let relay = self.record.relay.clone();
         let request = &self.errand.request;
         let server = &choice.server;
         let in_flight = relay.house.traffic().enter(&server.id);
@@ -111,11 +162,13 @@ impl Work {
         };
         // `upstream` enforces the patience for a connection and does not say when it has one.
         self.machine.on_connected(no);
+        self.watch.heard(Instant::now());
         self.record.live = Some(Live::new(Start {
             no,
             mode,
             at,
             operation: request.head.operation,
+            keeps: self.keeps(mode),
             drop_usage: mode != Mode::Plain && !request.asks_usage,
             translation,
             calling: Box::pin(calling),
@@ -124,8 +177,15 @@ impl Work {
         }));
     }
 
+    /// Whether what comes is kept, so that another server can go on with it. What is known to
+    /// be impossible at a glance is not begun with.
+    fn keeps(&self, mode: Mode) -> bool {
+        let request = &self.errand.request;
+        mode != Mode::Plain && request.choices == 1 && !request.logprobs
+    }
+
     /// What is sent to this server: the caller's own bytes where it speaks the caller's language.
-    fn asking(&mut self, choice: &Choice) -> Option<Asking> {
+    pub(super) fn asking(&mut self, choice: &Choice) -> Option<Asking> {
         let Errand { request, body, .. } = &self.errand;
         let head = &request.head;
         let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
@@ -154,9 +214,10 @@ impl Work {
                         stream: head.stream,
                         voice: self.voice(model),
                         arrived: self.record.started,
+                        keeps: self.keeps(mode),
                     };
                     let translation = Translation::new(listener, asked.forced);
-                    Some(Asking { at, mode, body: asked.body, translation: Some(translation) })
+                    Some(Asking { at, mode, body: asked.body, translation: Some(Box::new(translation)) })
                 }
                 Err(failure) => {
                     self.nobody = Some(failure);
@@ -173,7 +234,7 @@ impl Work {
     }
 
     /// As whom an answer of this model is given.
-    fn voice(&self, model: &str) -> Voice {
+    pub(super) fn voice(&self, model: &str) -> Voice {
         let request = &self.errand.request;
         Voice {
             id: voice_id(&self.record.request_id, self.seed),
@@ -202,11 +263,11 @@ impl Errand {
 }
 
 /// How a server is asked.
-struct Asking {
-    at: Door,
-    mode: Mode,
-    body: Bytes,
-    translation: Option<Translation>,
+pub(super) struct Asking {
+    pub(super) at: Door,
+    pub(super) mode: Mode,
+    pub(super) body: Bytes,
+    pub(super) translation: Option<Box<Translation>>,
 }
 
 /// What ids in an answer are made of: the number in our own id of the request. One that

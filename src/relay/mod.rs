@@ -14,8 +14,10 @@ mod ending;
 mod hearing;
 mod live;
 mod record;
+mod resuming;
 mod telling;
 mod translation;
+mod watch;
 mod work;
 
 use std::{

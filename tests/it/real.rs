@@ -275,8 +275,7 @@ async fn traffic_goes_on_while_one_of_two_servers_is_killed_again_and_again() {
     }
     table.show();
     assert_eq!(plain.whole, requests, "{plain:?}");
-    assert_eq!(streamed.failures(), 0, "{streamed:?}");
-    assert_eq!(streamed.whole + streamed.broken_off, requests, "{streamed:?}");
+    assert_eq!(streamed.whole, requests, "{streamed:?}");
     assert!(kills > 0);
 }
 
