@@ -15,6 +15,7 @@ pub mod kind;
 pub mod queue;
 pub mod registry;
 pub mod relay;
+pub mod resume;
 pub mod route;
 pub mod scan;
 pub mod server;

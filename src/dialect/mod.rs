@@ -25,7 +25,7 @@ use bytes::{Bytes, BytesMut};
 pub use self::listed::Listed;
 use crate::{
     fault::{Cause, Failure},
-    generate::{Answer, Event, Head, Meaning, Operation, Reason, Usage},
+    generate::{Answer, Begun, Event, Head, Meaning, Operation, Reason, Usage},
 };
 
 /// One path of one dialect that generates.
@@ -118,6 +118,12 @@ pub trait Dialect: Sync {
     /// Writes the stream of an answer.
     fn writer(&self, door: Door, voice: Voice) -> Box<dyn Writer>;
 
+    /// Writes the rest of a stream whose beginning the caller has from a server, whose first
+    /// frame held this. What was said is written to it before, and thrown away.
+    fn writer_after(&self, door: Door, voice: Voice, _first: &[u8]) -> Box<dyn Writer> {
+        self.writer(door, voice)
+    }
+
     /// Writes a whole answer.
     fn whole(&self, door: Door, answer: &Answer, voice: &Voice) -> Bytes;
 
@@ -135,6 +141,18 @@ pub trait Dialect: Sync {
 
     /// The caller's bytes for a server that speaks its language: only what `to` names is different.
     fn readdress(&self, request: &Request, body: &Bytes, to: &To<'_>) -> Bytes;
+
+    /// The caller's bytes for a server that is to go on with an answer another one began. `None`
+    /// where that cannot be said so; asking for what was meant may do.
+    fn go_on(
+        &self,
+        _request: &Request,
+        _body: &Bytes,
+        _to: &To<'_>,
+        _beginning: &Beginning<'_>,
+    ) -> Option<Bytes> {
+        None
+    }
 
     /// Says it in this language, or says by name what cannot be said.
     fn ask(&self, door: Door, meaning: &Meaning, to: &To<'_>) -> Result<Asked, Lack>;
@@ -204,6 +222,19 @@ pub struct To<'a> {
     pub max_tokens: bool,
 }
 
+/// What a server is told of an answer that it is to go on with.
+#[derive(Clone, Copy)]
+pub struct Beginning<'a> {
+    /// What was thought.
+    pub thinking: &'a str,
+    /// What was said.
+    pub text: &'a str,
+    /// How many tokens are left of the caller's limit, if it gave one.
+    pub max_tokens: Option<u64>,
+    /// Whether the server goes on only where it is told to by vLLM's two flags.
+    pub flags: bool,
+}
+
 /// A request in a server's language.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
@@ -263,6 +294,16 @@ pub trait Writer: Send {
 pub trait Reader: Send {
     /// Judges the data of one frame. Where `events` is given, says what it means as well.
     fn read(&mut self, data: &[u8], events: Option<&mut Vec<Event>>) -> Judged;
+
+    /// Judges the data of one frame, and keeps what it says of an answer that has not ended.
+    fn read_on(&mut self, data: &[u8], begun: &mut Begun) -> Judged {
+        let mut events = Vec::new();
+        let judged = self.read(data, Some(&mut events));
+        if judged.verdict == Verdict::Content && !judged.finished {
+            events.iter().for_each(|event| begun.add(event));
+        }
+        judged
+    }
 
     /// Whether the answer is whole now that the body is over. `clean` says whether
     /// it ended as its framing promised.

@@ -29,6 +29,8 @@ pub struct Failover {
     spent: u32,
     rests: u32,
     loadings: u32,
+    /// Whether an answer that had begun was sent on to another server.
+    resumed: bool,
     /// Servers that may not be chosen now.
     barred: Vec<ServerId>,
     /// What every server that was tried did last.
@@ -63,6 +65,8 @@ struct Tried {
     fault: Option<Fault>,
     /// When it may be asked again, for those that may.
     back: Option<Instant>,
+    /// Whether content of it had gone to the caller when it failed.
+    spoke: bool,
 }
 
 impl Failover {
@@ -82,6 +86,7 @@ impl Failover {
             spent: 0,
             rests: 0,
             loadings: 0,
+            resumed: false,
             barred: Vec::new(),
             history: Vec::new(),
             later: None,
@@ -115,6 +120,7 @@ impl Failover {
             State::Live(live) if !live.sent => {
                 live.sent = true;
                 live.started = now;
+                self.resumed |= self.phase == Phase::Committed;
                 Some(Step::Send(AttemptNo(self.attempts)))
             }
             State::Choosing { .. }
@@ -151,6 +157,7 @@ impl Failover {
                 self.rest_or_give_up(now);
             }
             Chosen::Server { .. } | Chosen::Nobody => self.rest_or_give_up(now),
+            Chosen::Never => self.give_up(),
         }
     }
 
@@ -185,7 +192,7 @@ impl Failover {
         if live.stage < Stage::Content {
             live.stage = Stage::Content;
             live.content_since = now;
-            self.commit = self.policy.stream;
+            self.commit = self.policy.stream && self.phase != Phase::Committed;
         }
         self.on_token(attempt, now);
     }
@@ -218,7 +225,7 @@ impl Failover {
     pub fn on_end(&mut self, attempt: AttemptNo) {
         if self.live(attempt).is_some() {
             self.commit = self.phase != Phase::Committed;
-            self.state = State::Ended(Ending::Delivered);
+            self.state = State::Ended(if self.resumed { Ending::Resumed } else { Ending::Delivered });
         }
     }
 
@@ -306,7 +313,7 @@ impl Failover {
         self.spent += 1;
         self.barred.push(server.clone());
         self.history.retain(|it| it.server != server);
-        self.history.push(Tried { server, fault: None, back: None });
+        self.history.push(Tried { server, fault: None, back: None, spoke: false });
         self.state = State::Live(Live {
             sent: false,
             stage: Stage::Connect,
@@ -320,6 +327,7 @@ impl Failover {
     /// Lets patience run out.
     fn expire(&mut self, now: Instant) {
         let out_of_time = self.deadline_runs() && self.deadline <= now;
+        let ending = if self.phase == Phase::Committed { Ending::CutShort } else { Ending::OutOfTime };
         match &self.state {
             State::Live(live) if live.sent && self.patience_ends(live) <= now => {
                 let fault = Fault::new(
@@ -331,13 +339,13 @@ impl Failover {
                     },
                 );
                 if out_of_time {
-                    self.end(Ending::OutOfTime, Some(fault));
+                    self.end(ending, Some(fault));
                 } else {
                     self.abort_live(Some(fault));
                     self.fail(fault, now);
                 }
             }
-            _ if out_of_time => self.end(Ending::OutOfTime, None),
+            _ if out_of_time => self.end(ending, None),
             State::Resting { until } if *until <= now => self.end_rest(now),
             State::Choosing { .. }
             | State::Live(_)
@@ -372,19 +380,20 @@ impl Failover {
 
     fn fail(&mut self, fault: Fault, now: Instant) {
         let State::Live(live) = &self.state else { return };
-        if live.stage == Stage::Content {
+        let committed = self.phase == Phase::Committed;
+        let spoke = committed && live.stage == Stage::Content;
+        if spoke {
+            // The answer goes on elsewhere, and the caller waits for that with a clock of its own.
+            let patience = &self.policy.patience;
+            self.deadline = after(now, patience.first_token.min(patience.before_commit));
+        } else if live.stage == Stage::Content {
             self.deadline += now.saturating_duration_since(live.content_since);
-        }
-        if self.phase == Phase::Committed {
-            // Going on with the answer elsewhere would begin here, with a `Choose`.
-            self.state = State::Ended(Ending::CutShort);
-            return;
         }
         self.commit = false;
         let back = match fault.blame() {
             Blame::Caller | Blame::Daemon => {
                 self.record(fault, None);
-                self.state = State::Ended(Ending::Refused);
+                self.state = State::Ended(if committed { Ending::CutShort } else { Ending::Refused });
                 return;
             }
             // Its rest is set when it turns out to be alone.
@@ -397,6 +406,9 @@ impl Failover {
             }
         };
         self.record(fault, back);
+        if let Some(tried) = self.history.last_mut() {
+            tried.spoke = spoke;
+        }
         self.choose_or_give_up();
     }
 
@@ -435,6 +447,7 @@ impl Failover {
     /// with the request in their hands: then it may itself be to blame, and is not
     /// sent round again. Where nobody listened nobody had it; servers that restart
     /// together, or one that restarts beside one that is long gone, are waited for.
+    /// Nor does it speak against a request that a server died while it answered it well.
     fn grant_rest(&mut self, now: Instant) {
         let struck = |it: &Tried| it.fault.is_some_and(|it| it.blame() == Blame::Server);
         let absent = |it: &Tried| {
@@ -442,7 +455,7 @@ impl Failover {
                 it.stage == Stage::Connect && matches!(it.cause, Cause::Refused | Cause::Unreachable)
             })
         };
-        let had_it = self.history.iter().filter(|it| struck(it) && !absent(it)).count();
+        let had_it = self.history.iter().filter(|it| struck(it) && !absent(it) && !it.spoke).count();
         let unrested = |it: &Tried| struck(it) && it.back.is_none();
         if had_it > 1 || self.rests >= self.policy.rests || !self.history.iter().any(unrested) {
             return;
@@ -464,8 +477,13 @@ impl Failover {
 
     fn give_up(&mut self) {
         let misfit = |it: &Tried| it.fault.is_some_and(|it| it.blame() == Blame::Misfit);
-        let ending = if self.history.iter().all(misfit) { Ending::Refused } else { Ending::Exhausted };
-        self.state = State::Ended(ending);
+        self.state = State::Ended(if self.phase == Phase::Committed {
+            Ending::CutShort
+        } else if self.history.iter().all(misfit) {
+            Ending::Refused
+        } else {
+            Ending::Exhausted
+        });
     }
 
     fn end(&mut self, ending: Ending, fault: Option<Fault>) {

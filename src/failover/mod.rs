@@ -1,4 +1,4 @@
-//! The state machine of one request: send, wait, commit, give up.
+//! The state machine of one request: send, wait, commit, resume, give up.
 //!
 //! Reports go in (`on_*`), `poll` hands out steps until it has
 //! none, and `poll_timeout` says when to poll again if nothing is reported before.
@@ -9,7 +9,9 @@
 //! The rules, each of them a property in `properties`:
 //!
 //! 1. Never two attempts alive at once.
-//! 2. After `Commit` nothing is sent any more.
+//! 2. After `Commit` something is sent only to go on with an answer whose server
+//!    failed, never once `Choose` was answered with `Never`, and each time the
+//!    caller's wait for more has a deadline of its own.
 //! 3. No server twice, except after a rest: one that was alone in failing with
 //!    the request in its hands, did not listen, said that it is loading, or is no
 //!    longer busy. No rest is longer than ten seconds.
@@ -130,6 +132,8 @@ pub enum Chosen {
     Later(Instant),
     /// Nobody.
     Nobody,
+    /// Nobody, ever: what has gone to the caller cannot be gone on with.
+    Never,
 }
 
 /// What the edge has to do.

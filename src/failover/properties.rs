@@ -43,6 +43,7 @@ enum Answer {
     Server(u8, bool),
     Later(Duration),
     Nobody,
+    Never,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +68,10 @@ struct Observer {
     counted_sends: u32,
     servers: BTreeMap<String, Standing>,
     stopped: bool,
+    /// Whether what was delivered cannot be gone on with.
+    never: bool,
+    /// Sends after the commit.
+    resumptions: u32,
     steps: Vec<(Duration, Step)>,
 }
 
@@ -77,6 +82,8 @@ struct Standing {
     /// Whether nobody else could be asked since, while the request itself was
     /// not suspected.
     nobody: bool,
+    /// Whether it failed while its answer went to the caller.
+    spoke: bool,
 }
 
 impl Observer {
@@ -96,6 +103,8 @@ impl Observer {
             counted_sends: 0,
             servers: BTreeMap::new(),
             stopped: false,
+            never: false,
+            resumptions: 0,
             steps: Vec::new(),
         };
         it.obey();
@@ -166,7 +175,12 @@ impl Observer {
 
     fn failed(&mut self, fault: Option<Fault>) {
         let (_, server) = self.alive.take().expect("an attempt is alive");
-        if let Some(since) = self.content_since.take() {
+        let since = self.content_since.take();
+        let spoke = since.is_some() && self.committed();
+        if spoke {
+            let patience = self.policy.patience;
+            self.deadline = self.now + patience.first_token.min(patience.before_commit);
+        } else if let Some(since) = since {
             self.deadline += self.now - since;
         }
         let Some(fault) = fault else { return };
@@ -176,7 +190,7 @@ impl Observer {
             Blame::Loading => self.counted_sends -= 1,
             Blame::Server | Blame::Busy { .. } | Blame::Misfit => {}
         }
-        self.servers.insert(server, Standing { fault: Some(fault), since: self.now, nobody: false });
+        self.servers.insert(server, Standing { fault: Some(fault), since: self.now, nobody: false, spoke });
     }
 
     /// Takes steps until there are none, and checks each.
@@ -208,18 +222,21 @@ impl Observer {
                 Chosen::Server { server: number.to_string().into(), loading }
             }
             Some(Answer::Later(wait)) => Chosen::Later(self.now + wait),
+            Some(Answer::Never) => Chosen::Never,
             Some(Answer::Nobody) | None => Chosen::Nobody,
         };
+        self.never |= chosen == Chosen::Never;
         self.chosen = match &chosen {
             Chosen::Server { server, .. } if !self.machine.tried().contains(server) => {
                 Some(server.to_string())
             }
-            Chosen::Server { .. } | Chosen::Later(_) | Chosen::Nobody => {
+            Chosen::Server { .. } | Chosen::Later(_) | Chosen::Nobody | Chosen::Never => {
                 let had_it = |it: &&Standing| {
-                    it.fault.is_some_and(|it| {
-                        it.blame() == Blame::Server
-                            && (it.stage != Stage::Connect || it.cause != Cause::Refused)
-                    })
+                    !it.spoke
+                        && it.fault.is_some_and(|it| {
+                            it.blame() == Blame::Server
+                                && (it.stage != Stage::Connect || it.cause != Cause::Refused)
+                        })
                 };
                 let suspected = self.servers.values().filter(had_it).count() > 1;
                 for it in self.servers.values_mut() {
@@ -243,16 +260,23 @@ impl Observer {
     fn check(&mut self, step: &Step) {
         assert_eq!(self.seen(|it| matches!(it, Step::Finish(_))), 0, "rule 6: {step:?} after the end");
         match *step {
-            Step::Choose => assert!(!self.stopped && !self.committed(), "rules 2 and 5"),
+            Step::Choose => {
+                assert!(self.alive.is_none(), "rule 1");
+                assert!(!self.stopped && !self.never, "rules 2 and 5");
+            }
             Step::Send(AttemptNo(number)) => {
                 assert!(self.alive.is_none(), "rule 1");
-                assert!(!self.committed(), "rule 2");
+                assert!(!self.never, "rule 2");
+                self.resumptions += u32::from(self.committed());
                 assert!(!self.stopped, "rule 5");
                 let server = self.chosen.take().expect("a server was chosen");
                 self.check_again(&server);
                 self.counted_sends += 1;
                 assert!(self.counted_sends <= self.policy.sends, "rule 4");
-                self.servers.insert(server.clone(), Standing { fault: None, since: self.now, nobody: false });
+                self.servers.insert(
+                    server.clone(),
+                    Standing { fault: None, since: self.now, nobody: false, spoke: false },
+                );
                 self.alive = Some((number, server));
                 self.content_since = None;
             }
@@ -275,7 +299,7 @@ impl Observer {
     }
 
     fn check_again(&self, server: &str) {
-        let Some(Standing { fault, since, nobody }) = self.servers.get(server) else { return };
+        let Some(Standing { fault, since, nobody, .. }) = self.servers.get(server) else { return };
         let blame = fault.expect("rule 3: it is still being asked").blame();
         assert!(*nobody, "rule 3: {server} again while others were free, or the request is suspected");
         assert!(self.now - *since >= LEAST_REST / 2, "rule 3: {server} again without a rest");
@@ -289,7 +313,9 @@ impl Observer {
         let faults: Vec<_> = self.servers.values().map(|it| it.fault).collect();
         let committed = self.committed();
         match ending {
-            Ending::Delivered | Ending::CutShort => assert!(committed),
+            Ending::Delivered => assert!(committed && self.resumptions == 0),
+            Ending::Resumed => assert!(committed && self.resumptions > 0, "rule 2"),
+            Ending::CutShort => assert!(committed),
             Ending::Refused => {
                 let misfit = |it: &Option<Fault>| it.is_some_and(|it| it.blame() == Blame::Misfit);
                 assert!(!committed && (self.stopped || faults.iter().all(misfit)));
@@ -308,7 +334,6 @@ impl Observer {
             }
             Ending::OutOfTime => assert!(!committed && self.now >= self.deadline),
             Ending::CallerGone => {}
-            Ending::Resumed => panic!("nothing is resumed"),
         }
     }
 }
@@ -383,6 +408,7 @@ fn traces() -> impl Strategy<Value = Trace> {
             8 => (0_u8..4, any::<bool>()).prop_map(|(server, loading)| Answer::Server(server, loading)),
             1 => waits().prop_map(Answer::Later),
             3 => Just(Answer::Nobody),
+            1 => Just(Answer::Never),
         ],
         0..24,
     );

@@ -63,6 +63,11 @@ impl Journey {
         self
     }
 
+    fn never(&mut self) -> &mut Self {
+        self.machine.on_chosen(Chosen::Never, self.now);
+        self
+    }
+
     fn later(&mut self, seconds: u64) -> &mut Self {
         self.machine.on_chosen(Chosen::Later(self.now + Duration::from_secs(seconds)), self.now);
         self
@@ -151,14 +156,48 @@ fn a_plain_answer_that_is_too_long_to_hold_is_committed_early() {
     let mut it = Journey::plain();
     it.expect("choose ![]").choose("a").expect("send 1").connect(1).content(1).expect("");
     it.machine.on_bound_reached(AttemptNo(1), it.now);
-    it.expect("commit").fault(1, Cause::Reset).expect("finish CutShort");
+    it.expect("commit").fault(1, Cause::Reset).expect("choose ![a]").never().expect("finish CutShort");
 }
 
 #[test]
-fn a_fault_after_commit_cuts_short() {
+fn an_answer_that_was_begun_goes_on_elsewhere_and_is_committed_once() {
     let mut it = Journey::stream();
     it.expect("choose ![]").choose("a").expect("send 1").content(1).expect("commit");
-    it.fault(1, Cause::EarlyEnd).expect("finish CutShort");
+    it.fault(1, Cause::EarlyEnd).expect("choose ![a]").choose("b").expect("send 2");
+    it.content(2).expect("").fault(2, Cause::Reset).expect("choose ![a, b]").choose("c").expect("send 3");
+    it.end(3).expect("finish Resumed");
+}
+
+#[test]
+fn an_answer_that_nobody_can_go_on_with_is_cut_short_at_once() {
+    let mut it = Journey::stream();
+    it.expect("choose ![]").choose("a").expect("send 1").content(1).expect("commit");
+    it.fault(1, Cause::EarlyEnd).expect("choose ![a]").never().expect("finish CutShort");
+    let mut it = Journey::stream();
+    it.expect("choose ![]").choose("a").expect("send 1").content(1).expect("commit");
+    it.fault(1, Cause::Internal).expect("finish CutShort");
+}
+
+#[test]
+fn a_server_that_died_in_its_answer_may_go_on_with_it_after_a_rest() {
+    let mut it = Journey::stream();
+    it.expect("choose ![]").choose("a").expect("send 1").content(1).expect("commit");
+    it.fault(1, Cause::Reset).expect("choose ![a]").choose("b").expect("send 2").content(2).expect("");
+    it.fault(2, Cause::Reset).expect("choose ![a, b]").nobody().expect("").wait_as_told();
+    it.expect("choose ![]").choose("a").expect("send 3").end(3).expect("finish Resumed");
+}
+
+#[test]
+fn whoever_waits_for_the_rest_of_an_answer_waits_with_a_deadline_of_its_own() {
+    let mut it = Journey::of(Policy { caller: Some(SECOND), ..Policy::default() });
+    it.expect("choose ![]").choose("a").expect("send 1").connect(1).content(1).expect("commit");
+    for _ in 0..100 {
+        it.wait(SECOND).expect("");
+        it.machine.on_token(AttemptNo(1), it.now);
+    }
+    it.fault(1, Cause::Reset).expect("choose ![a]").choose_loading("b").expect("send 2").connect(2);
+    it.expect("").wait_as_told().expect("abort 2; finish CutShort");
+    assert_eq!(it.passed(), SECOND * 100 + Policy::default().patience.first_token);
 }
 
 #[test]
@@ -431,7 +470,7 @@ fn time_that_a_slow_caller_takes_is_not_the_servers_silence() {
     let mut it = Journey::stream();
     it.expect("choose ![]").choose("a").expect("send 1").content(1).expect("commit").wait(gap * 2);
     it.machine.on_held_back(AttemptNo(1), gap * 2);
-    it.expect("").wait(gap).expect("abort 1, it stopped in the middle of its answer; finish CutShort");
+    it.expect("").wait(gap).expect("abort 1, it stopped in the middle of its answer; choose ![a]");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! No dialect's JSON is known here. Numbers that a server did not give are
 //! `None`, which is never the same as zero.
 
+mod begun;
 mod estimate;
 mod event;
 mod meaning;
@@ -10,6 +11,7 @@ mod meaning;
 use std::time::Duration;
 
 pub use self::{
+    begun::Begun,
     estimate::{estimate, measure},
     event::{Answer, Event, Said},
     meaning::{

@@ -8,7 +8,8 @@
 use serde_json::Value;
 
 use super::{
-    Answer, Answers, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing, listing::Listing, said,
+    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing,
+    listing::Listing, said,
 };
 use crate::{
     fault::Cause,
@@ -100,6 +101,16 @@ impl Kind for LlamaCpp {
 
     fn tokenizer(&self) -> Option<Tokenizer> {
         Some(Tokenizer::Text)
+    }
+
+    fn pulse(&self) -> &'static str {
+        "/health"
+    }
+
+    fn continuation(&self) -> Continuation {
+        // Builds since May 2026 know the flags; older ones go on without them, unless their
+        // template thinks (b11549, recorded).
+        Continuation::Flags
     }
 
     fn plain_is_cancelled(&self) -> bool {

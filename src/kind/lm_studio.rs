@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said};
+use super::{
+    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing,
+    said,
+};
 use crate::{
     fault::Cause,
     server::{Capability, Model, Problem, Sighting},
@@ -84,6 +87,11 @@ impl Kind for LmStudio {
             400 if it.is_beyond_it() || it.has(&["jinja"]) => Some(Cause::Unsupported),
             _ => None,
         }
+    }
+
+    fn continuation(&self) -> Continuation {
+        // Not promised, but so; one of its runtimes said the last turn again (2.21.0 for CUDA).
+        Continuation::LastTurn
     }
 
     fn plain_is_cancelled(&self) -> bool {

@@ -165,6 +165,34 @@ pub enum Tokenizer {
     Text,
 }
 
+/// How a server goes on with an answer that another one began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Continuation {
+    /// The text is the end of the prompt.
+    Prompt,
+    /// A last turn of the model is gone on with where two flags say so; a stream of it has
+    /// only what is new.
+    Flags,
+    /// A last turn of the model is gone on with; some say it again.
+    LastTurn,
+    /// It can only be asked from the start.
+    None,
+}
+
+/// How a server of this kind goes on with an answer that another one began.
+pub fn continuation(kind: &str, operation: Operation) -> Continuation {
+    match operation {
+        Operation::Complete => Continuation::Prompt,
+        Operation::Chat => by_id(kind).map_or(Continuation::None, |it| it.continuation()),
+        Operation::Embed => Continuation::None,
+    }
+}
+
+/// What is asked of a server of this kind to see that it is there.
+pub fn pulse(kind: &str) -> &'static str {
+    by_id(kind).map_or(listing::PATH, |it| it.pulse())
+}
+
 /// A question to an endpoint. Until a server is recognised only `GET`s are asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
@@ -361,6 +389,17 @@ pub trait Kind: Sync {
     /// Whether a request can have the model loaded with another context.
     fn loads_context(&self) -> bool {
         false
+    }
+
+    /// What is asked of it to see that it is there: answered at once whatever it is doing, and
+    /// true of what generates.
+    fn pulse(&self) -> &'static str {
+        listing::PATH
+    }
+
+    /// How it goes on with a conversation whose last turn another server began.
+    fn continuation(&self) -> Continuation {
+        Continuation::None
     }
 
     /// Whether it silently drops `max_completion_tokens` and wants `max_tokens`.

@@ -145,6 +145,10 @@ impl Kind for Ollama {
         true
     }
 
+    fn pulse(&self) -> &'static str {
+        "/api/version"
+    }
+
     fn plain_is_cancelled(&self) -> bool {
         true
     }

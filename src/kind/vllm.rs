@@ -8,7 +8,8 @@
 use serde_json::Value;
 
 use super::{
-    Answer, Answers, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing, listing::Listing, said,
+    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing,
+    listing::Listing, said,
 };
 use crate::{
     fault::Cause,
@@ -78,6 +79,16 @@ impl Kind for Vllm {
 
     fn tokenizer(&self) -> Option<Tokenizer> {
         Some(Tokenizer::Conversation)
+    }
+
+    fn pulse(&self) -> &'static str {
+        // Its list stays well when the engine is dead.
+        HEALTH
+    }
+
+    fn continuation(&self) -> Continuation {
+        // 0.32.0, recorded. Without the flags it starts again.
+        Continuation::Flags
     }
 
     fn plain_is_cancelled(&self) -> bool {

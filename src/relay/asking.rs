@@ -3,13 +3,13 @@
 use std::{sync::PoisonError, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     Errand, Relay,
     live::{Live, Mode, Start},
     telling,
     translation::{Listener, Translation},
-    turn::Turn,
     work::Work,
 };
 use crate::{
@@ -18,8 +18,9 @@ use crate::{
     fault::{Blame, Cause, Failure, Fault, Stage},
     generate::{Candidate, Operation},
     kind,
-    registry::Snapshot,
-    route::{self, Ask, Choice, Decision, Fallback},
+    registry::{Server, Snapshot},
+    resume::Care,
+    route::{self, Ask, Choice, Decision, Fallback, Fidelity},
     server::ServerId,
     upstream::Call,
 };
@@ -32,9 +33,20 @@ impl Work {
         let relay = self.record.relay.clone();
         self.news.mark_unchanged();
         let snapshot = relay.house.snapshot();
-        let mut turn = std::mem::take(&mut self.turn);
-        let (decision, candidates) = self.decide(&relay, &snapshot, &mut turn);
-        self.turn = turn;
+        if self.committed && !self.can_resume() {
+            return self.machine.on_chosen(Chosen::Never, self.now());
+        }
+        // Servers whose last place went to somebody else just now.
+        let mut gone = Vec::new();
+        let (decision, candidates) = loop {
+            let (decision, candidates) = self.look_for_one(&relay, &snapshot, &gone);
+            match &decision {
+                Decision::Server(choice) if !self.turn.take(relay.house.traffic(), &choice.server) => {
+                    gone.push(choice.server.id.clone());
+                }
+                _ => break (decision, candidates),
+            }
+        };
         self.record.candidates = candidates;
         if !matches!(decision, Decision::Server(_) | Decision::Full(_)) {
             self.turn.leave();
@@ -79,43 +91,62 @@ impl Work {
         self.machine.on_chosen(chosen, self.now());
     }
 
-    /// Decides who is asked next, and takes a place there.
-    fn decide(&self, relay: &Relay, snapshot: &Snapshot, turn: &mut Turn) -> (Decision, Vec<Candidate>) {
-        let traffic = relay.house.traffic();
-        let home = self.conversation.and_then(|it| relay.house.home_of(it));
-        let first = self.record.attempts.first();
-        // Servers whose last place went to somebody else just now.
-        let mut gone: Vec<ServerId> = Vec::new();
-        loop {
-            let look = traffic.look();
-            let ask = Ask {
-                head: &self.errand.request.head,
-                aliases: &relay.settings.aliases,
-                chains: &relay.settings.chains,
-                fallback: self.errand.fallback(relay),
-                widened: self.errand.wishes.fallback.is_some(),
-                tried: self.machine.tried(),
-                first: first.map(|it| &it.server),
-                first_model: first.map(|it| it.model.as_str()),
-                in_flight: &|id| turn.in_flight(&look, id),
-                home: home.as_ref(),
-                full: &|server| gone.contains(&server.id) || turn.is_full(&look, server),
-                said: &|server| {
-                    self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body)
-                },
-                bytes: self.errand.body.len() as u64,
-                length: &|| self.telling.length(&self.errand.request, &self.errand.body),
-                now: self.now(),
-                salt: self.seed,
+    /// Who is asked next.
+    fn look_for_one(
+        &self,
+        relay: &Relay,
+        snapshot: &Snapshot,
+        gone: &[ServerId],
+    ) -> (Decision, Vec<Candidate>) {
+        let said =
+            |server: &Server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body);
+        if self.committed {
+            // Whoever goes on where the answer ended is asked before those who would have to
+            // say all of it again.
+            let goes_on = |server: &Server| match self.goes_on(server.kind.as_str()) {
+                true => said(server),
+                false => Err("it cannot go on with the answer of another server".to_owned()),
             };
-            let (decision, candidates) = route::choose(snapshot, &ask);
-            match &decision {
-                Decision::Server(choice) if !turn.take(traffic, &choice.server) => {
-                    gone.push(choice.server.id.clone());
-                }
-                _ => return (decision, candidates),
+            let decided = self.decide(relay, snapshot, &goes_on, gone);
+            if matches!(decided.0, Decision::Server(_)) {
+                return decided;
             }
         }
+        self.decide(relay, snapshot, &said, gone)
+    }
+
+    /// Who would be asked now. Those in `gone` are taken to be full.
+    pub(super) fn decide(
+        &self,
+        relay: &Relay,
+        snapshot: &Snapshot,
+        said: &dyn Fn(&Server) -> Result<Fidelity, String>,
+        gone: &[ServerId],
+    ) -> (Decision, Vec<Candidate>) {
+        let look = relay.house.traffic().look();
+        let home = self.conversation.and_then(|it| relay.house.home_of(it));
+        let of_the_rest = self.head_of_the_rest();
+        let first = self.record.attempts.first();
+        let ask = Ask {
+            head: of_the_rest.as_ref().unwrap_or(&self.errand.request.head),
+            aliases: &relay.settings.aliases,
+            chains: &relay.settings.chains,
+            fallback: self.fallback_of_the_rest(self.errand.fallback(relay)),
+            // The rest of an answer may come from wherever its model is.
+            widened: self.errand.wishes.fallback.is_some() || of_the_rest.is_some(),
+            tried: self.machine.tried(),
+            first: first.map(|it| &it.server),
+            first_model: first.map(|it| it.model.as_str()),
+            in_flight: &|id| self.turn.in_flight(&look, id),
+            home: home.as_ref(),
+            full: &|server| gone.contains(&server.id) || self.turn.is_full(&look, server),
+            said,
+            bytes: self.errand.body.len() as u64,
+            length: &|| self.telling.length(&self.errand.request, &self.errand.body),
+            now: self.now(),
+            salt: self.seed,
+        };
+        route::choose(snapshot, &ask)
     }
 
     /// Whether the daemon's budget of retries allows one more. Only what a server broke is
@@ -131,14 +162,37 @@ impl Work {
 
     pub(super) fn send(&mut self, no: AttemptNo) {
         let Some(choice) = self.chosen.take() else { return };
-        let relay = self.record.relay.clone();
-        let Some(Asking { at, mode, body, translation }) = self.asking(&choice) else {
-            // What can be said was found out when the server was chosen.
-            return self.machine.on_fault(no, &Fault::new(Stage::Connect, Cause::Internal), self.now());
+        (self.begun_by, self.resumed) = (None, self.committed);
+        let asking = if self.half.is_some() { self.asking_on(&choice) } else { self.asking(&choice) };
+        let Some(asking) = asking else {
+            // What can be said was found out when the server was chosen; but not with an answer
+            // that has begun.
+            let cause = if self.committed { Cause::Unsupported } else { Cause::Internal };
+            return self.machine.on_fault(no, &Fault::new(Stage::Connect, cause), self.now());
         };
+        self.call(no, choice, asking);
+    }
+
+    /// Asks the same server once more within one attempt: it said a word differently that was
+    /// cut, and gets it as it is.
+    pub(super) fn say_it_again(&mut self, no: AttemptNo) {
+        self.care = Care::AsItIs;
+        self.keep_half();
+        let Some(choice) = self.record.live.as_ref().map(|it| it.choice.clone()) else { return };
+        match self.asking_on(&choice) {
+            Some(asking) => self.call(no, choice, asking),
+            None => self.fail(no, Fault::new(Stage::Content, Cause::Unsupported), self.now()),
+        }
+    }
+
+    fn call(&mut self, no: AttemptNo, choice: Choice, asking: Asking) {
+        let Asking { at, mode, body, translation } = asking;
+        let relay = self.record.relay.clone();
         let request = &self.errand.request;
         let server = &choice.server;
-        let Some(in_flight) = self.turn.place() else { return };
+        // Where the same server is asked once more within one attempt it has its place already.
+        let again = || self.record.live.take().map(|it| it.in_flight);
+        let Some(in_flight) = self.turn.place().or_else(again) else { return };
         let calling = {
             let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
             async move {
@@ -149,11 +203,13 @@ impl Work {
         };
         // `upstream` enforces the patience for a connection and does not say when it has one.
         self.machine.on_connected(no);
+        self.watch.heard(Instant::now());
         self.record.live = Some(Live::new(Start {
             no,
             mode,
             at,
             operation: request.head.operation,
+            keeps: self.keeps(mode),
             drop_usage: mode != Mode::Plain && !request.asks_usage,
             translation,
             calling: Box::pin(calling),
@@ -162,8 +218,15 @@ impl Work {
         }));
     }
 
+    /// Whether what comes is kept, so that another server can go on with it. What is known to
+    /// be impossible at a glance is not begun with.
+    fn keeps(&self, mode: Mode) -> bool {
+        let request = &self.errand.request;
+        mode != Mode::Plain && request.choices == 1 && !request.logprobs
+    }
+
     /// What is sent to this server: the caller's own bytes where it speaks the caller's language.
-    fn asking(&mut self, choice: &Choice) -> Option<Asking> {
+    pub(super) fn asking(&mut self, choice: &Choice) -> Option<Asking> {
         let Errand { request, body, .. } = &self.errand;
         let head = &request.head;
         let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
@@ -192,9 +255,10 @@ impl Work {
                         stream: head.stream,
                         voice: self.voice(model),
                         arrived: self.record.started,
+                        keeps: self.keeps(mode),
                     };
                     let translation = Translation::new(listener, asked.forced);
-                    Some(Asking { at, mode, body: asked.body, translation: Some(translation) })
+                    Some(Asking { at, mode, body: asked.body, translation: Some(Box::new(translation)) })
                 }
                 Err(failure) => {
                     self.nobody = Some(failure);
@@ -211,7 +275,7 @@ impl Work {
     }
 
     /// As whom an answer of this model is given.
-    fn voice(&self, model: &str) -> Voice {
+    pub(super) fn voice(&self, model: &str) -> Voice {
         let request = &self.errand.request;
         Voice {
             id: voice_id(&self.record.request_id, self.seed),
@@ -240,11 +304,11 @@ impl Errand {
 }
 
 /// How a server is asked.
-struct Asking {
-    at: Door,
-    mode: Mode,
-    body: Bytes,
-    translation: Option<Translation>,
+pub(super) struct Asking {
+    pub(super) at: Door,
+    pub(super) mode: Mode,
+    pub(super) body: Bytes,
+    pub(super) translation: Option<Box<Translation>>,
 }
 
 /// What ids in an answer are made of: the number in our own id of the request. One that

@@ -39,9 +39,12 @@ impl Work {
     }
 
     async fn deliver(&mut self, ending: Ending) {
+        // A plain answer is put together here, of which the machine knows nothing.
+        let ending = if self.resumed { Ending::Resumed } else { ending };
         self.record.over = Some((ending, self.record.status, None, false));
         let Some(live) = &self.record.live else { return };
         (self.record.usage, self.record.reason) = live.tally();
+        self.record.usage = live.sum.unwrap_or(self.record.usage);
         // The server has done its work, whatever becomes of the caller, who may leave
         // once it has the terminator: no line below needs to run.
         let live = self.record.close(None);

@@ -41,7 +41,10 @@ impl Live {
             };
             let judged = match &mut self.sense {
                 Sense::Translate(translation) => self.reader.read(data, Some(translation.ear())),
-                Sense::None | Sense::Fold(_) => self.reader.read(data, None),
+                Sense::None | Sense::Fold(_) => match &mut self.begun {
+                    Some(begun) => self.reader.read_on(data, begun),
+                    None => self.reader.read(data, None),
+                },
             };
             self.prelude += frame.bytes.len();
             match judged.verdict {
@@ -62,13 +65,26 @@ impl Live {
                 break;
             }
             let done = judged.verdict == Verdict::Done;
+            self.finished |= judged.finished;
+            if self.first.is_none() && self.begun.is_some() {
+                // Copied, because the piece that it came in shall not stay for it.
+                self.first = Some(Bytes::copy_from_slice(data));
+            }
             if done && let Err(cause) = self.reader.end(true).and_then(|()| self.put_together(&mut heard)) {
                 fault = Some(self.broke(cause));
                 break;
             }
             if passes && !(self.drop_usage && judged.verdict == Verdict::Usage) {
-                run.add(&chunk, frame.bytes, &mut heard.pass);
-                heard.frames += 1;
+                if self.finished && self.begun.is_some() && !done {
+                    self.tail.push(frame.bytes);
+                } else {
+                    if !self.tail.is_empty() {
+                        run.end(&chunk, &mut heard.pass);
+                        self.flush(&mut heard);
+                    }
+                    run.add(&chunk, frame.bytes, &mut heard.pass);
+                    heard.frames += 1;
+                }
             }
             if done {
                 heard.whole = true;
@@ -79,6 +95,16 @@ impl Live {
         let begun = self.first_token.is_some() || heard.content;
         if begun && let Sense::Translate(translation) = &mut self.sense {
             heard.add(translation.tell());
+            if translation.is_misfit() {
+                self.misfit = true;
+                fault = Some(self.broke(Cause::Unsupported));
+            } else if translation.is_over() {
+                // The end of a stop string came, of which the caller has the beginning.
+                match self.put_together(&mut heard) {
+                    Ok(()) => heard.whole = true,
+                    Err(cause) => fault = Some(self.broke(cause)),
+                }
+            }
         }
         if !begun && !heard.whole && fault.is_none() && self.prelude > PRELUDE_CAP {
             fault = Some(self.broke(Cause::Unreadable));
@@ -92,6 +118,12 @@ impl Live {
             return Some(fault);
         }
         (heard.content || heard.whole || !heard.pass.is_empty()).then_some(Told::Heard(heard))
+    }
+
+    /// Lets go what came from the finish reason on.
+    fn flush(&mut self, heard: &mut Heard) {
+        heard.frames += self.tail.len() as u64;
+        heard.pass.append(&mut self.tail);
     }
 
     /// Adds a good frame to what is put together.
@@ -127,6 +159,7 @@ impl Live {
         }
         let mut heard = Heard { whole: true, ..Heard::default() };
         if !matches!(self.sense, Sense::Translate(_)) {
+            self.flush(&mut heard);
             heard.pass.push(self.reader.missing_terminator());
         }
         match self.reader.end(true).and_then(|()| self.put_together(&mut heard)) {

@@ -19,7 +19,7 @@ use crate::{
     dialect::{Door, Fold, Reader, frames::Cutter},
     failover::AttemptNo,
     fault::{Cause, Fault, Stage, Words},
-    generate::{Operation, Reason, Usage},
+    generate::{Begun, Operation, Reason, Usage},
     housekeeping::InFlight,
     kind::{self, Refusal},
     route::Choice,
@@ -110,13 +110,27 @@ pub(super) struct Live {
     pub(super) cutter: Cutter,
     pub(super) reader: Box<dyn Reader>,
     pub(super) sense: Sense,
+    /// What was said of an answer that is not translated, where another server may have to go
+    /// on with it.
+    pub(super) begun: Option<Begun>,
+    /// The data of the first frame that went on.
+    pub(super) first: Option<Bytes>,
+    /// The frames from the finish reason on: they go on once the answer is whole, because after
+    /// them nobody could go on with it.
+    pub(super) tail: Vec<Bytes>,
+    /// Whether a finish reason has come.
+    pub(super) finished: bool,
+    /// Whether it said something else than what the caller has.
+    pub(super) misfit: bool,
+    /// The counts of an answer that this server only went on with.
+    pub(super) sum: Option<Usage>,
     /// The answer put together, once it is whole.
     whole: Option<Bytes>,
     pub(super) plain: BytesMut,
     pub(super) plain_judged: Option<(Usage, Option<Reason>)>,
     pub(super) prelude: usize,
     pub(super) told: VecDeque<Told>,
-    _in_flight: InFlight,
+    pub(super) in_flight: InFlight,
 }
 
 /// What is made of the frames, beyond judging them.
@@ -137,8 +151,11 @@ pub(super) struct Start {
     pub(super) operation: Operation,
     /// The usage chunk is there because we asked for it, not the caller.
     pub(super) drop_usage: bool,
-    /// For a caller who speaks another language than is spoken there.
-    pub(super) translation: Option<Translation>,
+    /// Whether what is said is kept, so that another server can go on with it.
+    pub(super) keeps: bool,
+    /// For a caller who speaks another language than is spoken there, or has the beginning of
+    /// the answer from another server.
+    pub(super) translation: Option<Box<Translation>>,
     pub(super) calling: Calling,
     pub(super) in_flight: InFlight,
 }
@@ -147,7 +164,7 @@ impl Live {
     pub(super) fn new(it: Start) -> Self {
         let dialect = it.at.dialect();
         let sense = match (it.translation, it.mode) {
-            (Some(translation), _) => Sense::Translate(Box::new(translation)),
+            (Some(translation), _) => Sense::Translate(translation),
             (None, Mode::Fold) => Sense::Fold(dialect.fold(it.at, it.operation)),
             (None, Mode::Pass | Mode::Plain) => Sense::None,
         };
@@ -165,6 +182,12 @@ impl Live {
             state: State::Calling(it.calling),
             cutter: Cutter::of(dialect.framing(), EVENT_CAP),
             reader: dialect.reader(it.at, it.operation),
+            begun: (it.keeps && !matches!(sense, Sense::Translate(_))).then(Begun::default),
+            first: None,
+            tail: Vec::new(),
+            finished: false,
+            misfit: false,
+            sum: None,
             sense,
             whole: None,
             request_id: None,
@@ -172,7 +195,7 @@ impl Live {
             plain_judged: None,
             prelude: 0,
             told: VecDeque::new(),
-            _in_flight: it.in_flight,
+            in_flight: it.in_flight,
         }
     }
 
@@ -242,6 +265,12 @@ impl Live {
             Sense::Fold(fold) => self.whole = Some(fold.finish()?),
             Sense::Translate(mut translation) => {
                 heard.add(translation.tell_the_end());
+                if translation.is_misfit() {
+                    self.misfit = true;
+                    self.sense = Sense::Translate(translation);
+                    return Err(Cause::Unsupported);
+                }
+                self.sum = translation.usage();
                 self.whole = translation.whole();
                 self.plain = BytesMut::new();
             }
@@ -309,6 +338,39 @@ impl Live {
             // The status was 200; the 400 is only for the caller who gets the words.
             Told::Fault(fault, words) => Told::Fault(Fault { status: Some(200), ..fault }, words),
             told => told,
+        }
+    }
+
+    /// What the caller has of the answer, where it was kept, and what it hears the rest by.
+    pub(super) fn take_begun(&mut self) -> Option<(Begun, Option<Box<Translation>>)> {
+        match std::mem::replace(&mut self.sense, Sense::None) {
+            Sense::Translate(translation) => Some((translation.begun()?.clone(), Some(translation))),
+            Sense::None | Sense::Fold(_) => Some((self.begun.take()?, None)),
+        }
+    }
+
+    /// Whether it is kept, so that another server can go on with it.
+    pub(super) fn keeps(&self) -> bool {
+        match &self.sense {
+            Sense::Translate(translation) => translation.begun().is_some(),
+            Sense::None | Sense::Fold(_) => self.begun.is_some(),
+        }
+    }
+
+    /// How many bytes are kept for whoever may have to go on.
+    pub(super) fn kept(&self) -> usize {
+        let begun = match &self.sense {
+            Sense::Translate(translation) => translation.begun(),
+            Sense::None | Sense::Fold(_) => self.begun.as_ref(),
+        };
+        begun.map_or(0, Begun::len)
+    }
+
+    /// Keeps it no longer: nobody will go on with this answer.
+    pub(super) fn forget(&mut self) {
+        self.begun = None;
+        if let Sense::Translate(translation) = &mut self.sense {
+            translation.forget();
         }
     }
 

@@ -14,9 +14,11 @@ mod ending;
 mod hearing;
 mod live;
 mod record;
+mod resuming;
 mod telling;
 mod translation;
 mod turn;
+mod watch;
 mod work;
 
 use std::{

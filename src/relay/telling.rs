@@ -16,6 +16,7 @@ use crate::{
     fault::Failure,
     generate::{self, Length, Meaning, Operation},
     kind,
+    resume::Terms,
     route::Fidelity,
 };
 
@@ -24,6 +25,8 @@ use crate::{
 pub(super) struct Telling {
     meaning: OnceCell<Result<Box<Meaning>, Failure>>,
     length: OnceCell<Option<Length>>,
+    /// What it asks of whoever goes on with its answer, if that can be.
+    terms: OnceCell<Option<Terms>>,
     /// How it is said at doors of other languages, as far as somebody had to know.
     said: RefCell<Vec<Said>>,
 }
@@ -87,7 +90,13 @@ impl Telling {
         *self.length.get_or_init(|| self.meaning(request, body).ok().map(generate::measure))
     }
 
-    fn meaning(&self, request: &Request, body: &Bytes) -> Result<&Meaning, Failure> {
+    /// What it asks of whoever goes on with its answer, if that can be.
+    pub(super) fn terms(&self, request: &Request, body: &Bytes) -> Option<&Terms> {
+        let terms = || self.meaning(request, body).ok().and_then(Terms::of);
+        self.terms.get_or_init(terms).as_ref()
+    }
+
+    pub(super) fn meaning(&self, request: &Request, body: &Bytes) -> Result<&Meaning, Failure> {
         let understand = || request.door.dialect().understand(request.door, body).map(Box::new);
         self.meaning.get_or_init(understand).as_deref().map_err(Clone::clone)
     }

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::{
     dialect::{Door, Framing, Voice, Writer, bridge::Calling},
-    generate::{Answer, Event},
+    generate::{Answer, Begun, Event, Usage},
+    resume::Seam,
 };
 
 /// The most that one answer may say when it is translated: some languages repeat all
@@ -19,6 +20,11 @@ pub(super) struct Translation {
     caller: Door,
     arrived: Instant,
     calling: Calling,
+    /// What was told, where another server may have to go on with it.
+    begun: Option<Begun>,
+    /// Lets pass only what is new, where the server goes on with what another one began.
+    seam: Option<Seam>,
+    misfit: bool,
     /// Events that were read and not yet told: those of the frames at hand, and before
     /// there is content all of them, because nobody knows yet when the answer begins.
     heard: Vec<Event>,
@@ -57,14 +63,81 @@ pub(super) struct Listener {
     pub(super) stream: bool,
     pub(super) voice: Voice,
     pub(super) arrived: Instant,
+    /// Whether what is told is kept, so that another server can go on with it.
+    pub(super) keeps: bool,
 }
 
 impl Translation {
     /// `forced` as in `Asked::forced`.
     pub(super) fn new(listener: Listener, forced: Option<String>) -> Self {
-        let Listener { door, stream, voice, arrived } = listener;
+        let Listener { door, stream, voice, arrived, keeps } = listener;
         let to = if stream { To::Soon(Some(voice)) } else { To::Whole(Answer::default(), voice) };
-        Self { caller: door, arrived, calling: Calling::new(forced), heard: Vec::new(), to, said: 0 }
+        Self {
+            caller: door,
+            arrived,
+            // What was forced is a call, and no text to go on with.
+            begun: (keeps && forced.is_none()).then(Begun::default),
+            calling: Calling::new(forced),
+            seam: None,
+            misfit: false,
+            heard: Vec::new(),
+            to,
+            said: 0,
+        }
+    }
+
+    /// One that goes on where `begun` ends. `first` is the data of the first frame that the
+    /// caller of a stream has, if it has any frame.
+    pub(super) fn of_begun(listener: Listener, begun: Begun, first: Option<&[u8]>) -> Self {
+        let mut it = Self::new(listener, None);
+        if let (To::Soon(voice), Some(first)) = (&mut it.to, first)
+            && let Some(voice) = voice.take()
+        {
+            let mut writer = it.caller.dialect().writer_after(it.caller, voice, first);
+            // It has begun, whatever was in it.
+            writer.write(Event::Text(String::new()), &mut BytesMut::new());
+            it.to = To::Stream(writer);
+        }
+        let (thinking, text) = (begun.thinking().to_owned(), begun.text().to_owned());
+        let events = [Event::Thinking(thinking), Event::Text(text)];
+        it.begin();
+        for event in events.into_iter().filter(|it| size(it) > 0) {
+            it.say(event, &mut BytesMut::new());
+        }
+        it.begun = Some(begun);
+        it
+    }
+
+    /// Goes on with what another server says.
+    pub(super) fn go_on(&mut self, seam: Seam) {
+        self.heard.clear();
+        self.misfit = false;
+        self.seam = Some(seam);
+    }
+
+    /// What was told, if it was kept.
+    pub(super) fn begun(&self) -> Option<&Begun> {
+        self.begun.as_ref()
+    }
+
+    /// Keeps it no longer.
+    pub(super) fn forget(&mut self) {
+        self.begun = None;
+    }
+
+    /// Whether the server said something else than what the caller has.
+    pub(super) fn is_misfit(&self) -> bool {
+        self.misfit
+    }
+
+    /// Whether the answer has come to its end although the server goes on.
+    pub(super) fn is_over(&self) -> bool {
+        self.seam.as_ref().is_some_and(Seam::is_over)
+    }
+
+    /// The counts of the whole answer, where this server only went on with it.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.seam.as_ref().map(Seam::usage)
     }
 
     /// Where a reader puts what it read.
@@ -83,6 +156,9 @@ impl Translation {
     pub(super) fn tell_the_end(&mut self) -> Piece {
         let mut out = BytesMut::new();
         self.tell_into(&mut out);
+        if self.misfit {
+            return Piece::new(self.caller, out);
+        }
         if let To::Stream(writer) = &mut self.to {
             writer.finish(self.arrived.elapsed(), &mut out);
         }
@@ -91,14 +167,35 @@ impl Translation {
 
     fn tell_into(&mut self, out: &mut BytesMut) {
         self.begin();
-        for event in self.heard.drain(..) {
-            self.said += size(&event);
-            self.calling.turn(event, |event| match &mut self.to {
-                To::Soon(_) => {}
-                To::Stream(writer) => writer.write(event, out),
-                To::Whole(answer, _) => answer.add(event),
-            });
+        let mut heard = std::mem::take(&mut self.heard);
+        let mut seam = self.seam.take();
+        for event in heard.drain(..) {
+            let Some(seam) = &mut seam else {
+                self.say_and_keep(event, out);
+                continue;
+            };
+            if seam.turn(event, &mut |event| self.say_and_keep(event, out)).is_err() {
+                self.misfit = true;
+                break;
+            }
         }
+        (self.heard, self.seam) = (heard, seam);
+    }
+
+    fn say_and_keep(&mut self, event: Event, out: &mut BytesMut) {
+        if let Some(begun) = &mut self.begun {
+            begun.add(&event);
+        }
+        self.say(event, out);
+    }
+
+    fn say(&mut self, event: Event, out: &mut BytesMut) {
+        self.said += size(&event);
+        self.calling.turn(event, |event| match &mut self.to {
+            To::Soon(_) => {}
+            To::Stream(writer) => writer.write(event, out),
+            To::Whole(answer, _) => answer.add(event),
+        });
     }
 
     /// A stream's writer is made when its first piece is told: what it says of the time
@@ -165,7 +262,7 @@ mod tests {
             operation: Operation::Chat,
             request: Bytes::from_static(b"{}"),
         };
-        let listener = Listener { door, stream, voice, arrived: Instant::now() };
+        let listener = Listener { door, stream, voice, arrived: Instant::now(), keeps: true };
         Translation::new(listener, forced.map(str::to_owned))
     }
 

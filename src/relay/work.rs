@@ -24,19 +24,24 @@ use super::{
     conduit::Mouth,
     live::{Heard, Mode, Told},
     record::Record,
+    resuming::Half,
     telling::Telling,
     turn::{self, Turn},
+    watch::Watch,
 };
 use crate::{
     failover::{AttemptNo, Failover, Policy, Step},
     fault::{Cause, Failure, Fault, Stage, Words},
+    generate::Substitution,
+    resume::Care,
     route::Choice,
+    server::ModelName,
 };
 
 /// Between keep-alives of an opened stream. Proxies and clients give up on silence after 15 s at the earliest.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// The most bytes of one answer that are held; above it a plain one is passed on as it comes.
-const HELD: usize = 32 << 20;
+pub(super) const HELD: usize = 32 << 20;
 /// Pieces of a stream that come closer together than that are sent on together.
 const DENSE: Duration = Duration::from_micros(200);
 /// At most so many bytes of a dense stream are gathered for one write.
@@ -61,6 +66,11 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         conversation,
         nobody: None,
         words: None,
+        half: None,
+        begun_by: None,
+        resumed: false,
+        care: Care::WholeWords,
+        watch: Watch::default(),
         telling: Telling::default(),
         waiting: Vec::new(),
         frames: 0,
@@ -107,6 +117,16 @@ pub(super) struct Work {
     pub(super) nobody: Option<Failure>,
     /// What the last server that refused said.
     pub(super) words: Option<Words>,
+    /// The half of the answer that there is, while nobody goes on with it.
+    pub(super) half: Option<Half>,
+    /// Who began the answer that another server goes on with: its model, and how far that is
+    /// from what was asked.
+    pub(super) begun_by: Option<(ModelName, Substitution)>,
+    /// Whether the answer is one of several servers.
+    pub(super) resumed: bool,
+    pub(super) care: Care,
+    /// Looks after a server that is silent.
+    pub(super) watch: Watch,
     /// How the request is said to servers.
     pub(super) telling: Telling,
     /// Frames that wait for the commit.
@@ -148,6 +168,7 @@ impl Work {
         self.mouth.taken().await;
         if let Some(live) = &self.record.live {
             self.machine.on_held_back(live.no, begun.elapsed());
+            self.watch.heard(Instant::now());
         }
         false
     }
@@ -193,7 +214,7 @@ impl Work {
     /// Waits for the server, the machine's next deadline or the next keep-alive.
     async fn wait(&mut self, mut sleep: std::pin::Pin<&mut Sleep>) {
         let deadline = self.machine.poll_timeout().map(Instant::from_std);
-        let wake = [deadline, self.next_keep_alive].into_iter().flatten().min();
+        let wake = [deadline, self.next_keep_alive, self.watch.due()].into_iter().flatten().min();
         // The timer is only ever moved when it must fire earlier, or has fired: moving it for
         // each token would cost more than the token.
         if let Some(wake) = wake
@@ -205,6 +226,12 @@ impl Work {
             Some(live) => tokio::select! {
                 biased;
                 told = live.next() => Some(told),
+                alive = self.watch.verdict() => {
+                    if !alive {
+                        self.on_dead();
+                    }
+                    return;
+                }
                 () = sleep.as_mut() => None,
             },
             // Everybody rests or is full: a server that comes meanwhile is asked at once.
@@ -228,6 +255,7 @@ impl Work {
                 {
                     self.keep_alive();
                 }
+                self.look_after();
                 // A timer that fired early (its deadline has moved since) is set anew on the next turn.
             }
         }
@@ -249,7 +277,11 @@ impl Work {
     }
 
     /// The attempt did not work.
-    fn fail(&mut self, no: AttemptNo, fault: Fault, now: std::time::Instant) {
+    pub(super) fn fail(&mut self, no: AttemptNo, fault: Fault, now: std::time::Instant) {
+        if self.said_a_word_differently(fault) {
+            return self.say_it_again(no);
+        }
+        let fault = self.as_resumption(fault);
         self.drop_attempt(Some(fault));
         self.machine.on_fault(no, &fault, now);
     }
@@ -258,12 +290,19 @@ impl Work {
     /// stand before the answer of another server.
     fn drop_attempt(&mut self, fault: Option<Fault>) {
         match fault {
-            Some(fault) => self.record.fail(fault),
+            Some(fault) => {
+                self.keep_half();
+                self.record.fail(fault);
+            }
             None => drop(self.record.close(None)),
         }
+        self.watch = Watch::default();
         if !self.committed {
             self.waiting.clear();
             self.frames = 0;
+        } else if self.errand.request.head.stream {
+            // The caller waits again.
+            self.next_keep_alive.get_or_insert(Instant::now() + KEEP_ALIVE_EVERY);
         }
         self.record.let_go();
     }
@@ -273,6 +312,7 @@ impl Work {
         self.dense = now.saturating_duration_since(self.heard_at) < DENSE;
         self.heard_at = now;
         if heard.content {
+            self.watch.heard(Instant::from_std(now));
             if live.first_token.is_none() {
                 live.first_token = Some(live.started.elapsed());
                 self.machine.on_first_token(no, now);
@@ -307,6 +347,7 @@ impl Work {
         if held > HELD || too_long || !fits {
             return self.on_too_much(no, fits, now);
         }
+        self.bound_half(held);
         self.on_whole(no, heard.whole);
     }
 
@@ -364,10 +405,13 @@ impl Work {
         self.next_keep_alive = None;
         self.record.first_token = Some(self.record.started.elapsed());
         let (attempts, content_type) = (self.attempts(), self.content_type());
-        // Nobody else will be told, so what was kept for that is not needed any more.
+        // What was said elsewhere is not needed any more; nor is the request where nobody can
+        // go on with the answer.
         self.telling = Telling::default();
-        self.errand.body = Bytes::new();
         let Some(live) = &mut self.record.live else { return };
+        if !live.keeps() {
+            self.errand.body = Bytes::new();
+        }
         self.record.zone = Some(live.choice.server.zone);
         if let Some(conversation) = self.conversation {
             self.record.relay.house.settle(conversation, &live.choice.server.id);

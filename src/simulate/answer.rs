@@ -102,7 +102,8 @@ impl Voice<'_> {
 
     /// What the prompt has in tokens; where it was cut in silence, what is left of it.
     pub(super) fn prompt_tokens(&self) -> usize {
-        self.ask.prompt_tokens.min(usize::try_from(self.context).unwrap_or(usize::MAX))
+        let asked = (self.ask.weight - self.pieces.begun_bytes) / 4 + 1;
+        (asked + self.pieces.begun()).min(usize::try_from(self.context).unwrap_or(usize::MAX))
     }
 
     /// Vectors that differ by the place of their input.

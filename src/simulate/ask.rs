@@ -126,7 +126,10 @@ pub(super) struct Ask {
     pub(super) max_tokens: Option<usize>,
     pub(super) usage: bool,
     pub(super) inputs: usize,
-    pub(super) prompt_tokens: usize,
+    /// How many bytes the JSON has of what is asked, without a turn that was begun.
+    pub(super) weight: usize,
+    /// The beginning of the answer, where the shape goes on with it.
+    pub(super) begun: Option<Begun>,
     pub(super) tools: Vec<Tool>,
     choice: Choice,
     parallel: bool,
@@ -148,7 +151,20 @@ pub(super) struct Ask {
     pub(super) only_loads: Option<bool>,
 }
 
+/// The beginning of an answer.
+#[derive(Clone)]
+pub(super) struct Begun {
+    pub(super) text: String,
+    /// Whether it is the end of a prompt, with something before it.
+    pub(super) ends_prompt: bool,
+}
+
 impl Ask {
+    /// A token is four bytes of what is asked.
+    pub(super) fn prompt_tokens(&self) -> usize {
+        self.weight / 4 + 1
+    }
+
     pub(super) fn operation(&self) -> Operation {
         self.gate.operation()
     }
@@ -178,7 +194,7 @@ impl Ask {
 }
 
 /// Reads what matters of a request.
-pub(super) fn read(gate: Gate, request: &Request) -> Result<Ask, Refusal> {
+pub(super) fn read(shape: Shape, gate: Gate, request: &Request) -> Result<Ask, Refusal> {
     let body: Value =
         serde_json::from_slice(&request.body).map_err(|error| Refusal::Malformed(error.to_string()))?;
     if !body.is_object() {
@@ -191,7 +207,9 @@ pub(super) fn read(gate: Gate, request: &Request) -> Result<Ask, Refusal> {
     let ollama = gate.tongue() == Tongue::Ollama;
     let operation = gate.operation();
     let options = if ollama { &body["options"] } else { &body };
-    let turns = turns(gate, &body)?;
+    let mut turns = turns(gate, &body)?;
+    let begun = begun(shape, gate, &body, &mut turns);
+    let begins = begun.as_ref().is_some_and(|it| !it.ends_prompt);
     let last = turns.last().filter(|it| ["user", "tool"].contains(&it["role"].as_str().unwrap_or("user")));
     let mut told = Told::default();
     if let Some(last) = last {
@@ -226,13 +244,14 @@ pub(super) fn read(gate: Gate, request: &Request) -> Result<Ask, Refusal> {
         max_tokens,
         usage: body["stream_options"]["include_usage"] == true,
         inputs: body["input"].as_array().map_or(1, Vec::len),
-        prompt_tokens: (request.body.len() / 4).max(1),
+        weight: weight(gate, &body, begins),
+        begun,
         tools: if operation == Operation::Chat { tools(gate, &body["tools"]) } else { Vec::new() },
         choice,
         parallel: body["parallel_tool_calls"] != false
             && body["tool_choice"]["disable_parallel_tool_use"] != true,
         format: format(gate, &body)?,
-        thinks: operation == Operation::Chat && thinks(gate, &body),
+        thinks: operation == Operation::Chat && !begins && thinks(gate, &body),
         images: told.images,
         last: told.text,
         logprobs: logprobs(gate, &body),
@@ -241,6 +260,39 @@ pub(super) fn read(gate: Gate, request: &Request) -> Result<Ask, Refusal> {
         truncates: ollama && body["truncate"] != false,
         only_loads: only_loads.then(|| body["keep_alive"] != 0),
     })
+}
+
+/// The beginning of the answer, taken off the turns. vLLM goes on with it where two flags say
+/// so, llama.cpp and LM Studio by themselves, and whoever continues a text does.
+fn begun(shape: Shape, gate: Gate, body: &Value, turns: &mut Vec<Value>) -> Option<Begun> {
+    let is_told = body["continue_final_message"] == true && body["add_generation_prompt"] == false;
+    let goes_on = match (shape, gate) {
+        (Shape::LlamaCpp | Shape::LmStudio, Gate::Chat) => true,
+        (Shape::Vllm, Gate::Chat) => is_told,
+        (_, Gate::Complete) | (Shape::Ollama, Gate::OllamaGenerate) => {
+            let raw = gate == Gate::Complete || body["raw"] == true;
+            let text = body["prompt"].as_str().filter(|_| raw)?.to_owned();
+            return Some(Begun { text, ends_prompt: true });
+        }
+        _ => false,
+    };
+    let text =
+        turns.last().filter(|it| goes_on && it["role"] == "assistant")?["content"].as_str()?.to_owned();
+    turns.pop();
+    Some(Begun { text, ends_prompt: false })
+}
+
+/// How many bytes the JSON has of what is asked; without the last turn where that was begun.
+fn weight(gate: Gate, body: &Value, without_last: bool) -> usize {
+    let subject = &body[gate.subject()];
+    let all = match subject.as_array() {
+        Some(turns) if without_last => {
+            turns.iter().take(turns.len() - 1).map(|it| it.to_string().len() + 1).sum::<usize>() + 1
+        }
+        _ => subject.to_string().len(),
+    };
+    let more = ["tools", "system", "instructions", "prompt"].iter().filter(|it| **it != gate.subject());
+    all + more.map(|it| body.get(it).map_or(0, |it| it.to_string().len())).sum::<usize>()
 }
 
 /// Ollama's -1, like no number, is no limit.

@@ -283,7 +283,11 @@ impl Voice<'_> {
 
     fn message(&self) -> Value {
         let calls = self.pieces.calls();
-        let mut message = json!({"role": "assistant", "content": self.pieces.text()});
+        let text = match self.shape {
+            Shape::LlamaCpp => self.pieces.text_with_begun(),
+            Shape::Ollama | Shape::Vllm | Shape::LmStudio | Shape::OpenAi => self.pieces.text(),
+        };
+        let mut message = json!({"role": "assistant", "content": text});
         if !calls.is_empty() {
             message["content"] = Value::Null;
             message["tool_calls"] = calls

@@ -5,7 +5,11 @@
 
 use std::time::SystemTime;
 
-use super::{ask::Ask, fit::fit, script::Script};
+use super::{
+    ask::{Ask, Begun},
+    fit::fit,
+    script::Script,
+};
 
 /// Word number `n`, counted from 1, as it stands in an answer: the first without
 /// a space before it.
@@ -61,6 +65,12 @@ pub(super) struct Call {
 pub(super) struct Pieces<'a> {
     thoughts: usize,
     body: Body<'a>,
+    /// How many pieces of the body were said before.
+    start: usize,
+    /// How many bytes of the prompt's JSON are the beginning of the answer.
+    pub(super) begun_bytes: usize,
+    /// What a plain answer repeats of the beginning.
+    repeats: String,
     /// The stop string that it came to.
     pub(super) stop: Option<String>,
 }
@@ -93,29 +103,44 @@ impl<'a> Pieces<'a> {
             Body::Calls(calls, bits)
         } else if let Some(schema) = &ask.format {
             let cut = cut(&fit(schema).to_string());
-            let count = cut.len().min(limit);
+            let count = cut.len();
             Body::Cut(cut, count)
         } else if !ask.images.is_empty() {
             let told = ask.images.join(", ");
             let cut: Vec<_> = told.split_inclusive(' ').map(str::to_owned).collect();
-            let count = cut.len().min(limit);
+            let count = cut.len();
             Body::Cut(cut, count)
         } else if let Some(sentence) = &script.sentence {
             let words: Vec<_> = sentence.split_inclusive(' ').collect();
-            let count = words.len().min(limit);
+            let count = words.len();
             Body::Sentence(words, count)
         } else if script.stamps {
-            Body::Stamped(script.words.min(limit))
+            Body::Stamped(script.words)
         } else {
             // A request that asks for more than the script's words gets the script's.
-            Body::Numbered(script.words.min(limit))
+            Body::Numbered(script.words)
         };
-        let stop = body.stop_at(&ask.stop);
-        Self { thoughts, body, stop }
+        let (start, rest) = ask.begun.as_ref().map_or((0, None), |it| body.start_after(it));
+        let begun_bytes = match &ask.begun {
+            Some(begun) if begun.ends_prompt => body.bytes_before(start, rest.as_deref()),
+            _ => 0,
+        };
+        if let Some(rest) = rest {
+            body.say_instead(start, rest);
+        }
+        body.limit(start.saturating_add(limit));
+        let stop = body.stop_at(&ask.stop, start);
+        let repeats = ask.begun.as_ref().filter(|it| !it.ends_prompt).map(|it| it.text.clone());
+        Self { thoughts, body, start, begun_bytes, repeats: repeats.unwrap_or_default(), stop }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.thoughts + self.body.count()
+        self.thoughts + self.said()
+    }
+
+    /// How many tokens of the answer were in the prompt.
+    pub(super) fn begun(&self) -> usize {
+        self.start
     }
 
     /// How many of them are thoughts, which come first.
@@ -125,15 +150,20 @@ impl<'a> Pieces<'a> {
 
     /// How many are no thoughts.
     pub(super) fn said(&self) -> usize {
-        self.body.count()
+        self.body.count().saturating_sub(self.start)
     }
 
     /// Piece `index`, counted from 0; beyond the end it goes on counting.
     pub(super) fn at(&self, index: usize) -> Bit {
         match index.checked_sub(self.thoughts) {
             None => Bit::Thinking(thought(index)),
-            Some(index) => self.body.at(index),
+            Some(index) => self.body.at(index + self.start),
         }
+    }
+
+    /// The text of a plain answer of llama.cpp: it says again what it was told.
+    pub(super) fn text_with_begun(&self) -> String {
+        format!("{}{}", self.repeats, self.text())
     }
 
     pub(super) fn thinking(&self) -> String {
@@ -144,8 +174,8 @@ impl<'a> Pieces<'a> {
         if matches!(self.body, Body::Calls(..)) {
             return String::new();
         }
-        (0..self.body.count())
-            .map(|index| match self.body.at(index) {
+        (self.thoughts..self.count())
+            .map(|index| match self.at(index) {
                 Bit::Text(text) => text,
                 Bit::Thinking(_) | Bit::Call { .. } => String::new(),
             })
@@ -199,23 +229,89 @@ impl Body<'_> {
         }
     }
 
-    /// Ends the text before the first piece with one of these in it.
-    fn stop_at(&mut self, stops: &[String]) -> Option<String> {
-        if stops.is_empty() {
-            return None;
-        }
-        let found = (0..self.count()).find_map(|index| match self.at(index) {
-            Bit::Text(text) => stops.iter().find(|it| text.contains(it.as_str())).map(|it| (index, it)),
-            Bit::Thinking(_) | Bit::Call { .. } => None,
-        });
-        let (index, stop) = found?;
+    /// At most so many pieces; calls are whole.
+    fn limit(&mut self, most: usize) {
         match self {
             Self::Numbered(count) | Self::Stamped(count) | Self::Sentence(_, count) | Self::Cut(_, count) => {
-                *count = index;
+                *count = most.min(*count);
             }
             Self::Calls(..) => {}
         }
-        Some(stop.clone())
+    }
+
+    /// How many pieces were said before, and the rest of one that was cut in two. What begins
+    /// otherwise is no answer of this server's: it says all of its own after it.
+    fn start_after(&self, begun: &Begun) -> (usize, Option<String>) {
+        if let Self::Stamped(_) = self {
+            let stamps = begun.text.split_ascii_whitespace().filter(|it| it.parse::<u128>().is_ok());
+            return (stamps.count(), None);
+        }
+        let begins =
+            |said: &str| if begun.ends_prompt { begun.text.ends_with(said) } else { begun.text == said };
+        let (mut said, mut found) = (String::new(), (0, None));
+        for index in 0..self.count() {
+            let Bit::Text(piece) = self.at(index) else { break };
+            for (at, _) in piece.char_indices().skip(1) {
+                if begins(&format!("{said}{}", &piece[..at])) {
+                    found = (index, Some(piece[at..].to_owned()));
+                }
+            }
+            said.push_str(&piece);
+            if begins(&said) {
+                found = (index + 1, None);
+            }
+        }
+        found
+    }
+
+    /// How many bytes of JSON the pieces have that were said before.
+    fn bytes_before(&self, start: usize, rest: Option<&str>) -> usize {
+        let texts = self.texts().unwrap_or_default();
+        let cut = rest.and_then(|rest| texts.get(start)?.strip_suffix(rest)).unwrap_or_default();
+        let said = texts.iter().take(start).map(String::as_str).collect::<String>() + cut;
+        serde_json::Value::from(said).to_string().len() - 2
+    }
+
+    /// All texts, where there is nothing else.
+    fn texts(&self) -> Option<Vec<String>> {
+        let text = |index| match self.at(index) {
+            Bit::Text(text) => Some(text),
+            Bit::Thinking(_) | Bit::Call { .. } => None,
+        };
+        (0..self.count()).map(text).collect()
+    }
+
+    /// Says this in place of one piece: the rest of one that was cut in two.
+    fn say_instead(&mut self, index: usize, text: String) {
+        if let Some(mut texts) = self.texts()
+            && let Some(piece) = texts.get_mut(index)
+        {
+            *piece = text;
+            let count = texts.len();
+            *self = Self::Cut(texts, count);
+        }
+    }
+
+    /// Ends the text before one of these; the beginning of one is held back. What was said
+    /// before is not looked at.
+    fn stop_at(&mut self, stops: &[String], start: usize) -> Option<String> {
+        if stops.is_empty() {
+            return None;
+        }
+        let mut texts = self.texts()?;
+        let new = texts.get(start..).unwrap_or_default().concat();
+        let (mut place, stop) = stops.iter().filter_map(|it| Some((new.find(it.as_str())?, it))).min()?;
+        let mut index = start;
+        while place > 0 && place >= texts[index].len() {
+            place -= texts[index].len();
+            index += 1;
+        }
+        let stop = stop.clone();
+        texts[index].truncate(place);
+        texts.truncate(index + usize::from(place > 0));
+        let count = texts.len();
+        *self = Self::Cut(texts, count);
+        Some(stop)
     }
 }
 
@@ -275,8 +371,28 @@ mod tests {
     #[test]
     fn a_text_ends_before_its_stop_string() {
         let mut body = Body::Numbered(8);
-        assert_eq!(body.stop_at(&["w5".to_owned()]), Some("w5".to_owned()));
-        assert_eq!(body.count(), 4);
-        assert_eq!(Body::Numbered(8).stop_at(&["w9".to_owned()]), None);
+        assert_eq!(body.stop_at(&["w5".to_owned()], 0), Some("w5".to_owned()));
+        assert_eq!(body.texts().unwrap().concat(), "w1 w2 w3 w4 ");
+        let mut body = Body::Numbered(8);
+        assert_eq!(body.stop_at(&["3 w4".to_owned()], 2), Some("3 w4".to_owned()));
+        assert_eq!((body.texts().unwrap().concat().as_str(), body.count()), ("w1 w2 w", 3));
+        assert_eq!(Body::Numbered(8).stop_at(&["w9".to_owned()], 0), None);
+        assert_eq!(Body::Numbered(8).stop_at(&["w2".to_owned()], 3), None);
+    }
+
+    #[test]
+    fn an_answer_goes_on_where_it_was_cut() {
+        let check = |text: &str, ends_prompt, expected: (usize, Option<&str>)| {
+            let begun = Begun { text: text.to_owned(), ends_prompt };
+            let (start, rest) = Body::Numbered(12).start_after(&begun);
+            assert_eq!((start, rest.as_deref()), expected, "for {text:?}");
+        };
+        check("w1 w2", false, (2, None));
+        check("w1 w2 ", false, (2, Some("w3")));
+        check("w1 w", false, (1, Some("2")));
+        check("Hello", false, (0, None));
+        check("Count: w1 w2", true, (2, None));
+        check("Count: w1 w2", false, (0, None));
+        check("Count for me.", true, (0, None));
     }
 }

@@ -31,6 +31,9 @@ pub struct Script {
     pub key: Option<String>,
     /// Whether it is still loading its model.
     pub loading: bool,
+    /// Whether it takes connections and answers nothing, as a process that is stopped; answers
+    /// that have begun come to their end.
+    pub frozen: bool,
     /// Faults, and when they come.
     pub plan: Plan,
     /// After how many words a fault inside an answer comes; 0 is before the first content.
@@ -56,6 +59,7 @@ impl Default for Script {
             slots: 0,
             key: None,
             loading: false,
+            frozen: false,
             plan: Plan::Never,
             after: 3,
             slow: Duration::from_millis(50),

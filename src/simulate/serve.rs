@@ -118,6 +118,12 @@ impl Server {
                 _ = state.wait_for(|state| !state.listens()) => return,
             };
             let Some(request) = request else { return };
+            if state.borrow().script.frozen {
+                tokio::select! {
+                    () = connection.left() => return,
+                    _ = state.wait_for(|state| !state.script.frozen) => {}
+                }
+            }
             let script = state.borrow_and_update().script.clone();
             let close = request.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
             let gate = Gate::at(self.shape, &request.path).filter(|_| request.method == "POST");
@@ -167,7 +173,7 @@ impl Server {
         let counters = &self.counters;
         let number = counters.received.fetch_add(1, Relaxed) + 1;
         let fault = script.plan.fault(number);
-        let ask = read(gate, request);
+        let ask = read(self.shape, gate, request);
         let struck = Strike { gate, request, ask: ask.as_ref().ok(), script };
         if let Some(kept) = self.strike_first(&mut connection, fault, struck).await {
             counters.faulted.fetch_add(1, Relaxed);
@@ -270,8 +276,8 @@ impl Server {
         if let Some((_, what)) = lacks.into_iter().find(|(lacks, _)| *lacks) {
             return Err(Refusal::Lacks { model: echoed, what });
         }
-        if ask.prompt_tokens as u64 > offer.context && !ask.truncates {
-            return Err(Refusal::TooLong { tokens: ask.prompt_tokens, context: offer.context });
+        if ask.prompt_tokens() as u64 > offer.context && !ask.truncates {
+            return Err(Refusal::TooLong { tokens: ask.prompt_tokens(), context: offer.context });
         }
         Ok((offer, echoed))
     }

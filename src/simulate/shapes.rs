@@ -42,7 +42,7 @@ struct Got {
 fn answers(path: &str, shape: Shape, body: Value) -> (String, String) {
     let gate = Gate::at(shape, path).unwrap();
     let request = Request::post(path, body.to_string());
-    let Ok(ask) = read(gate, &request) else { panic!("{path} {shape:?} {body}") };
+    let Ok(ask) = read(shape, gate, &request) else { panic!("{path} {shape:?} {body}") };
     let script = Script::default();
     let pieces = Pieces::of(&script, &ask, 1);
     let voice = Voice { shape, ask: &ask, model: "m", pieces, number: 1, created: 2, context: 1 << 20 };

@@ -42,7 +42,7 @@ export function called(calls) {
   });
 }
 
-// How an answer ended, where the model ends by itself; a real one is cut by its server.
+// How an answer ended, where the model ends by itself; a real one is cut short.
 export function ended(found, wanted) {
   same("how it ended", found, LIMIT ? found : wanted);
 }

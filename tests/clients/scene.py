@@ -2,9 +2,10 @@
 
 LOVABLE_SCENE is JSON: `socket` and `address` of the daemon, the `ways` to try
 (`socket`, `tcp`, or `environment`, which is the client's own variables and
-nothing else), the `features` to try, the `text` that every model says, the `limit` by which
-its server cuts it short or nothing, and of each kind of server the names of its models: `chat`, `embed`, `breaks` (in the
-middle of each stream) and `fails` (before each answer).
+nothing else), the `features` to try, the `text` that every model says, the
+`limit` of tokens where it would not end by itself, and of each kind of server
+the names of its models: `chat`, `embed`, `breaks` (in the middle of each stream)
+and `fails` (before each answer).
 """
 
 import json
@@ -56,7 +57,7 @@ def called(calls):
 
 
 def ended(found, wanted):
-    """How an answer ended, where the model ends by itself; a real one is cut by its server."""
+    """How an answer ended, where the model ends by itself; a real one is cut short."""
     same("how it ended", found, found if LIMIT else wanted)
 
 

@@ -220,7 +220,8 @@ async fn an_answer_that_breaks_ends_in_the_error_of_its_language() {
     for shape in [Shape::Ollama, Shape::Vllm] {
         let server = simulated(shape, |it| it.plan = Plan::Always(Fault::DieMidStream)).await;
         let daemon = daemon(&server, "").await;
-        for path in PATHS {
+        // Each waits for the server to come back; all together wait no longer.
+        let checks = PATHS.iter().map(async |path| {
             let answer = post(&daemon.caller(), path, &question(path, "sim", true), &[]).await;
             assert_eq!(answer.status, 200, "{path}: {}", answer.text());
             assert!(answer.text().contains("w3"), "{path}: {}", answer.text());
@@ -228,7 +229,8 @@ async fn an_answer_that_breaks_ends_in_the_error_of_its_language() {
             let answer = post(&daemon.caller(), path, &question(path, "sim", false), &[]).await;
             assert_eq!(answer.status, 502, "{path}: {}", answer.text());
             assert!(told(path, &answer.json()).is_some(), "{path}: {}", answer.text());
-        }
+        });
+        futures_util::future::join_all(checks).await;
     }
 }
 

@@ -7,7 +7,7 @@ use lovable::simulate::{Fault, Plan, Script, Shape, Simulated, Strikes};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    caller::{Answer, chat},
+    caller::{Answer, Verdict, chat},
     daemon::Options,
     load::{Load, Tally},
     proof::{Table, times},
@@ -28,9 +28,14 @@ struct Row {
 }
 
 async fn run(fault: Fault, after: usize, requests: usize, plan: Plan) -> Row {
+    run_beside(Shape::OpenAi, fault, after, requests, plan).await
+}
+
+/// The good one is of this shape.
+async fn run_beside(shape: Shape, fault: Fault, after: usize, requests: usize, plan: Plan) -> Row {
     let script = || Script { words: WORDS, after, slow: Duration::from_millis(50), ..Script::default() };
     let faulty = Simulated::start(Shape::Vllm, script()).await.unwrap();
-    let good = Simulated::start(Shape::OpenAi, script()).await.unwrap();
+    let good = Simulated::start(shape, script()).await.unwrap();
     // The faulty one is asked first, as long as it is thought to be well.
     let mut daemon = Options::alone()
         .config(PATIENCE)
@@ -147,26 +152,41 @@ async fn a_server_that_fails_now_and_then_costs_no_caller_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_cut_after_its_first_content_ends_in_an_error_and_a_plain_answer_is_made_good() {
+async fn no_caller_sees_a_fault_in_the_middle_of_an_answer() {
     let requests = times(25, 1000);
     let mut table = Table::new(
         "Faults after three words",
-        &["fault", "streamed ok", "ended in an error", "plain ok", "failures"],
+        &["fault", "beside", "streamed ok", "plain ok", "failures", "hit the faulty one"],
     );
     let mut bad = Vec::new();
-    for fault in recoverable().filter(|it| it.strikes() == Strikes::Body) {
-        let row = run(fault, 3, requests, Plan::Always(fault)).await;
-        let failures = row.streamed.failures() + row.plain.failures() + row.plain.broken_off;
-        table.row(&[&fault, &row.streamed.whole, &row.streamed.broken_off, &row.plain.whole, &failures]);
-        if failures > 0 || row.plain.whole != requests {
-            bad.push(format!("{fault}: {:?} {:?}", row.streamed, row.plain));
-        }
-        if row.streamed.broken_off == 0 {
-            bad.push(format!("{fault}: no stream was cut"));
+    // One that goes on where the answer ended, and one that can only be asked from the start.
+    let beside = [(Shape::LlamaCpp, "llama.cpp"), (Shape::OpenAi, "another")];
+    let faults = recoverable().filter(|it| it.strikes() == Strikes::Body);
+    for (fault, (shape, name)) in faults.flat_map(|fault| beside.map(|it| (fault, it))) {
+        let row = run_beside(shape, fault, 3, requests, Plan::Always(fault)).await;
+        let whole = row.streamed.whole + row.plain.whole;
+        let failures = 2 * requests - whole;
+        table.row(&[&fault, &name, &row.streamed.whole, &row.plain.whole, &failures, &row.struck]);
+        if failures > 0 || row.struck == 0 {
+            bad.push(format!("{fault} {name}: {:?} {:?}", row.streamed, row.plain));
         }
     }
     table.show();
     assert!(bad.is_empty(), "{bad:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_nobody_can_go_on_with_ends_in_an_error() {
+    let cuts = [Fault::DieMidStream, Fault::ErrorThenDone, Fault::TruncatedJson, Fault::DoneWithoutFinish];
+    for fault in cuts {
+        // After it the server is there and refuses.
+        let faults = [fault].into_iter().chain([Fault::ServerError; 7]).collect();
+        let script = Script { words: WORDS, plan: Plan::InTurn(faults), ..Script::default() };
+        let alone = Simulated::start(Shape::Vllm, script).await.unwrap();
+        let daemon = Options::alone().config(PATIENCE).simulated(&alone, "alone", 0).start().await;
+        let answer = daemon.caller().chat("sim", true).await.unwrap();
+        assert_eq!(answer.verdict(), Verdict::BrokenOff(3), "{fault}: {}", answer.text());
+    }
 }
 
 #[tokio::test]

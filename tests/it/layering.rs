@@ -13,6 +13,7 @@ const ROOMS: &[&str] = &[
     "registry",
     "route",
     "failover",
+    "resume",
     "queue",
     "stats",
     // Edges, door, faces.

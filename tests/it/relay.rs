@@ -389,7 +389,9 @@ async fn comments_without_end_after_content_are_a_stall() {
     let daemon = daemon(&[&server], SHORT).await;
     let answer = ask(&daemon, &chat("m", true, "x"), &[("x-request-id", "r")]).await;
     assert_eq!(answer.verdict(), Verdict::BrokenOff(1), "{}", answer.text());
-    assert_eq!(attempts(&told(&daemon, "r").await), "a stalled");
+    // It was asked once more to go on, and said the same.
+    let attempts = attempts(&told(&daemon, "r").await);
+    assert!(attempts.split(", ").all(|it| it == "a stalled"), "{attempts}");
 }
 
 #[tokio::test]

@@ -4,11 +4,13 @@
 use super::key::Key;
 
 /// Variables that win over the ones we set, in libraries that read both.
-pub(super) const REMOVED: [&str; 3] = [
+pub(super) const REMOVED: [&str; 4] = [
     // Claude Code sends it in place of the key.
     "ANTHROPIC_AUTH_TOKEN",
     // The older name of `OPENAI_BASE_URL`; LangChain and LiteLLM prefer it.
     "OPENAI_API_BASE",
+    // LiteLLM's own name for `ANTHROPIC_BASE_URL`.
+    "ANTHROPIC_API_BASE",
     // With it the AI SDK sends everything to its maker's gateway.
     "AI_GATEWAY_API_KEY",
 ];

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     dialect::json,
-    generate::{Operation, Reason, Usage},
+    generate::{Begun, Operation, Reason, Usage},
 };
 
 /// A chunk of a stream, or a whole answer.
@@ -139,6 +139,20 @@ impl Choice<'_> {
         }
     }
 
+    /// Keeps what it says.
+    pub(super) fn tell(&self, operation: Operation, begun: &mut Begun) {
+        if self.index.unwrap_or(0) != 0 {
+            return begun.go_beyond();
+        }
+        match operation {
+            Operation::Chat => {
+                [&self.delta, &self.message].into_iter().flatten().for_each(|it| it.tell(begun))
+            }
+            Operation::Complete => tell(self.text, begun, Begun::say),
+            Operation::Embed => {}
+        }
+    }
+
     /// Why it ended, if it did. An empty reason is none.
     pub(super) fn finish(&self) -> Option<Finish> {
         let reason = self.finish_reason.as_deref().filter(|it| !it.is_empty())?;
@@ -180,7 +194,30 @@ pub(super) struct Said<'a> {
     function_call: Option<&'a RawValue>,
 }
 
+/// Keeps a text; what is none, like a list of parts, is more than can be kept.
+fn tell(value: Option<&RawValue>, begun: &mut Begun, keep: fn(&mut Begun, &str)) {
+    let Some(value) = value.filter(|it| !json::is_nothing(it)) else { return };
+    match json::text(value) {
+        Some(text) => keep(begun, &text),
+        None => begun.go_beyond(),
+    }
+}
+
 impl Said<'_> {
+    fn tell(&self, begun: &mut Begun) {
+        // Some servers say the same under both names.
+        tell(
+            self.reasoning_content.filter(|it| !json::is_nothing(it)).or(self.reasoning),
+            begun,
+            Begun::think,
+        );
+        tell(self.content, begun, Begun::say);
+        let others = [self.refusal, self.tool_calls, self.function_call];
+        if others.into_iter().flatten().any(|it| !json::is_nothing(it)) {
+            begun.go_beyond();
+        }
+    }
+
     fn is_something(&self) -> bool {
         [
             self.content,

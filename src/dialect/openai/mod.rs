@@ -18,6 +18,7 @@ mod events;
 mod fields;
 mod fold;
 mod generate;
+mod go_on;
 mod messages;
 mod plain;
 mod reader;
@@ -30,10 +31,10 @@ mod writer;
 use bytes::Bytes;
 
 use self::{request::operation, speak::Speaker};
-use super::{Asked, Dialect, Door, Framing, Judged, Lack, Plain, Request, To, Voice};
+use super::{Asked, Beginning, Dialect, Door, Framing, Judged, Lack, Plain, Request, To, Voice};
 use crate::{
     fault::{Cause, Failure},
-    generate::{Answer, Event, Meaning, Operation, Reason, Usage},
+    generate::{Answer, Begun, Event, Meaning, Operation, Reason, Usage},
 };
 
 pub(in crate::dialect) use self::request::Spans;
@@ -70,6 +71,10 @@ impl Dialect for OpenAi {
         Box::new(Speaker::new(door, &voice))
     }
 
+    fn writer_after(&self, door: Door, voice: Voice, first: &[u8]) -> Box<dyn super::Writer> {
+        Box::new(Speaker::after(door, &voice, first))
+    }
+
     fn whole(&self, door: Door, answer: &Answer, voice: &Voice) -> Bytes {
         whole::whole(door, answer, voice)
     }
@@ -88,6 +93,16 @@ impl Dialect for OpenAi {
 
     fn readdress(&self, request: &Request, body: &Bytes, to: &To<'_>) -> Bytes {
         readdress(request, body, to)
+    }
+
+    fn go_on(
+        &self,
+        request: &Request,
+        body: &Bytes,
+        to: &To<'_>,
+        beginning: &Beginning<'_>,
+    ) -> Option<Bytes> {
+        go_on::go_on(request.door, &readdress(request, body, to), beginning)
     }
 
     fn ask(&self, door: Door, meaning: &Meaning, to: &To<'_>) -> Result<Asked, Lack> {
@@ -124,6 +139,10 @@ impl super::Reader for Reader {
             Some(events) => self.tell(data, events),
             None => self.judge(data),
         }
+    }
+
+    fn read_on(&mut self, data: &[u8], begun: &mut Begun) -> Judged {
+        self.judge_into(data, Some(begun))
     }
 
     fn end(&self, clean: bool) -> Result<(), Cause> {

@@ -14,7 +14,7 @@ use crate::{
         },
     },
     fault::Cause,
-    generate::{Event, Operation, Reason, Usage},
+    generate::{Begun, Event, Operation, Reason, Usage},
 };
 
 /// Reads one stream.
@@ -54,7 +54,12 @@ impl Reader {
 
     /// Judges the data of one event.
     pub fn judge(&mut self, data: &[u8]) -> Judged {
-        let judged = self.look(data);
+        self.judge_into(data, None)
+    }
+
+    /// Judges the data of one event, and keeps what it says of an answer that has not ended.
+    pub(super) fn judge_into(&mut self, data: &[u8], begun: Option<&mut Begun>) -> Judged {
+        let judged = self.look(data, begun);
         match judged.verdict {
             Verdict::Error => self.failed = self.failed.or(Some(Cause::ErrorEvent)),
             Verdict::Unreadable => self.failed = self.failed.or(Some(Cause::Unreadable)),
@@ -81,7 +86,7 @@ impl Reader {
         judged
     }
 
-    fn look(&mut self, data: &[u8]) -> Judged {
+    fn look(&mut self, data: &[u8], begun: Option<&mut Begun>) -> Judged {
         if data.trim_ascii() == b"[DONE]" {
             return Verdict::Done.into();
         }
@@ -105,6 +110,9 @@ impl Reader {
             self.model = chunk.model();
         }
         self.content |= content;
+        if let Some(begun) = begun.filter(|_| content && !finished) {
+            choices.iter().for_each(|it| it.tell(self.operation, begun));
+        }
         if let Some(usage) = usage {
             let after = choices.first.is_none() || was_whole && !content && !finished;
             if after {

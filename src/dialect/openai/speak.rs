@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
     whole::{self, Wants},
@@ -60,6 +61,34 @@ impl Speaker {
             usage: Usage::default(),
             reason: None,
         }
+    }
+
+    /// A writer that goes on with a stream that began with this frame: a stream has one id.
+    pub(super) fn after(door: Door, voice: &Voice, first: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow)]
+            id: Option<&'a RawValue>,
+            #[serde(borrow)]
+            object: Option<&'a RawValue>,
+            #[serde(borrow)]
+            created: Option<&'a RawValue>,
+            #[serde(borrow)]
+            model: Option<&'a RawValue>,
+            #[serde(borrow)]
+            system_fingerprint: Option<&'a RawValue>,
+        }
+        let speaker = Self::new(door, voice);
+        let Ok(it) = serde_json::from_slice::<Named<'_>>(first) else { return speaker };
+        let named = [
+            ("id", it.id),
+            ("object", it.object),
+            ("created", it.created),
+            ("model", it.model),
+            ("system_fingerprint", it.system_fingerprint),
+        ];
+        let fields = named.into_iter().filter_map(|(name, value)| Some(format!("\"{name}\":{},", value?)));
+        Self { head: format!("data: {{{}\"choices\":[", fields.collect::<String>()), ..speaker }
     }
 
     fn is_chat(&self) -> bool {
