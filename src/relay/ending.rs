@@ -50,6 +50,10 @@ impl Work {
         let live = self.record.close(None);
         if let Some(mut live) = live {
             self.record.relay.house.attempt_succeeded(&live.choice.server.id);
+            // Not always the one that began it.
+            if let Some(conversation) = self.conversation {
+                self.record.relay.house.settle(conversation, &live.choice.server.id);
+            }
             live.read_to_end().await;
         }
         self.mouth.taken().await;
