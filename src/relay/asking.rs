@@ -164,6 +164,7 @@ impl Work {
             at,
             operation: request.head.operation,
             keeps: self.keeps(mode),
+            holds: self.holds(),
             drop_usage: mode != Mode::Plain && !request.asks_usage,
             translation,
             calling: Box::pin(calling),
@@ -177,6 +178,13 @@ impl Work {
     fn keeps(&self, mode: Mode) -> bool {
         let request = &self.errand.request;
         mode != Mode::Plain && request.choices == 1 && !request.logprobs
+    }
+
+    /// Whether calls are held until they are whole: a plain answer is held anyway, and a stream
+    /// only where somebody else could make them.
+    pub(super) fn holds(&self) -> bool {
+        let able = self.record.candidates.iter().filter(|it| it.excluded.is_none());
+        !self.errand.request.head.stream || able.count() > 1
     }
 
     /// What is sent to this server: the caller's own bytes where it speaks the caller's language.
@@ -210,6 +218,7 @@ impl Work {
                         voice: self.voice(model),
                         arrived: self.record.started,
                         keeps: self.keeps(mode),
+                        holds: self.holds(),
                     };
                     let translation = Translation::new(listener, asked.forced);
                     Some(Asking { at, mode, body: asked.body, translation: Some(Box::new(translation)) })

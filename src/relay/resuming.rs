@@ -134,12 +134,13 @@ impl Work {
                     voice: self.voice(if self.committed { &model } else { &choice.model }.as_str()),
                     arrived: self.record.started,
                     keeps: true,
+                    holds: self.holds(),
                 };
                 let first = first.as_deref().filter(|_| self.frames > 0);
                 Box::new(Translation::of_begun(listener, begun, first))
             }
         };
-        translation.go_on(plan.seam);
+        translation.go_on(plan.seam, self.holds());
         self.begun_by = Some((model, substituted));
         self.resumed = true;
         self.record.substituted = self.record.substituted.max(choice.substituted);

@@ -75,14 +75,10 @@ pub fn plan(begun: &Begun, terms: Option<&Terms>, continuation: Continuation, ca
     if begun.is_empty() {
         // Nothing that anybody has seen: it is asked as if for the first time.
         let max_tokens = terms.and_then(|it| it.max_tokens);
-        return Some(Plan { told: None, max_tokens, seam: Seam::again("", false) });
+        return Some(Plan { told: None, max_tokens, seam: Seam::again(begun) });
     }
     let terms = terms.filter(|_| !begun.is_beyond())?;
-    let again = || Plan {
-        told: None,
-        max_tokens: terms.max_tokens,
-        seam: Seam::again(begun.text(), !begun.thinking().is_empty()),
-    };
+    let again = || Plan { told: None, max_tokens: terms.max_tokens, seam: Seam::again(begun) };
     let (may_repeat, goes_on) = match continuation {
         Continuation::Flags | Continuation::Prompt => (Repeats::Hardly, true),
         Continuation::LastTurn => (Repeats::Perhaps, true),

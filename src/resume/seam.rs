@@ -21,7 +21,7 @@ pub struct Seam {
     stops: Vec<(String, String)>,
     /// What came and may be either.
     held: String,
-    hides_thinking: bool,
+    thinking: Shown,
     mute: bool,
     over: bool,
     /// What it was told, in tokens, thoughts among them.
@@ -30,11 +30,29 @@ pub struct Seam {
     usage: Usage,
 }
 
+/// What becomes of thinking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shown {
+    /// It passes, once this was thought again.
+    After(String),
+    /// None of it: the caller has seen other thoughts, or text after them.
+    Not,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self::After(String::new())
+    }
+}
+
 impl Seam {
-    /// For a server that is asked from the start: it says all of that again.
-    pub(super) fn again(text: &str, hides_thinking: bool) -> Self {
+    /// For a server that is asked from the start: it says all of that again. What it thinks
+    /// may differ from what the caller has seen, and then nothing more of it is shown.
+    pub(super) fn again(begun: &Begun) -> Self {
+        let thinking =
+            if begun.text().is_empty() { Shown::After(begun.thinking().to_owned()) } else { Shown::Not };
         // Blanks at the end of an exact text are exact as well.
-        Self { exact: text.to_owned(), hides_thinking, ..Self::default() }
+        Self { exact: begun.text().to_owned(), thinking, ..Self::default() }
     }
 
     /// For a server that is told so many bytes, and so many tokens.
@@ -51,7 +69,7 @@ impl Seam {
             exact: word.to_owned(),
             blanks: rest[word.len()..].to_owned(),
             stops: finishes(begun.text(), stops),
-            hides_thinking: true,
+            thinking: Shown::Not,
             tokens,
             thoughts: begun.thoughts(),
             ..Self::default()
@@ -74,8 +92,14 @@ impl Seam {
         }
         match event {
             Event::Text(_) | Event::Thinking(_) if self.mute => {}
-            Event::Text(text) => self.text(text, give)?,
-            Event::Thinking(_) | Event::Signature(_) if self.hides_thinking => {}
+            Event::Text(text) => {
+                if self.thinking != Shown::default() {
+                    self.thinking = Shown::Not;
+                }
+                self.text(text, give)?;
+            }
+            Event::Thinking(text) => self.think(text, give),
+            Event::Signature(_) if self.thinking != Shown::default() => {}
             Event::Usage(usage) => give(Event::Usage(self.count(usage))),
             Event::Finished { .. } if self.mute => {
                 give(Event::Finished { reason: Reason::Length, stop: None });
@@ -113,6 +137,20 @@ impl Seam {
     /// The counts of the whole answer, as far as they are known.
     pub fn usage(&self) -> Usage {
         self.usage
+    }
+
+    fn think(&mut self, text: String, give: &mut dyn FnMut(Event)) {
+        let Shown::After(same) = &mut self.thinking else { return };
+        if let Some(new) = text.strip_prefix(same.as_str()) {
+            same.clear();
+            if !new.is_empty() {
+                give(Event::Thinking(new.to_owned()));
+            }
+        } else if same.starts_with(&text) {
+            same.drain(..text.len());
+        } else {
+            self.thinking = Shown::Not;
+        }
     }
 
     fn text(&mut self, more: String, give: &mut dyn FnMut(Event)) -> Result<(), Misfit> {
@@ -280,9 +318,9 @@ mod tests {
         check(after(said, said.len(), &[]), &["One, ", "two, three", ", four"], ", four#");
         check(after(said, said.len(), &[]), &["One, ", "too"], "One, too#");
         check(after(said, said.len(), &[]), &["One"], "One#");
-        check(Seam::again(said, false), &["One, ", "two, three, four"], ", four#");
-        assert_eq!(sewn(&mut Seam::again(said, false), &["One, ", "too"]), Err(Misfit));
-        assert_eq!(sewn(&mut Seam::again(said, false), &["One"]), Err(Misfit));
+        check(Seam::again(&begun(said)), &["One, ", "two, three, four"], ", four#");
+        assert_eq!(sewn(&mut Seam::again(&begun(said)), &["One, ", "too"]), Err(Misfit));
+        assert_eq!(sewn(&mut Seam::again(&begun(said)), &["One"]), Err(Misfit));
     }
 
     #[test]
@@ -311,12 +349,26 @@ mod tests {
 
     #[test]
     fn thoughts_that_were_shown_are_not_shown_again() {
-        let mut seam = Seam::again("", true);
-        let mut out = Vec::new();
-        for event in [Event::Thinking("hm".to_owned()), text("a"), stop()] {
-            seam.turn(event, &mut |it| out.push(it)).unwrap();
-        }
-        assert_eq!(out, [text("a"), stop()]);
+        let mut begun = Begun::default();
+        begun.think("hm, so");
+        let check = |begun: &Begun, thoughts: &[&str], expected: &[&str]| {
+            let (mut seam, mut shown) = (Seam::again(begun), Vec::new());
+            let thoughts = thoughts.iter().map(|it| Event::Thinking((*it).to_owned()));
+            for event in thoughts.chain([text("a")]) {
+                seam.turn(event, &mut |it| {
+                    if let Event::Thinking(text) = it {
+                        shown.push(text);
+                    }
+                })
+                .unwrap();
+            }
+            assert_eq!(shown, expected);
+        };
+        check(&begun, &["hm", ", so it", " is"], &[" it", " is"]);
+        check(&begun, &["hm", "m, so", " it"], &[]);
+        check(&begun, &["hm"], &[]);
+        begun.say("a");
+        check(&begun, &["hm, so", " it"], &[]);
     }
 
     #[test]
@@ -332,7 +384,7 @@ mod tests {
         }
         assert_eq!(mute.usage().output_tokens, Some(4));
         assert_eq!(out.last(), Some(&Event::Finished { reason: Reason::Length, stop: None }));
-        let mut again = Seam::again("a", false);
+        let mut again = Seam::again(&begun("a"));
         again.turn(Event::Usage(usage), &mut |_| {}).unwrap();
         assert_eq!(again.usage(), usage);
     }
