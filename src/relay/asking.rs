@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     Errand, Relay,
     live::{Live, Mode, Start},
+    resuming::Render,
     telling,
     translation::{Listener, Translation},
     work::Work,
@@ -129,10 +130,9 @@ impl Work {
         self.call(no, choice, asking);
     }
 
-    /// Asks the same server once more within one attempt: it said a word differently that was
-    /// cut, and gets it as it is.
-    pub(super) fn say_it_again(&mut self, no: AttemptNo) {
-        self.care = Care::AsItIs;
+    /// Asks the same server once more within one attempt, with more care.
+    pub(super) fn say_it_again(&mut self, no: AttemptNo, care: Care) {
+        self.care = care;
         self.keep_half();
         let Some(choice) = self.record.live.as_ref().map(|it| it.choice.clone()) else { return };
         match self.asking_on(&choice) {
@@ -142,7 +142,8 @@ impl Work {
     }
 
     fn call(&mut self, no: AttemptNo, choice: Choice, asking: Asking) {
-        let Asking { at, mode, body, translation } = asking;
+        let Asking { at, mode, body, translation, render } = asking;
+        let renders = render.is_some();
         let relay = self.record.relay.clone();
         let request = &self.errand.request;
         let server = &choice.server;
@@ -152,6 +153,10 @@ impl Work {
             async move {
                 let endpoint = &server.endpoint;
                 let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
+                let body = match render {
+                    Some(render) => render.by(&relay, &server, body).await?,
+                    None => body,
+                };
                 relay.upstream.send(Call { endpoint, path: at.path(), body, headers, key, connect }).await
             }
         };
@@ -165,6 +170,7 @@ impl Work {
             operation: request.head.operation,
             keeps: self.keeps(mode),
             holds: self.holds(),
+            renders,
             drop_usage: mode != Mode::Plain && !request.asks_usage,
             translation,
             calling: Box::pin(calling),
@@ -208,7 +214,7 @@ impl Work {
                     max_tokens: kind::by_id(kind).is_some_and(|it| it.wants_max_tokens()),
                 };
                 let body = request.door.dialect().readdress(request, body, &to);
-                Some(Asking { at: request.door, mode, body, translation: None })
+                Some(Asking { at: request.door, mode, body, translation: None, render: None })
             }
             Way::Other(at) => match self.telling.ask(at, kind, model, request, body) {
                 Ok(asked) => {
@@ -221,7 +227,13 @@ impl Work {
                         holds: self.holds(),
                     };
                     let translation = Translation::new(listener, asked.forced);
-                    Some(Asking { at, mode, body: asked.body, translation: Some(Box::new(translation)) })
+                    Some(Asking {
+                        at,
+                        mode,
+                        body: asked.body,
+                        translation: Some(Box::new(translation)),
+                        render: None,
+                    })
                 }
                 Err(failure) => {
                     self.nobody = Some(failure);
@@ -272,6 +284,8 @@ pub(super) struct Asking {
     pub(super) mode: Mode,
     pub(super) body: Bytes,
     pub(super) translation: Option<Box<Translation>>,
+    /// The body is a question for the conversation as a text, and this is asked with it.
+    pub(super) render: Option<Render>,
 }
 
 /// What ids in an answer are made of: the number in our own id of the request. One that

@@ -120,6 +120,8 @@ pub(super) struct Live {
     /// The frames from the first piece of a call, or the finish reason, on: they go on once the
     /// answer is whole, because after them nobody could go on with it.
     pub(super) tail: Vec<Bytes>,
+    /// Whether the server was to render the conversation first.
+    pub(super) renders: bool,
     /// Whether they are held.
     pub(super) holding: bool,
     /// Whether calls are held: somebody else could make them.
@@ -159,6 +161,8 @@ pub(super) struct Start {
     pub(super) keeps: bool,
     /// Whether calls are held until they are whole.
     pub(super) holds: bool,
+    /// Whether the server is to render the conversation first.
+    pub(super) renders: bool,
     /// For a caller who speaks another language than is spoken there, or has the beginning of
     /// the answer from another server.
     pub(super) translation: Option<Box<Translation>>,
@@ -191,6 +195,7 @@ impl Live {
             begun: (it.keeps && !matches!(sense, Sense::Translate(_))).then(Begun::default),
             first: None,
             tail: Vec::new(),
+            renders: it.renders,
             holding: false,
             holds: it.holds,
             misfit: false,

@@ -23,6 +23,8 @@ pub struct Seam {
     held: String,
     thinking: Shown,
     mute: bool,
+    /// Whether anything came.
+    came: bool,
     over: bool,
     /// What it was told, in tokens, thoughts among them.
     tokens: u64,
@@ -84,6 +86,7 @@ impl Seam {
 
     /// Gives what is new of an event.
     pub fn turn(&mut self, event: Event, give: &mut dyn FnMut(Event)) -> Result<(), Misfit> {
+        self.came |= matches!(event, Event::Text(_) | Event::Thinking(_));
         if self.over {
             if let Event::Usage(usage) = event {
                 give(Event::Usage(self.count(usage)));
@@ -230,7 +233,9 @@ impl Seam {
 
     /// What the server was told is not its prompt but the answer's beginning.
     fn count(&mut self, usage: Usage) -> Usage {
-        let answer = usage.output_tokens.map(|it| if self.mute { self.tokens } else { it + self.tokens });
+        // Ollama leaves out a count of nothing.
+        let answer = usage.output_tokens.or((!self.came && usage.input_tokens.is_some()).then_some(0));
+        let answer = answer.map(|it| if self.mute { self.tokens } else { it + self.tokens });
         self.usage = Usage {
             input_tokens: usage.input_tokens.map(|it| it.saturating_sub(self.tokens)),
             output_tokens: answer,

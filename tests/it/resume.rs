@@ -215,7 +215,11 @@ async fn an_answer_cut_at_any_word_is_the_uncut_answer() {
     for second in [Shape::LlamaCpp, Shape::Vllm, Shape::OpenAi] {
         holds(Shape::Vllm, second, || Script { words: 6, ..Script::default() }, 6, Value::Null).await;
     }
-    holds(Shape::LlamaCpp, Shape::Vllm, || Script { words: 6, ..Script::default() }, 6, Value::Null).await;
+    for (first, second) in
+        [(Shape::LlamaCpp, Shape::Vllm), (Shape::Vllm, Shape::Ollama), (Shape::Ollama, Shape::Vllm)]
+    {
+        holds(first, second, || Script { words: 6, ..Script::default() }, 6, Value::Null).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -426,6 +430,42 @@ async fn a_server_that_can_only_start_again_must_say_the_same() {
     let answer = of(&word("one two"), &word("Sure! One, two"), &Value::Null).await;
     assert!(answer.text().contains("error") && !answer.text().contains("Sure"), "{}", answer.text());
     assert!(!answer.text().contains("[DONE]"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn an_ollama_that_does_not_render_is_asked_from_the_start() {
+    let lines = |text: &[&str]| -> String {
+        let line = |it: &&str| {
+            json!({"model": "m", "message": {"role": "assistant", "content": it}, "done": false}).to_string()
+                + "\n"
+        };
+        let end = json!({"model": "m", "message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop"});
+        text.iter().map(line).collect::<String>() + &end.to_string() + "\n"
+    };
+    let says = |body: String| {
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    };
+    let ollama = Scripted::ollama(move |post, mut line| {
+        let body = if post.body.contains("_debug_render_only") {
+            lines(&[]).trim_end().to_owned()
+        } else {
+            lines(&["one", " two", " three"])
+        };
+        async move {
+            line.say(says(body)).await;
+        }
+    })
+    .await;
+    let first = Scripted::saying(format!("{STREAM}{}{}", word("one"), word(" two"))).await;
+    let daemon =
+        Options::alone().server(first.endpoint(), "a", 0).server(ollama.endpoint(), "b", 1).start().await;
+    let mut body = question("/v1/chat/completions", true, &Value::Null);
+    body["model"] = "m".into();
+    let answer = daemon.caller().post("/v1/chat/completions", &body).await;
+    assert_eq!((got(&answer).text.as_str(), ollama.posts().len()), ("one two three", 2), "{}", answer.text());
+    let id = answer.header("x-lovable-request-id").unwrap();
+    let told = daemon.caller().get(&format!("/lovable/v1/requests/{id}")).await.json();
+    assert_eq!(told["attempts"].as_array().unwrap().len(), 2, "both questions are one attempt: {told}");
 }
 
 #[tokio::test]
