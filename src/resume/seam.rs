@@ -14,7 +14,7 @@ pub struct Seam {
     /// What it was told, in case that it says all of it again.
     echo: String,
     /// What it must say again.
-    exact: String,
+    exact: Same,
     /// Blanks that it will say again if its template cut them off.
     blanks: String,
     /// What would finish a stop string that began before the seam, with that string.
@@ -36,14 +36,53 @@ pub struct Seam {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Shown {
     /// It passes, once this was thought again.
-    After(String),
+    After(Same),
     /// None of it: the caller has seen other thoughts, or text after them.
     Not,
 }
 
 impl Default for Shown {
     fn default() -> Self {
-        Self::After(String::new())
+        Self::After(Same::default())
+    }
+}
+
+/// A text that is to be said again, and how far that has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Same {
+    text: String,
+    at: usize,
+}
+
+impl Same {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), at: 0 }
+    }
+
+    fn rest(&self) -> &str {
+        &self.text[self.at..]
+    }
+
+    fn is_over(&self) -> bool {
+        self.at == self.text.len()
+    }
+
+    /// Takes off what is said again; what is new is left. False where it is something else.
+    fn take(&mut self, said: &mut String) -> bool {
+        let rest = &self.text[self.at..];
+        if rest.starts_with(said.as_str()) {
+            self.at += said.len();
+            said.clear();
+        } else if said.starts_with(rest) {
+            said.drain(..rest.len());
+            self.at = self.text.len();
+        } else {
+            return false;
+        }
+        if self.is_over() {
+            *self = Self::default();
+        }
+        true
     }
 }
 
@@ -52,9 +91,9 @@ impl Seam {
     /// may differ from what the caller has seen, and then nothing more of it is shown.
     pub(super) fn again(begun: &Begun) -> Self {
         let thinking =
-            if begun.text().is_empty() { Shown::After(begun.thinking().to_owned()) } else { Shown::Not };
+            if begun.text().is_empty() { Shown::After(Same::new(begun.thinking())) } else { Shown::Not };
         // Blanks at the end of an exact text are exact as well.
-        Self { exact: begun.text().to_owned(), thinking, ..Self::default() }
+        Self { exact: Same::new(begun.text()), thinking, ..Self::default() }
     }
 
     /// For a server that is told so many bytes, and so many tokens.
@@ -67,8 +106,12 @@ impl Seam {
         };
         Self {
             // A short text, and one that repeats itself, may well come once more.
-            echo: if told.len() < least || repeats_itself(told) { String::new() } else { told.to_owned() },
-            exact: word.to_owned(),
+            echo: if (least..LONGEST_ECHO).contains(&told.len()) && !repeats_itself(told) {
+                told.to_owned()
+            } else {
+                String::new()
+            },
+            exact: Same::new(word),
             blanks: rest[word.len()..].to_owned(),
             stops: finishes(begun.text(), stops),
             thinking: Shown::Not,
@@ -113,7 +156,7 @@ impl Seam {
                     return Ok(());
                 }
                 let stopped = reason == Reason::Stop && self.is_in_a_stop();
-                if !self.exact.is_empty() && !stopped {
+                if !self.exact.is_over() && !stopped {
                     return Err(Misfit);
                 }
                 self.release(give);
@@ -122,7 +165,7 @@ impl Seam {
             other => {
                 self.settle(give)?;
                 // What is said must have been said before anything else is done.
-                if !self.exact.is_empty() {
+                if !self.exact.is_over() {
                     return Err(Misfit);
                 }
                 self.release(give);
@@ -142,17 +185,12 @@ impl Seam {
         self.usage
     }
 
-    fn think(&mut self, text: String, give: &mut dyn FnMut(Event)) {
+    fn think(&mut self, mut text: String, give: &mut dyn FnMut(Event)) {
         let Shown::After(same) = &mut self.thinking else { return };
-        if let Some(new) = text.strip_prefix(same.as_str()) {
-            same.clear();
-            if !new.is_empty() {
-                give(Event::Thinking(new.to_owned()));
-            }
-        } else if same.starts_with(&text) {
-            same.drain(..text.len());
-        } else {
+        if !same.take(&mut text) {
             self.thinking = Shown::Not;
+        } else if !text.is_empty() {
+            give(Event::Thinking(text));
         }
     }
 
@@ -171,14 +209,8 @@ impl Seam {
             }
             self.echo.clear();
         }
-        if !self.exact.is_empty() {
-            if self.exact.starts_with(&text) {
-                self.exact.drain(..text.len());
-                return Ok(());
-            }
-            let Some(rest) = text.strip_prefix(&self.exact) else { return Err(Misfit) };
-            text = rest.to_owned();
-            self.exact.clear();
+        if !self.exact.is_over() && !self.exact.take(&mut text) {
+            return Err(Misfit);
         }
         if !self.blanks.is_empty() {
             let same = text.chars().zip(self.blanks.chars()).take_while(|(a, b)| a == b);
@@ -211,7 +243,7 @@ impl Seam {
     fn is_in_a_stop(&self) -> bool {
         self.stops.iter().any(|(rest, stop)| {
             let begun = &stop[..stop.len() - rest.len()];
-            begun.ends_with(&self.exact) || self.exact.ends_with(begun)
+            begun.ends_with(self.exact.rest()) || self.exact.rest().ends_with(begun)
         })
     }
 
@@ -263,9 +295,23 @@ fn finishes(text: &str, stops: &[String]) -> Vec<(String, String)> {
     all
 }
 
-/// Whether a text is the same over and over, so that going on with it looks like saying it again.
+/// A longer text is not looked for in what comes: all of it would have to be held.
+const LONGEST_ECHO: usize = 64 << 10;
+
+/// Whether a text is the same over and over, so that going on with it looks like saying it again:
+/// whether more than half of it is both its beginning and its end.
 fn repeats_itself(text: &str) -> bool {
-    (1..=text.len() / 2).any(|period| text.as_bytes()[period..] == text.as_bytes()[..text.len() - period])
+    let text = text.as_bytes();
+    // How much of the beginning ends at each place.
+    let mut borders = vec![0_usize; text.len()];
+    for at in 1..text.len() {
+        let mut border = borders[at - 1];
+        while border > 0 && text[at] != text[border] {
+            border = borders[border - 1];
+        }
+        borders[at] = border + usize::from(text[at] == text[border]);
+    }
+    borders.last().is_some_and(|border| 2 * border >= text.len())
 }
 
 #[cfg(test)]
@@ -374,6 +420,22 @@ mod tests {
         check(&begun, &["hm"], &[]);
         begun.say("a");
         check(&begun, &["hm, so", " it"], &[]);
+    }
+
+    #[test]
+    fn a_text_that_repeats_itself_is_known() {
+        for (text, expected) in [
+            ("", false),
+            ("a", false),
+            ("ab", false),
+            ("aa", true),
+            ("abab", true),
+            ("ababa", true),
+            ("abcab", false),
+        ] {
+            assert_eq!(repeats_itself(text), expected, "{text}");
+        }
+        assert!(!repeats_itself(&("a".repeat(LONGEST_ECHO) + "b")), "and in no time");
     }
 
     #[test]
