@@ -154,6 +154,16 @@ pub trait Dialect: Sync {
         None
     }
 
+    /// Asks for no answer to this conversation, but for the text that the model would see of it.
+    fn ask_rendered(&self, _meaning: &Meaning, _to: &To<'_>) -> Option<Bytes> {
+        None
+    }
+
+    /// The text that the model would see, out of what was answered to that.
+    fn rendered(&self, _answer: &[u8]) -> Option<String> {
+        None
+    }
+
     /// Says it in this language, or says by name what cannot be said.
     fn ask(&self, door: Door, meaning: &Meaning, to: &To<'_>) -> Result<Asked, Lack>;
 

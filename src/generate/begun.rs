@@ -55,6 +55,25 @@ impl Begun {
         }
     }
 
+    /// How far it went.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            text: self.text.len(),
+            thinking: self.thinking.len(),
+            ends: self.ends.len(),
+            thoughts: self.thoughts,
+        }
+    }
+
+    /// Takes back what was said since.
+    pub fn back_to(&mut self, mark: Mark) {
+        self.text.truncate(mark.text);
+        self.thinking.truncate(mark.thinking);
+        self.ends.truncate(mark.ends);
+        self.thoughts = mark.thoughts;
+        self.beyond = false;
+    }
+
     /// All text.
     pub fn text(&self) -> &str {
         &self.text
@@ -90,6 +109,15 @@ impl Begun {
     pub fn len(&self) -> usize {
         self.text.len() + self.thinking.len() + 4 * self.ends.len()
     }
+}
+
+/// How far an answer went that could be gone on with.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    text: usize,
+    thinking: usize,
+    ends: usize,
+    thoughts: u64,
 }
 
 /// Answers reach no log.
@@ -133,6 +161,16 @@ mod tests {
         let mut begun = said(&[]);
         begun.add(&Event::Call { index: 0, id: None, name: "f".to_owned() });
         assert!(begun.is_beyond() && !begun.is_empty());
+    }
+
+    #[test]
+    fn what_is_taken_back_was_never_said() {
+        let mut begun = said(&["a"]);
+        let mark = begun.mark();
+        begun.say("b");
+        begun.go_beyond();
+        begun.back_to(mark);
+        assert_eq!(begun, said(&["a"]));
     }
 
     #[test]

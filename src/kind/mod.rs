@@ -175,6 +175,9 @@ pub enum Continuation {
     Flags,
     /// A last turn of the model is gone on with; some say it again.
     LastTurn,
+    /// The conversation is rendered by the server itself, and the text with the beginning
+    /// behind it is continued as it is.
+    Rendered,
     /// It can only be asked from the start.
     None,
 }

@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said};
+use super::{
+    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing,
+    said,
+};
 use crate::{
     dialect::Door,
     fault::Cause,
@@ -143,6 +146,12 @@ impl Kind for Ollama {
 
     fn loads_context(&self) -> bool {
         true
+    }
+
+    fn continuation(&self) -> Continuation {
+        // What it does with a last turn of the model depends on the template: most close it and
+        // start again (0.24.0). Text that is not templated goes on with the exact next word.
+        Continuation::Rendered
     }
 
     fn pulse(&self) -> &'static str {

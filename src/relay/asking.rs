@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     Errand, Relay,
     live::{Live, Mode, Start},
+    resuming::Render,
     telling,
     translation::{Listener, Translation},
     work::Work,
@@ -173,10 +174,9 @@ impl Work {
         self.call(no, choice, asking);
     }
 
-    /// Asks the same server once more within one attempt: it said a word differently that was
-    /// cut, and gets it as it is.
-    pub(super) fn say_it_again(&mut self, no: AttemptNo) {
-        self.care = Care::AsItIs;
+    /// Asks the same server once more within one attempt, with more care.
+    pub(super) fn say_it_again(&mut self, no: AttemptNo, care: Care) {
+        self.care = care;
         self.keep_half();
         let Some(choice) = self.record.live.as_ref().map(|it| it.choice.clone()) else { return };
         match self.asking_on(&choice) {
@@ -186,7 +186,8 @@ impl Work {
     }
 
     fn call(&mut self, no: AttemptNo, choice: Choice, asking: Asking) {
-        let Asking { at, mode, body, translation } = asking;
+        let Asking { at, mode, body, translation, render } = asking;
+        let renders = render.is_some();
         let relay = self.record.relay.clone();
         let request = &self.errand.request;
         let server = &choice.server;
@@ -198,6 +199,10 @@ impl Work {
             async move {
                 let endpoint = &server.endpoint;
                 let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
+                let body = match render {
+                    Some(render) => render.by(&relay, &server, body).await?,
+                    None => body,
+                };
                 relay.upstream.send(Call { endpoint, path: at.path(), body, headers, key, connect }).await
             }
         };
@@ -210,6 +215,8 @@ impl Work {
             at,
             operation: request.head.operation,
             keeps: self.keeps(mode),
+            holds: self.holds(),
+            renders,
             drop_usage: mode != Mode::Plain && !request.asks_usage,
             translation,
             calling: Box::pin(calling),
@@ -223,6 +230,13 @@ impl Work {
     fn keeps(&self, mode: Mode) -> bool {
         let request = &self.errand.request;
         mode != Mode::Plain && request.choices == 1 && !request.logprobs
+    }
+
+    /// Whether calls are held until they are whole: a plain answer is held anyway, and a stream
+    /// only where somebody else could make them.
+    pub(super) fn holds(&self) -> bool {
+        let able = self.record.candidates.iter().filter(|it| it.excluded.is_none());
+        !self.errand.request.head.stream || able.count() > 1
     }
 
     /// What is sent to this server: the caller's own bytes where it speaks the caller's language.
@@ -246,7 +260,7 @@ impl Work {
                     max_tokens: kind::by_id(kind).is_some_and(|it| it.wants_max_tokens()),
                 };
                 let body = request.door.dialect().readdress(request, body, &to);
-                Some(Asking { at: request.door, mode, body, translation: None })
+                Some(Asking { at: request.door, mode, body, translation: None, render: None })
             }
             Way::Other(at) => match self.telling.ask(at, kind, model, request, body) {
                 Ok(asked) => {
@@ -256,9 +270,16 @@ impl Work {
                         voice: self.voice(model),
                         arrived: self.record.started,
                         keeps: self.keeps(mode),
+                        holds: self.holds(),
                     };
                     let translation = Translation::new(listener, asked.forced);
-                    Some(Asking { at, mode, body: asked.body, translation: Some(Box::new(translation)) })
+                    Some(Asking {
+                        at,
+                        mode,
+                        body: asked.body,
+                        translation: Some(Box::new(translation)),
+                        render: None,
+                    })
                 }
                 Err(failure) => {
                     self.nobody = Some(failure);
@@ -309,6 +330,8 @@ pub(super) struct Asking {
     pub(super) mode: Mode,
     pub(super) body: Bytes,
     pub(super) translation: Option<Box<Translation>>,
+    /// The body is a question for the conversation as a text, and this is asked with it.
+    pub(super) render: Option<Render>,
 }
 
 /// What ids in an answer are made of: the number in our own id of the request. One that

@@ -41,10 +41,7 @@ impl Live {
             };
             let judged = match &mut self.sense {
                 Sense::Translate(translation) => self.reader.read(data, Some(translation.ear())),
-                Sense::None | Sense::Fold(_) => match &mut self.begun {
-                    Some(begun) => self.reader.read_on(data, begun),
-                    None => self.reader.read(data, None),
-                },
+                Sense::None | Sense::Fold(_) => self.judge(data),
             };
             self.prelude += frame.bytes.len();
             match judged.verdict {
@@ -65,7 +62,6 @@ impl Live {
                 break;
             }
             let done = judged.verdict == Verdict::Done;
-            self.finished |= judged.finished;
             if self.first.is_none() && self.begun.is_some() {
                 // Copied, because the piece that it came in shall not stay for it.
                 self.first = Some(Bytes::copy_from_slice(data));
@@ -75,15 +71,16 @@ impl Live {
                 break;
             }
             if passes && !(self.drop_usage && judged.verdict == Verdict::Usage) {
-                if self.finished && self.begun.is_some() && !done {
-                    self.tail.push(frame.bytes);
-                } else {
+                if !self.holding || done {
                     if !self.tail.is_empty() {
                         run.end(&chunk, &mut heard.pass);
                         self.flush(&mut heard);
                     }
                     run.add(&chunk, frame.bytes, &mut heard.pass);
                     heard.frames += 1;
+                } else if !self.hold(frame.bytes) {
+                    run.end(&chunk, &mut heard.pass);
+                    self.flush(&mut heard);
                 }
             }
             if done {
@@ -120,7 +117,7 @@ impl Live {
         (heard.content || heard.whole || !heard.pass.is_empty()).then_some(Told::Heard(heard))
     }
 
-    /// Lets go what came from the finish reason on.
+    /// Lets go what was held.
     fn flush(&mut self, heard: &mut Heard) {
         heard.frames += self.tail.len() as u64;
         heard.pass.append(&mut self.tail);

@@ -16,7 +16,7 @@ use super::{
     translation::{Piece, Translation},
 };
 use crate::{
-    dialect::{Door, Fold, Reader, frames::Cutter},
+    dialect::{Door, Fold, Judged, Reader, frames::Cutter},
     failover::AttemptNo,
     fault::{Cause, Fault, Stage, Words},
     generate::{Begun, Operation, Reason, Usage},
@@ -34,6 +34,8 @@ const REFUSAL_CAP: usize = 256 << 10;
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// How much may come before the first content: role deltas and the like.
 pub(super) const PRELUDE_CAP: usize = 256 << 10;
+/// The most of a call that is held until it is whole; a longer one goes on as it comes.
+pub(super) const CALL_CAP: usize = 1 << 20;
 /// How long the end of a body is waited for after its terminator, so that the connection can be used again.
 const END_OF_BODY: Duration = Duration::from_millis(100);
 
@@ -115,11 +117,15 @@ pub(super) struct Live {
     pub(super) begun: Option<Begun>,
     /// The data of the first frame that went on.
     pub(super) first: Option<Bytes>,
-    /// The frames from the finish reason on: they go on once the answer is whole, because after
-    /// them nobody could go on with it.
+    /// The frames from the first piece of a call, or the finish reason, on: they go on once the
+    /// answer is whole, because after them nobody could go on with it.
     pub(super) tail: Vec<Bytes>,
-    /// Whether a finish reason has come.
-    pub(super) finished: bool,
+    /// Whether the server was to render the conversation first.
+    pub(super) renders: bool,
+    /// Whether they are held.
+    pub(super) holding: bool,
+    /// Whether calls are held: somebody else could make them.
+    holds: bool,
     /// Whether it said something else than what the caller has.
     pub(super) misfit: bool,
     /// The counts of an answer that this server only went on with.
@@ -153,6 +159,10 @@ pub(super) struct Start {
     pub(super) drop_usage: bool,
     /// Whether what is said is kept, so that another server can go on with it.
     pub(super) keeps: bool,
+    /// Whether calls are held until they are whole.
+    pub(super) holds: bool,
+    /// Whether the server is to render the conversation first.
+    pub(super) renders: bool,
     /// For a caller who speaks another language than is spoken there, or has the beginning of
     /// the answer from another server.
     pub(super) translation: Option<Box<Translation>>,
@@ -185,7 +195,9 @@ impl Live {
             begun: (it.keeps && !matches!(sense, Sense::Translate(_))).then(Begun::default),
             first: None,
             tail: Vec::new(),
-            finished: false,
+            renders: it.renders,
+            holding: false,
+            holds: it.holds,
             misfit: false,
             sum: None,
             sense,
@@ -357,6 +369,31 @@ impl Live {
         }
     }
 
+    /// Judges the data of a frame that is not translated, and keeps what it says.
+    pub(super) fn judge(&mut self, data: &[u8]) -> Judged {
+        let Some(begun) = self.begun.as_mut().filter(|_| !self.holding) else {
+            return self.reader.read(data, None);
+        };
+        let mark = begun.mark();
+        let judged = self.reader.read_on(data, begun);
+        if begun.is_beyond() && self.holds {
+            begun.back_to(mark);
+            self.holding = true;
+        }
+        self.holding |= judged.finished;
+        judged
+    }
+
+    /// Holds a frame; all of them go on where that is too much.
+    pub(super) fn hold(&mut self, frame: Bytes) -> bool {
+        self.tail.push(frame);
+        let fits = self.tail.iter().map(Bytes::len).sum::<usize>() <= CALL_CAP;
+        if !fits {
+            (self.begun, self.holding) = (None, false);
+        }
+        fits
+    }
+
     /// How many bytes are kept for whoever may have to go on.
     pub(super) fn kept(&self) -> usize {
         let begun = match &self.sense {
@@ -366,9 +403,11 @@ impl Live {
         begun.map_or(0, Begun::len)
     }
 
-    /// Keeps it no longer: nobody will go on with this answer.
+    /// Keeps it no longer: nobody will go on with this answer. What is held is little, and stays.
     pub(super) fn forget(&mut self) {
-        self.begun = None;
+        if self.tail.is_empty() {
+            self.begun = None;
+        }
         if let Sense::Translate(translation) = &mut self.sense {
             translation.forget();
         }

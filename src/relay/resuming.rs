@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::{
+    Relay,
     asking::Asking,
     live::Mode,
     telling,
@@ -12,17 +13,21 @@ use super::{
 };
 use crate::{
     dialect::{Beginning, Door, To, bridge::Way},
-    fault::{Cause, Fault},
-    generate::{Begun, Head, Substitution},
-    kind::{self, Continuation},
+    fault::{Cause, Fault, Stage},
+    generate::{Begun, Complete, Head, Meaning, Substitution},
+    kind::{self, Continuation, Question, Refusal},
+    registry::Server,
     resume::{self, Care, Plan},
     route::{Choice, Fallback},
     server::ModelName,
+    upstream::Limits,
 };
 
 /// What is kept of an answer is counted in steps of that many bytes: a count for each token
 /// would cost more than the token.
 const STEP: usize = 4096;
+/// The longest text of a conversation that is read. The longest contexts have a few million tokens.
+const LONGEST_TEXT: usize = 32 << 20;
 
 /// The half of an answer that there is.
 pub(super) struct Half {
@@ -35,6 +40,56 @@ pub(super) struct Half {
     model: ModelName,
     /// How far that is from what was asked.
     substituted: Substitution,
+}
+
+/// Where a text is continued that the server rendered itself.
+const RENDERED_AT: Door = Door::OllamaGenerate;
+
+/// What is said to a server that is to go on, and where.
+struct OnSaid {
+    at: Door,
+    body: Bytes,
+    render: Option<Render>,
+}
+
+impl OnSaid {
+    fn new(at: Door, body: Bytes) -> Self {
+        Self { at, body, render: None }
+    }
+}
+
+/// What is asked once the server has rendered the conversation.
+pub(super) struct Render {
+    text: String,
+    model: String,
+    complete: Complete,
+}
+
+impl Render {
+    /// Has the conversation rendered, and says what is asked then.
+    pub(super) async fn by(self, relay: &Relay, server: &Server, question: Bytes) -> Result<Bytes, Fault> {
+        let question = Question::post(Door::OllamaChat.path(), question);
+        let patience = relay.settings.patience;
+        // It loads the model first, if it must.
+        let limits = Limits { time: patience.load, connect: patience.connect, bytes: LONGEST_TEXT };
+        let key = relay.house.key(&server.endpoint);
+        let answer = relay.upstream.ask(&server.endpoint, &question, key, limits).await?;
+        let lacking = || Fault::new(Stage::Head, Cause::Unsupported);
+        if answer.status != 200 {
+            let refusal = Refusal { status: answer.status, retry_after: None, body: &answer.body };
+            let cause = kind::classify(server.kind.as_str(), refusal);
+            return Err(Fault { status: Some(answer.status), ..Fault::new(Stage::Head, cause) });
+        }
+        self.body(&answer.body).ok_or_else(lacking)
+    }
+
+    /// What is asked, given what it said to the question for the text.
+    fn body(mut self, answer: &[u8]) -> Option<Bytes> {
+        self.complete.prompt = RENDERED_AT.dialect().rendered(answer)? + &self.text;
+        let to = To { model: &self.model, stream: true, ask_usage: true, max_tokens: false };
+        let asked = RENDERED_AT.dialect().ask(RENDERED_AT, &Meaning::Complete(self.complete), &to);
+        Some(asked.ok()?.body)
+    }
 }
 
 impl Work {
@@ -116,7 +171,7 @@ impl Work {
             }
             return self.asking(choice);
         };
-        let Some((at, body)) = self.said_on(choice, &half.begun, &plan) else {
+        let Some(OnSaid { at, body, render }) = self.said_on(choice, &half.begun, &plan) else {
             if self.committed {
                 self.half = Some(half);
                 return None;
@@ -134,21 +189,22 @@ impl Work {
                     voice: self.voice(if self.committed { &model } else { &choice.model }.as_str()),
                     arrived: self.record.started,
                     keeps: true,
+                    holds: self.holds(),
                 };
                 let first = first.as_deref().filter(|_| self.frames > 0);
                 Box::new(Translation::of_begun(listener, begun, first))
             }
         };
-        translation.go_on(plan.seam);
+        translation.go_on(plan.seam, self.holds());
         self.begun_by = Some((model, substituted));
         self.resumed = true;
         self.record.substituted = self.record.substituted.max(choice.substituted);
         let mode = if stream { Mode::Pass } else { Mode::Fold };
-        Some(Asking { at, mode, body, translation: Some(translation) })
+        Some(Asking { at, mode, body, translation: Some(translation), render })
     }
 
     /// The door of a server and what is said there.
-    fn said_on(&self, choice: &Choice, begun: &Begun, plan: &Plan) -> Option<(Door, Bytes)> {
+    fn said_on(&self, choice: &Choice, begun: &Begun, plan: &Plan) -> Option<OnSaid> {
         let (request, body) = (&self.errand.request, &self.errand.body);
         let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
         let way = telling::way(kind, request)?;
@@ -156,19 +212,32 @@ impl Work {
         let to = To { model, stream: true, ask_usage: true, max_tokens };
         let Some(told) = plan.told else {
             return match way {
-                Way::Same => Some((request.door, request.door.dialect().readdress(request, body, &to))),
+                Way::Same => {
+                    Some(OnSaid::new(request.door, request.door.dialect().readdress(request, body, &to)))
+                }
                 Way::Other(door) => {
                     let asked = self.telling.ask(door, kind, model, request, body).ok()?;
-                    asked.forced.is_none().then_some((door, asked.body))
+                    asked.forced.is_none().then(|| OnSaid::new(door, asked.body))
                 }
             };
         };
         let (text, thinking) = (&begun.text()[..told], begun.thinking());
-        let flags = kind::continuation(kind, request.head.operation) == Continuation::Flags;
+        let continuation = kind::continuation(kind, request.head.operation);
+        if continuation == Continuation::Rendered {
+            let meaning = self.telling.meaning(request, body).ok()?;
+            let render = Render {
+                text: text.to_owned(),
+                model: model.to_owned(),
+                complete: resume::rendered(meaning, plan.max_tokens)?,
+            };
+            let body = RENDERED_AT.dialect().ask_rendered(meaning, &to)?;
+            return Some(OnSaid { at: RENDERED_AT, body, render: Some(render) });
+        }
+        let flags = continuation == Continuation::Flags;
         let beginning = Beginning { thinking, text, max_tokens: plan.max_tokens, flags };
         let door = match way {
             Way::Same => match request.door.dialect().go_on(request, body, &to, &beginning) {
-                Some(body) => return Some((request.door, body)),
+                Some(body) => return Some(OnSaid::new(request.door, body)),
                 None => request.door,
             },
             Way::Other(door) => door,
@@ -176,7 +245,7 @@ impl Work {
         let meaning = self.telling.meaning(request, body).ok()?;
         let meaning = resume::continued(meaning, text, thinking, plan.max_tokens);
         let asked = door.dialect().ask(door, &meaning, &to).ok()?;
-        asked.forced.is_none().then_some((door, asked.body))
+        asked.forced.is_none().then(|| OnSaid::new(door, asked.body))
     }
 
     /// What became of an attempt that was to go on with an answer, as a fault of its own: what
@@ -188,12 +257,17 @@ impl Work {
         }
     }
 
-    /// Whether the server only said a word differently that was cut, so that it can be asked
-    /// again with the word as it is.
-    pub(super) fn said_a_word_differently(&self, fault: Fault) -> bool {
-        self.care == Care::WholeWords
-            && fault.cause == Cause::Unsupported
-            && self.record.live.as_ref().is_some_and(|it| it.misfit)
+    /// How the same server can be asked once more, where it only said a word differently that
+    /// was cut, or would not render the conversation.
+    pub(super) fn more_care(&self, fault: Fault) -> Option<Care> {
+        let live = self.record.live.as_ref().filter(|_| fault.cause == Cause::Unsupported)?;
+        match self.care {
+            Care::WholeWords if live.misfit => Some(Care::AsItIs),
+            Care::WholeWords | Care::AsItIs if live.renders && fault.stage <= Stage::Head => {
+                Some(Care::FromTheStart)
+            }
+            Care::WholeWords | Care::AsItIs | Care::FromTheStart => None,
+        }
     }
 
     /// How far a stand-in may be for the rest of an answer.

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use memchr::{memchr_iter, memmem};
 use tokio::time::Instant;
 
+use super::live::CALL_CAP;
 use crate::{
     dialect::{Door, Framing, Voice, Writer, bridge::Calling},
     generate::{Answer, Begun, Event, Usage},
@@ -25,6 +26,11 @@ pub(super) struct Translation {
     /// Lets pass only what is new, where the server goes on with what another one began.
     seam: Option<Seam>,
     misfit: bool,
+    /// Whether calls are told once they are whole: somebody else could make them.
+    holds: bool,
+    /// A call and what came after it.
+    back: Vec<Event>,
+    back_bytes: usize,
     /// Events that were read and not yet told: those of the frames at hand, and before
     /// there is content all of them, because nobody knows yet when the answer begins.
     heard: Vec<Event>,
@@ -65,12 +71,14 @@ pub(super) struct Listener {
     pub(super) arrived: Instant,
     /// Whether what is told is kept, so that another server can go on with it.
     pub(super) keeps: bool,
+    /// Whether calls are told once they are whole.
+    pub(super) holds: bool,
 }
 
 impl Translation {
     /// `forced` as in `Asked::forced`.
     pub(super) fn new(listener: Listener, forced: Option<String>) -> Self {
-        let Listener { door, stream, voice, arrived, keeps } = listener;
+        let Listener { door, stream, voice, arrived, keeps, holds } = listener;
         let to = if stream { To::Soon(Some(voice)) } else { To::Whole(Answer::default(), voice) };
         Self {
             caller: door,
@@ -80,6 +88,9 @@ impl Translation {
             calling: Calling::new(forced),
             seam: None,
             misfit: false,
+            holds,
+            back: Vec::new(),
+            back_bytes: 0,
             heard: Vec::new(),
             to,
             said: 0,
@@ -109,8 +120,11 @@ impl Translation {
     }
 
     /// Goes on with what another server says.
-    pub(super) fn go_on(&mut self, seam: Seam) {
+    pub(super) fn go_on(&mut self, seam: Seam, holds: bool) {
+        self.holds = holds;
         self.heard.clear();
+        self.back.clear();
+        self.back_bytes = 0;
         self.misfit = false;
         self.seam = Some(seam);
     }
@@ -122,7 +136,9 @@ impl Translation {
 
     /// Keeps it no longer.
     pub(super) fn forget(&mut self) {
-        self.begun = None;
+        if self.back.is_empty() {
+            self.begun = None;
+        }
     }
 
     /// Whether the server said something else than what the caller has.
@@ -159,6 +175,7 @@ impl Translation {
         if self.misfit {
             return Piece::new(self.caller, out);
         }
+        self.say_the_calls(&mut out);
         if let To::Stream(writer) = &mut self.to {
             writer.finish(self.arrived.elapsed(), &mut out);
         }
@@ -183,10 +200,26 @@ impl Translation {
     }
 
     fn say_and_keep(&mut self, event: Event, out: &mut BytesMut) {
-        if let Some(begun) = &mut self.begun {
+        let Some(begun) = &mut self.begun else { return self.say(event, out) };
+        let is_call = matches!(event, Event::Call { .. } | Event::Arguments { .. });
+        let waits = self.holds && (is_call || !self.back.is_empty()) && !matches!(event, Event::Usage(_));
+        if !waits {
             begun.add(&event);
+            return self.say(event, out);
         }
-        self.say(event, out);
+        self.back_bytes += size(&event);
+        self.back.push(event);
+        if self.back_bytes > CALL_CAP {
+            self.begun = None;
+            self.say_the_calls(out);
+        }
+    }
+
+    fn say_the_calls(&mut self, out: &mut BytesMut) {
+        self.back_bytes = 0;
+        for event in std::mem::take(&mut self.back) {
+            self.say(event, out);
+        }
     }
 
     fn say(&mut self, event: Event, out: &mut BytesMut) {
@@ -218,11 +251,12 @@ impl Translation {
 
     /// How many bytes are held, about.
     pub(super) fn held(&self) -> usize {
-        match &self.to {
+        let made = match &self.to {
             To::Soon(_) => 0,
             To::Stream(writer) => writer.held(),
             To::Whole(answer, _) => answer.len(),
-        }
+        };
+        self.back_bytes + made
     }
 
     /// Whether more was said than one answer may.
@@ -262,7 +296,7 @@ mod tests {
             operation: Operation::Chat,
             request: Bytes::from_static(b"{}"),
         };
-        let listener = Listener { door, stream, voice, arrived: Instant::now(), keeps: true };
+        let listener = Listener { door, stream, voice, arrived: Instant::now(), keeps: true, holds: true };
         Translation::new(listener, forced.map(str::to_owned))
     }
 

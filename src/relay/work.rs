@@ -278,8 +278,8 @@ impl Work {
 
     /// The attempt did not work.
     pub(super) fn fail(&mut self, no: AttemptNo, fault: Fault, now: std::time::Instant) {
-        if self.said_a_word_differently(fault) {
-            return self.say_it_again(no);
+        if let Some(care) = self.more_care(fault) {
+            return self.say_it_again(no, care);
         }
         let fault = self.as_resumption(fault);
         self.drop_attempt(Some(fault));

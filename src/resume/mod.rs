@@ -15,7 +15,7 @@ mod seam;
 
 pub use self::seam::{Misfit, Seam};
 use crate::{
-    generate::{Begun, Effort, Format, Meaning, Part, Role, Sampling, Turn},
+    generate::{Begun, Complete, Effort, Format, Meaning, Part, Role, Sampling, Turn},
     kind::Continuation,
 };
 
@@ -28,16 +28,23 @@ pub struct Terms {
     pub stop: Vec<String>,
     /// Whether the likeliest token is always taken.
     pub greedy: bool,
+    /// Whether its conversation is only words, so that a text of it says all of it.
+    pub only_words: bool,
 }
 
 impl Terms {
     /// Those of a request whose answer can be gone on with at all. An answer in a given form
     /// cannot: the next server's grammar would begin at its beginning.
     pub fn of(meaning: &Meaning) -> Option<Self> {
-        let (format, logprobs, choices, sampling) = match meaning {
-            Meaning::Chat(it) => (&it.format, it.logprobs, it.choices, &it.sampling),
+        let (format, logprobs, choices, sampling, only_words) = match meaning {
+            Meaning::Chat(it) => {
+                let parts = it.turns.iter().flat_map(|it| &it.parts);
+                let only_words =
+                    it.tools.is_empty() && !parts.into_iter().any(|it| matches!(it, Part::Image(_)));
+                (&it.format, it.logprobs, it.choices, &it.sampling, only_words)
+            }
             Meaning::Complete(it) if it.echo => return None,
-            Meaning::Complete(it) => (&it.format, it.logprobs, it.choices, &it.sampling),
+            Meaning::Complete(it) => (&it.format, it.logprobs, it.choices, &it.sampling, true),
             Meaning::Embed(_) => return None,
         };
         let plain = *format == Format::Text && logprobs.is_none() && choices.is_none_or(|it| it == 1);
@@ -45,6 +52,7 @@ impl Terms {
             max_tokens: sampling.max_tokens,
             stop: sampling.stop.clone(),
             greedy: sampling.temperature == Some(0.0),
+            only_words,
         })
     }
 }
@@ -67,6 +75,8 @@ pub enum Care {
     WholeWords,
     /// Everything is told but blanks: the word came out differently.
     AsItIs,
+    /// It is asked from the start: the server would not render the conversation.
+    FromTheStart,
 }
 
 /// How a server that continues answers so is asked. `None` if it cannot go on with this one.
@@ -75,21 +85,19 @@ pub fn plan(begun: &Begun, terms: Option<&Terms>, continuation: Continuation, ca
     if begun.is_empty() {
         // Nothing that anybody has seen: it is asked as if for the first time.
         let max_tokens = terms.and_then(|it| it.max_tokens);
-        return Some(Plan { told: None, max_tokens, seam: Seam::again("", false) });
+        return Some(Plan { told: None, max_tokens, seam: Seam::again(begun) });
     }
     let terms = terms.filter(|_| !begun.is_beyond())?;
-    let again = || Plan {
-        told: None,
-        max_tokens: terms.max_tokens,
-        seam: Seam::again(begun.text(), !begun.thinking().is_empty()),
-    };
+    let again = || Plan { told: None, max_tokens: terms.max_tokens, seam: Seam::again(begun) };
     let (may_repeat, goes_on) = match continuation {
         Continuation::Flags | Continuation::Prompt => (Repeats::Hardly, true),
         Continuation::LastTurn => (Repeats::Perhaps, true),
+        // How a template lays out thoughts, calls and images is known to nobody else.
+        Continuation::Rendered => (Repeats::Hardly, terms.only_words && begun.thinking().is_empty()),
         Continuation::None => (Repeats::Hardly, false),
     };
     let told = told(begun.text(), terms.greedy && care == Care::WholeWords);
-    if !goes_on || begun.text()[..told].is_empty() {
+    if !goes_on || care == Care::FromTheStart || begun.text()[..told].is_empty() {
         return Some(again());
     }
     let tokens = begun.tokens(told);
@@ -128,6 +136,18 @@ fn told(text: &str, without_word: bool) -> usize {
     trimmed[..word].trim_end().len()
 }
 
+/// A conversation that was rendered as a text to be gone on with.
+pub fn rendered(meaning: &Meaning, max_tokens: Option<u64>) -> Option<Complete> {
+    let Meaning::Chat(chat) = meaning else { return None };
+    Some(Complete {
+        sampling: Sampling { max_tokens, ..chat.sampling.clone() },
+        keep_alive: chat.keep_alive.clone(),
+        context: chat.context,
+        extras: chat.extras.clone(),
+        ..Complete::default()
+    })
+}
+
 /// The request with the beginning of its answer as the last that was said.
 pub fn continued(meaning: &Meaning, text: &str, thinking: &str, max_tokens: Option<u64>) -> Meaning {
     let mut meaning = meaning.clone();
@@ -162,7 +182,7 @@ pub fn continued(meaning: &Meaning, text: &str, thinking: &str, max_tokens: Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Chat, Complete};
+    use crate::generate::Chat;
 
     fn begun(pieces: &[&str]) -> Begun {
         let mut begun = Begun::default();
@@ -171,7 +191,7 @@ mod tests {
     }
 
     fn terms(max_tokens: Option<u64>, greedy: bool) -> Terms {
-        Terms { max_tokens, stop: Vec::new(), greedy }
+        Terms { max_tokens, stop: Vec::new(), greedy, only_words: true }
     }
 
     #[test]

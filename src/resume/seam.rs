@@ -14,15 +14,17 @@ pub struct Seam {
     /// What it was told, in case that it says all of it again.
     echo: String,
     /// What it must say again.
-    exact: String,
+    exact: Same,
     /// Blanks that it will say again if its template cut them off.
     blanks: String,
     /// What would finish a stop string that began before the seam, with that string.
     stops: Vec<(String, String)>,
     /// What came and may be either.
     held: String,
-    hides_thinking: bool,
+    thinking: Shown,
     mute: bool,
+    /// Whether anything came.
+    came: bool,
     over: bool,
     /// What it was told, in tokens, thoughts among them.
     tokens: u64,
@@ -30,11 +32,68 @@ pub struct Seam {
     usage: Usage,
 }
 
+/// What becomes of thinking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shown {
+    /// It passes, once this was thought again.
+    After(Same),
+    /// None of it: the caller has seen other thoughts, or text after them.
+    Not,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self::After(Same::default())
+    }
+}
+
+/// A text that is to be said again, and how far that has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Same {
+    text: String,
+    at: usize,
+}
+
+impl Same {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), at: 0 }
+    }
+
+    fn rest(&self) -> &str {
+        &self.text[self.at..]
+    }
+
+    fn is_over(&self) -> bool {
+        self.at == self.text.len()
+    }
+
+    /// Takes off what is said again; what is new is left. False where it is something else.
+    fn take(&mut self, said: &mut String) -> bool {
+        let rest = &self.text[self.at..];
+        if rest.starts_with(said.as_str()) {
+            self.at += said.len();
+            said.clear();
+        } else if said.starts_with(rest) {
+            said.drain(..rest.len());
+            self.at = self.text.len();
+        } else {
+            return false;
+        }
+        if self.is_over() {
+            *self = Self::default();
+        }
+        true
+    }
+}
+
 impl Seam {
-    /// For a server that is asked from the start: it says all of that again.
-    pub(super) fn again(text: &str, hides_thinking: bool) -> Self {
+    /// For a server that is asked from the start: it says all of that again. What it thinks
+    /// may differ from what the caller has seen, and then nothing more of it is shown.
+    pub(super) fn again(begun: &Begun) -> Self {
+        let thinking =
+            if begun.text().is_empty() { Shown::After(Same::new(begun.thinking())) } else { Shown::Not };
         // Blanks at the end of an exact text are exact as well.
-        Self { exact: text.to_owned(), hides_thinking, ..Self::default() }
+        Self { exact: Same::new(begun.text()), thinking, ..Self::default() }
     }
 
     /// For a server that is told so many bytes, and so many tokens.
@@ -47,11 +106,15 @@ impl Seam {
         };
         Self {
             // A short text, and one that repeats itself, may well come once more.
-            echo: if told.len() < least || repeats_itself(told) { String::new() } else { told.to_owned() },
-            exact: word.to_owned(),
+            echo: if (least..LONGEST_ECHO).contains(&told.len()) && !repeats_itself(told) {
+                told.to_owned()
+            } else {
+                String::new()
+            },
+            exact: Same::new(word),
             blanks: rest[word.len()..].to_owned(),
             stops: finishes(begun.text(), stops),
-            hides_thinking: true,
+            thinking: Shown::Not,
             tokens,
             thoughts: begun.thoughts(),
             ..Self::default()
@@ -66,6 +129,7 @@ impl Seam {
 
     /// Gives what is new of an event.
     pub fn turn(&mut self, event: Event, give: &mut dyn FnMut(Event)) -> Result<(), Misfit> {
+        self.came |= matches!(event, Event::Text(_) | Event::Thinking(_));
         if self.over {
             if let Event::Usage(usage) = event {
                 give(Event::Usage(self.count(usage)));
@@ -74,8 +138,14 @@ impl Seam {
         }
         match event {
             Event::Text(_) | Event::Thinking(_) if self.mute => {}
-            Event::Text(text) => self.text(text, give)?,
-            Event::Thinking(_) | Event::Signature(_) if self.hides_thinking => {}
+            Event::Text(text) => {
+                if self.thinking != Shown::default() {
+                    self.thinking = Shown::Not;
+                }
+                self.text(text, give)?;
+            }
+            Event::Thinking(text) => self.think(text, give),
+            Event::Signature(_) if self.thinking != Shown::default() => {}
             Event::Usage(usage) => give(Event::Usage(self.count(usage))),
             Event::Finished { .. } if self.mute => {
                 give(Event::Finished { reason: Reason::Length, stop: None });
@@ -86,7 +156,7 @@ impl Seam {
                     return Ok(());
                 }
                 let stopped = reason == Reason::Stop && self.is_in_a_stop();
-                if !self.exact.is_empty() && !stopped {
+                if !self.exact.is_over() && !stopped {
                     return Err(Misfit);
                 }
                 self.release(give);
@@ -95,7 +165,7 @@ impl Seam {
             other => {
                 self.settle(give)?;
                 // What is said must have been said before anything else is done.
-                if !self.exact.is_empty() {
+                if !self.exact.is_over() {
                     return Err(Misfit);
                 }
                 self.release(give);
@@ -115,6 +185,15 @@ impl Seam {
         self.usage
     }
 
+    fn think(&mut self, mut text: String, give: &mut dyn FnMut(Event)) {
+        let Shown::After(same) = &mut self.thinking else { return };
+        if !same.take(&mut text) {
+            self.thinking = Shown::Not;
+        } else if !text.is_empty() {
+            give(Event::Thinking(text));
+        }
+    }
+
     fn text(&mut self, more: String, give: &mut dyn FnMut(Event)) -> Result<(), Misfit> {
         let mut text = std::mem::take(&mut self.held) + &more;
         if text.is_empty() {
@@ -130,14 +209,8 @@ impl Seam {
             }
             self.echo.clear();
         }
-        if !self.exact.is_empty() {
-            if self.exact.starts_with(&text) {
-                self.exact.drain(..text.len());
-                return Ok(());
-            }
-            let Some(rest) = text.strip_prefix(&self.exact) else { return Err(Misfit) };
-            text = rest.to_owned();
-            self.exact.clear();
+        if !self.exact.is_over() && !self.exact.take(&mut text) {
+            return Err(Misfit);
         }
         if !self.blanks.is_empty() {
             let same = text.chars().zip(self.blanks.chars()).take_while(|(a, b)| a == b);
@@ -170,7 +243,7 @@ impl Seam {
     fn is_in_a_stop(&self) -> bool {
         self.stops.iter().any(|(rest, stop)| {
             let begun = &stop[..stop.len() - rest.len()];
-            begun.ends_with(&self.exact) || self.exact.ends_with(begun)
+            begun.ends_with(self.exact.rest()) || self.exact.rest().ends_with(begun)
         })
     }
 
@@ -192,7 +265,9 @@ impl Seam {
 
     /// What the server was told is not its prompt but the answer's beginning.
     fn count(&mut self, usage: Usage) -> Usage {
-        let answer = usage.output_tokens.map(|it| if self.mute { self.tokens } else { it + self.tokens });
+        // Ollama leaves out a count of nothing.
+        let answer = usage.output_tokens.or((!self.came && usage.input_tokens.is_some()).then_some(0));
+        let answer = answer.map(|it| if self.mute { self.tokens } else { it + self.tokens });
         self.usage = Usage {
             input_tokens: usage.input_tokens.map(|it| it.saturating_sub(self.tokens)),
             output_tokens: answer,
@@ -220,9 +295,23 @@ fn finishes(text: &str, stops: &[String]) -> Vec<(String, String)> {
     all
 }
 
-/// Whether a text is the same over and over, so that going on with it looks like saying it again.
+/// A longer text is not looked for in what comes: all of it would have to be held.
+const LONGEST_ECHO: usize = 64 << 10;
+
+/// Whether a text is the same over and over, so that going on with it looks like saying it again:
+/// whether more than half of it is both its beginning and its end.
 fn repeats_itself(text: &str) -> bool {
-    (1..=text.len() / 2).any(|period| text.as_bytes()[period..] == text.as_bytes()[..text.len() - period])
+    let text = text.as_bytes();
+    // How much of the beginning ends at each place.
+    let mut borders = vec![0_usize; text.len()];
+    for at in 1..text.len() {
+        let mut border = borders[at - 1];
+        while border > 0 && text[at] != text[border] {
+            border = borders[border - 1];
+        }
+        borders[at] = border + usize::from(text[at] == text[border]);
+    }
+    borders.last().is_some_and(|border| 2 * border >= text.len())
 }
 
 #[cfg(test)]
@@ -280,9 +369,9 @@ mod tests {
         check(after(said, said.len(), &[]), &["One, ", "two, three", ", four"], ", four#");
         check(after(said, said.len(), &[]), &["One, ", "too"], "One, too#");
         check(after(said, said.len(), &[]), &["One"], "One#");
-        check(Seam::again(said, false), &["One, ", "two, three, four"], ", four#");
-        assert_eq!(sewn(&mut Seam::again(said, false), &["One, ", "too"]), Err(Misfit));
-        assert_eq!(sewn(&mut Seam::again(said, false), &["One"]), Err(Misfit));
+        check(Seam::again(&begun(said)), &["One, ", "two, three, four"], ", four#");
+        assert_eq!(sewn(&mut Seam::again(&begun(said)), &["One, ", "too"]), Err(Misfit));
+        assert_eq!(sewn(&mut Seam::again(&begun(said)), &["One"]), Err(Misfit));
     }
 
     #[test]
@@ -311,12 +400,42 @@ mod tests {
 
     #[test]
     fn thoughts_that_were_shown_are_not_shown_again() {
-        let mut seam = Seam::again("", true);
-        let mut out = Vec::new();
-        for event in [Event::Thinking("hm".to_owned()), text("a"), stop()] {
-            seam.turn(event, &mut |it| out.push(it)).unwrap();
+        let mut begun = Begun::default();
+        begun.think("hm, so");
+        let check = |begun: &Begun, thoughts: &[&str], expected: &[&str]| {
+            let (mut seam, mut shown) = (Seam::again(begun), Vec::new());
+            let thoughts = thoughts.iter().map(|it| Event::Thinking((*it).to_owned()));
+            for event in thoughts.chain([text("a")]) {
+                seam.turn(event, &mut |it| {
+                    if let Event::Thinking(text) = it {
+                        shown.push(text);
+                    }
+                })
+                .unwrap();
+            }
+            assert_eq!(shown, expected);
+        };
+        check(&begun, &["hm", ", so it", " is"], &[" it", " is"]);
+        check(&begun, &["hm", "m, so", " it"], &[]);
+        check(&begun, &["hm"], &[]);
+        begun.say("a");
+        check(&begun, &["hm, so", " it"], &[]);
+    }
+
+    #[test]
+    fn a_text_that_repeats_itself_is_known() {
+        for (text, expected) in [
+            ("", false),
+            ("a", false),
+            ("ab", false),
+            ("aa", true),
+            ("abab", true),
+            ("ababa", true),
+            ("abcab", false),
+        ] {
+            assert_eq!(repeats_itself(text), expected, "{text}");
         }
-        assert_eq!(out, [text("a"), stop()]);
+        assert!(!repeats_itself(&("a".repeat(LONGEST_ECHO) + "b")), "and in no time");
     }
 
     #[test]
@@ -332,7 +451,7 @@ mod tests {
         }
         assert_eq!(mute.usage().output_tokens, Some(4));
         assert_eq!(out.last(), Some(&Event::Finished { reason: Reason::Length, stop: None }));
-        let mut again = Seam::again("a", false);
+        let mut again = Seam::again(&begun("a"));
         again.turn(Event::Usage(usage), &mut |_| {}).unwrap();
         assert_eq!(again.usage(), usage);
     }

@@ -283,16 +283,27 @@ fn begun(shape: Shape, gate: Gate, body: &Value, turns: &mut Vec<Value>) -> Opti
 }
 
 /// How many bytes the JSON has of what is asked; without the last turn where that was begun.
+/// The same question weighs the same in each language, as far as they say it alike.
 fn weight(gate: Gate, body: &Value, without_last: bool) -> usize {
-    let subject = &body[gate.subject()];
-    let all = match subject.as_array() {
-        Some(turns) if without_last => {
-            turns.iter().take(turns.len() - 1).map(|it| it.to_string().len() + 1).sum::<usize>() + 1
-        }
-        _ => subject.to_string().len(),
+    // A conversation that was rendered weighs what it did before.
+    if let Some(prompt) = body["prompt"].as_str().filter(|_| body["raw"] == true) {
+        return prompt.len();
+    }
+    let one_turn = || serde_json::json!([{"role": "user", "content": body["prompt"]}]);
+    let subject = match gate {
+        Gate::OllamaChat => body["messages"].clone(),
+        Gate::OllamaGenerate => one_turn(),
+        Gate::OllamaEmbed => body["input"].clone(),
+        Gate::OllamaEmbeddings => body["prompt"].clone(),
+        _ => body[gate.subject()].clone(),
     };
-    let more = ["tools", "system", "instructions", "prompt"].iter().filter(|it| **it != gate.subject());
-    all + more.map(|it| body.get(it).map_or(0, |it| it.to_string().len())).sum::<usize>()
+    let turns = subject.as_array().filter(|_| without_last).and_then(|it| it.split_last());
+    let asked = match turns {
+        Some((_, before)) => Value::from(before).to_string().len(),
+        None => subject.to_string().len(),
+    };
+    let more = ["tools", "system", "instructions", "suffix"].iter();
+    asked + more.map(|it| body.get(it).map_or(0, |it| it.to_string().len())).sum::<usize>()
 }
 
 /// Ollama's -1, like no number, is no limit.

@@ -102,6 +102,18 @@ impl Writes for Ollama {
     }
 }
 
+/// A conversation as the text that the model sees, where that is asked for instead of an
+/// answer: the JSON of its turns, so that it weighs the same.
+pub(super) fn rendered(body: &[u8]) -> Option<Value> {
+    memchr::memmem::find(body, b"_debug_render_only")?;
+    let body: Value = serde_json::from_slice(body).ok()?;
+    (body["_debug_render_only"] == true).then(|| {
+        json!({"model": body["model"], "created_at": "2026-08-21T10:00:00.52472528Z",
+            "message": {"role": "", "content": ""}, "done": false,
+            "_debug_info": {"rendered_template": body["messages"].to_string()}})
+    })
+}
+
 impl Voice<'_> {
     /// What is said, as fields: a message, or the text alone.
     fn said(&self, text: &str, thinking: &str, calls: &[Call]) -> Map<String, Value> {

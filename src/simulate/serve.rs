@@ -16,6 +16,7 @@ use super::{
     answer::Voice,
     ask::{Ask, Gate, Operation, Tongue, read},
     http::{Connection, Request, Stream},
+    ollama,
     pieces::Pieces,
     script::{Fault, Script},
     shape::{Refusal, Reply, Shape},
@@ -127,7 +128,12 @@ impl Server {
             let script = state.borrow_and_update().script.clone();
             let close = request.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
             let gate = Gate::at(self.shape, &request.path).filter(|_| request.method == "POST");
-            let kept = if let Some(gate) = gate {
+            let rendered =
+                gate.filter(|it| *it == Gate::OllamaChat).and_then(|_| ollama::rendered(&request.body));
+            let kept = if let Some(rendered) = rendered {
+                self.counters.probes.fetch_add(1, Relaxed);
+                self.say(connection, &Reply::json(200, rendered), false).await
+            } else if let Some(gate) = gate {
                 self.generate(connection, gate, &request, &script).await
             } else {
                 self.counters.probes.fetch_add(1, Relaxed);

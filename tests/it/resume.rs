@@ -215,7 +215,11 @@ async fn an_answer_cut_at_any_word_is_the_uncut_answer() {
     for second in [Shape::LlamaCpp, Shape::Vllm, Shape::OpenAi] {
         holds(Shape::Vllm, second, || Script { words: 6, ..Script::default() }, 6, Value::Null).await;
     }
-    holds(Shape::LlamaCpp, Shape::Vllm, || Script { words: 6, ..Script::default() }, 6, Value::Null).await;
+    for (first, second) in
+        [(Shape::LlamaCpp, Shape::Vllm), (Shape::Vllm, Shape::Ollama), (Shape::Ollama, Shape::Vllm)]
+    {
+        holds(first, second, || Script { words: 6, ..Script::default() }, 6, Value::Null).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,6 +247,105 @@ async fn blanks_and_long_characters_are_sewn_rightly() {
 async fn a_stop_string_ends_the_answer_wherever_it_was_cut() {
     let script = || Script { words: 8, ..Script::default() };
     holds(Shape::Vllm, Shape::LlamaCpp, script, 2, json!({"stop": "3 w4"})).await;
+}
+
+/// The calls of an answer: names and arguments.
+fn calls(answer: &Answer) -> Vec<(String, String)> {
+    let shown = answer.text();
+    let lines =
+        shown.lines().map(|it| it.strip_prefix("data: ").unwrap_or(it)).filter(|it| it.starts_with('{'));
+    let mut calls: Vec<(String, String)> = Vec::new();
+    for one in lines.map(|it| serde_json::from_str::<Value>(it).unwrap()) {
+        let choice = &one["choices"][0];
+        let openai =
+            [&choice["delta"]["tool_calls"], &choice["message"]["tool_calls"], &one["message"]["tool_calls"]];
+        for call in openai.into_iter().filter_map(Value::as_array).flatten() {
+            let function = &call["function"];
+            if let Some(name) = function["name"].as_str() {
+                calls.push((name.to_owned(), String::new()));
+            }
+            let arguments = &function["arguments"];
+            let arguments = arguments.as_str().map_or_else(|| arguments.to_string(), str::to_owned);
+            calls.last_mut().unwrap().1 += &arguments;
+        }
+        if one["content_block"]["type"] == "tool_use" {
+            calls.push((one["content_block"]["name"].as_str().unwrap().to_owned(), String::new()));
+        }
+        if let Some(more) = one["delta"]["partial_json"].as_str() {
+            calls.last_mut().unwrap().1 += more;
+        }
+        for part in one["content"].as_array().into_iter().flatten().filter(|it| it["type"] == "tool_use") {
+            calls.push((part["name"].as_str().unwrap().to_owned(), part["input"].to_string()));
+        }
+    }
+    // Written with other blanks and in other orders by other languages.
+    let parsed = |it: &str| {
+        serde_json::from_str::<Value>(it).unwrap_or_else(|error| panic!("{error}: {shown}")).to_string()
+    };
+    calls.into_iter().map(|(name, it)| (name, parsed(&it))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_cut_at_any_piece_is_a_whole_call() {
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city", "days"]});
+    for second in [Shape::LlamaCpp, Shape::OpenAi, Shape::Ollama] {
+        let twins = Twins::start(Shape::Vllm, second, Script::default).await;
+        for (path, stream) in ["/v1/chat/completions", "/v1/messages", "/api/chat"]
+            .iter()
+            .flat_map(|path| [(path, true), (path, false)])
+        {
+            let mut body = question(path, stream, &Value::Null);
+            body["model"] = if second == Shape::Ollama { "sim:latest" } else { "sim" }.into();
+            body["messages"][0]["content"] = "Use weather and time.".into();
+            let tool = |name: &str| match *path {
+                "/v1/messages" => json!({"name": name, "input_schema": schema}),
+                _ => json!({"type": "function", "function": {"name": name, "parameters": schema}}),
+            };
+            body["tools"] = json!([tool("weather"), tool("time")]);
+            twins.first.change(|it| it.plan = Plan::Never);
+            let uncut = calls(&twins.ask(path, &body).await);
+            assert_eq!(uncut.len(), 2, "{path}: {uncut:?}");
+            for after in 0..14 {
+                let answer = twins.cut(path, &body, after, Fault::DieMidStream).await;
+                assert!(answer.status == 200 && answer.clean, "{}", answer.text());
+                assert_eq!(calls(&answer), uncut, "{path} {stream} cut after {after}: {}", answer.text());
+                assert!(!answer.text().contains("\"error\""), "{}", answer.text());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thoughts_cut_at_any_word_are_not_shown_twice() {
+    let script = || Script { words: 4, thoughts: 4, ..Script::default() };
+    for second in [Shape::LlamaCpp, Shape::Vllm, Shape::OpenAi] {
+        let twins = Twins::start(Shape::Vllm, second, script).await;
+        for (path, stream) in ["/v1/chat/completions", "/v1/messages", "/api/chat"]
+            .iter()
+            .flat_map(|path| [(path, true), (path, false)])
+        {
+            let mut body = question(path, stream, &Value::Null);
+            match *path {
+                "/v1/messages" => body["thinking"] = json!({"type": "enabled", "budget_tokens": 1024}),
+                "/api/chat" => body["think"] = true.into(),
+                _ => body["reasoning_effort"] = "high".into(),
+            }
+            if *path == "/v1/messages" {
+                body["max_tokens"] = 2000.into();
+            }
+            let uncut = twins.uncut(path, &body).await;
+            assert!(stream != (uncut.thinking.is_empty()) || !stream, "{path}: {uncut:?}");
+            for after in 0..=8 {
+                let answer = twins.cut(path, &body, after, Fault::DieMidStream).await;
+                let (cut, shown) = (got(&answer), answer.text());
+                assert_eq!(
+                    (&cut.text, &cut.thinking, &cut.reasons),
+                    (&uncut.text, &uncut.thinking, &uncut.reasons),
+                    "{path} {stream} cut after {after}: {shown}"
+                );
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -327,6 +430,42 @@ async fn a_server_that_can_only_start_again_must_say_the_same() {
     let answer = of(&word("one two"), &word("Sure! One, two"), &Value::Null).await;
     assert!(answer.text().contains("error") && !answer.text().contains("Sure"), "{}", answer.text());
     assert!(!answer.text().contains("[DONE]"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn an_ollama_that_does_not_render_is_asked_from_the_start() {
+    let lines = |text: &[&str]| -> String {
+        let line = |it: &&str| {
+            json!({"model": "m", "message": {"role": "assistant", "content": it}, "done": false}).to_string()
+                + "\n"
+        };
+        let end = json!({"model": "m", "message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop"});
+        text.iter().map(line).collect::<String>() + &end.to_string() + "\n"
+    };
+    let says = |body: String| {
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    };
+    let ollama = Scripted::ollama(move |post, mut line| {
+        let body = if post.body.contains("_debug_render_only") {
+            lines(&[]).trim_end().to_owned()
+        } else {
+            lines(&["one", " two", " three"])
+        };
+        async move {
+            line.say(says(body)).await;
+        }
+    })
+    .await;
+    let first = Scripted::saying(format!("{STREAM}{}{}", word("one"), word(" two"))).await;
+    let daemon =
+        Options::alone().server(first.endpoint(), "a", 0).server(ollama.endpoint(), "b", 1).start().await;
+    let mut body = question("/v1/chat/completions", true, &Value::Null);
+    body["model"] = "m".into();
+    let answer = daemon.caller().post("/v1/chat/completions", &body).await;
+    assert_eq!((got(&answer).text.as_str(), ollama.posts().len()), ("one two three", 2), "{}", answer.text());
+    let id = answer.header("x-lovable-request-id").unwrap();
+    let told = daemon.caller().get(&format!("/lovable/v1/requests/{id}")).await.json();
+    assert_eq!(told["attempts"].as_array().unwrap().len(), 2, "both questions are one attempt: {told}");
 }
 
 #[tokio::test]

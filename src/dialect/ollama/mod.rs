@@ -20,6 +20,7 @@ mod properties;
 mod reader;
 #[cfg(test)]
 mod recorded;
+mod render;
 mod request;
 mod turn;
 mod understand;
@@ -80,6 +81,14 @@ impl Dialect for Ollama {
 
     fn readdress(&self, request: &Request, body: &Bytes, to: &To<'_>) -> Bytes {
         request::readdress(request, body, to)
+    }
+
+    fn ask_rendered(&self, meaning: &Meaning, to: &To<'_>) -> Option<Bytes> {
+        render::ask(meaning, to)
+    }
+
+    fn rendered(&self, answer: &[u8]) -> Option<String> {
+        render::read(answer)
     }
 
     fn ask(&self, door: Door, meaning: &Meaning, to: &To<'_>) -> Result<Asked, Lack> {
