@@ -1,5 +1,5 @@
-//! Answers of two real llama.cpp servers with one model, cut at every token: each goes on from
-//! the other server and is what it would have been.
+//! Answers of two real servers with one model, cut at every token: each goes on from the other
+//! server and is what it would have been.
 
 use std::sync::{
     Arc,
@@ -118,8 +118,22 @@ async fn an_answer_of_llama_cpp_cut_at_any_token_is_the_uncut_answer() {
     let ports = [odd_port().await, odd_port().await];
     let _first = Real::llama_with("real-cut", ports[0], &[]).await;
     let _second = Real::llama_with("real-cut", ports[1], &[]).await;
-    let scissors = Scissors::before(ports[0]).await;
-    let second = Endpoint::parse(&format!("http://127.0.0.1:{}", ports[1])).unwrap();
+    cut_at_every_token(ports[0], ports[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs real vLLM; tests/prove sets it up"]
+async fn vllm_and_llama_cpp_go_on_with_each_other() {
+    let ports = [odd_port().await, odd_port().await];
+    let _first = Real::vllm("real-cut", ports[0]).await;
+    let _second = Real::llama_with("real-cut", ports[1], &[]).await;
+    cut_at_every_token(ports[0], ports[1]).await;
+    cut_at_every_token(ports[1], ports[0]).await;
+}
+
+async fn cut_at_every_token(first: u16, second: u16) {
+    let scissors = Scissors::before(first).await;
+    let second = Endpoint::parse(&format!("http://127.0.0.1:{second}")).unwrap();
     let daemon =
         Options::alone().server(&scissors.endpoint, "cut", 0).server(&second, "whole", 10).start().await;
     for (path, stream) in [
