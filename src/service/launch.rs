@@ -189,6 +189,8 @@ pub fn launch(
         let demo = wishes.demo;
         Ok(run(Plan { loaded, socket, tcp, demo, log: log.clone(), readiness })?)
     });
+    // Nothing of it is left when the parent hears of the end and tells.
+    drop(pid_file);
     if let (Err(error), Some(words)) = (&outcome, last_words) {
         tracing::error!("{error}");
         words.say(error.exit_code(), &error.to_string());

@@ -139,8 +139,14 @@ async fn a_program_that_leaves_in_the_middle_frees_the_server() {
 
 /// `lovablectl` with pipes.
 fn ctl(daemon: &Daemon, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lovablectl"));
-    command.arg("--socket").arg(daemon.socket()).args(args).kill_on_drop(true);
+    ctl_by(&[], daemon, args)
+}
+
+/// lovablectl, started by another program.
+fn ctl_by(by: &[&str], daemon: &Daemon, args: &[&str]) -> Command {
+    let line = [by, &[env!("CARGO_BIN_EXE_lovablectl"), "--socket"]].concat();
+    let mut command = Command::new(line[0]);
+    command.args(&line[1..]).arg(daemon.socket()).args(args).kill_on_drop(true);
     command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     command.stderr(std::process::Stdio::piped());
     command
@@ -217,7 +223,9 @@ async fn signals_reach_the_program() {
         ("WINCH", Signal::WINCH),
     ] {
         let waits = format!("trap 'echo caught; exit 9' {name}; echo ready; while :; do sleep 0.02; done");
-        let mut child = ctl(&daemon, &["exec", "sh", "-c", &waits]).spawn().unwrap();
+        // Whoever runs the tests may have had signals ignored, as `nohup` does.
+        let mut child =
+            ctl_by(&["env", "--default-signal"], &daemon, &["exec", "sh", "-c", &waits]).spawn().unwrap();
         let mut lines = ready(&mut child).await;
         kill_process(Pid::from_raw(child.id().unwrap() as i32).unwrap(), signal).unwrap();
         let ended = timeout(PATIENCE, child.wait()).await.expect(name).unwrap();

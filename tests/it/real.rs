@@ -6,7 +6,10 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -147,9 +150,17 @@ fn script(environment: &str, name: &str) -> Command {
     command
 }
 
-/// A free port that is no usual one of any kind.
+/// A free port that is no usual one of any kind, and below those that the system gives to
+/// connections: nobody takes it while the server there is started again.
 pub(crate) async fn odd_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(7) + (std::process::id() % 9000) as u16;
+        let port = 20_000 + turn % 9000;
+        if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
+            return port;
+        }
+    }
 }
 
 fn body(model: &str, stream: bool, max_tokens: usize) -> Value {

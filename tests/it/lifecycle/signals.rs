@@ -4,7 +4,11 @@ use std::{process::Stdio, time::Duration};
 
 use lovable::simulate::{Script, Shape, Simulated};
 use rustix::process::Signal;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::UnixStream,
+    time::timeout,
+};
 
 use crate::{
     caller::{Answer, Verdict, exchange, request},
@@ -48,15 +52,14 @@ async fn running_answers_end_whole_before_it_leaves_and_nothing_new_is_taken() {
         async move { caller.get("/lovable/v1/events").await }
     });
     let mut reader = home.command(super::LOVABLECTL);
-    let reader = tokio::spawn(super::output({
-        reader.arg("events");
-        reader
-    }));
-    until("the feed is followed", async || {
-        // Twice: by the caller and by lovablectl.
-        (connections(&home) >= 5).then_some(())
-    })
-    .await;
+    reader.arg("events").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut reader = reader.spawn().unwrap();
+    let mut said = BufReader::new(reader.stdout.take().unwrap()).lines();
+    let follows = async {
+        while !said.next_line().await.unwrap().expect("it follows the feed").contains("is up: vllm") {}
+    };
+    timeout(super::PATIENCE, follows).await.unwrap();
+    until("the feed is followed by the caller too", async || (connections(&home) >= 5).then_some(())).await;
 
     running.signal(Signal::TERM);
     refused(&home).await;
@@ -68,7 +71,8 @@ async fn running_answers_end_whole_before_it_leaves_and_nothing_new_is_taken() {
     assert!(!home.log().contains("were cut"), "{}", home.log());
     let feed = follower.await.unwrap();
     assert!(feed.clean && feed.text().starts_with("data: {"), "{feed:?}");
-    check(&reader.await.unwrap(), 1, &["is up: vllm", "ended the feed"]);
+    let output = timeout(super::PATIENCE, reader.wait_with_output()).await.unwrap().unwrap();
+    check(&output, 1, &["ended the feed"]);
 }
 
 /// Connections of the daemon's socket that are open, as the system counts them.
