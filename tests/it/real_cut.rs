@@ -48,7 +48,7 @@ impl Scissors {
             let after = after.clone();
             async move {
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(pass(stream, port, after.load(Ordering::Relaxed)));
+                    tokio::spawn(pass(stream, port, after.clone()));
                 }
             }
         });
@@ -57,15 +57,19 @@ impl Scissors {
 }
 
 /// Passes one connection on, and closes it after so many events of an answer.
-async fn pass(stream: TcpStream, port: u16, after: usize) {
+async fn pass(stream: TcpStream, port: u16, cut_after: Arc<AtomicUsize>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let ((mut from_us, mut to_us), (mut from_server, mut to_server)) =
         (stream.into_split(), server.into_split());
     let up = tokio::spawn(async move {
         let _ = tokio::io::copy(&mut from_us, &mut to_server).await;
     });
-    let (mut seen, mut piece) = (0, vec![0; 64 << 10]);
+    let (mut seen, mut after, mut piece) = (0, NEVER, vec![0; 64 << 10]);
     while let Ok(size @ 1..) = from_server.read(&mut piece).await {
+        if piece.starts_with(b"HTTP/1.1 ") {
+            // The next answer on a connection that is used again.
+            (seen, after) = (0, cut_after.load(Ordering::Relaxed));
+        }
         let mut end = size;
         for at in memchr::memmem::find_iter(&piece[..size], b"data: ") {
             if seen == after {
