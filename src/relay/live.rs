@@ -16,7 +16,7 @@ use super::{
     translation::{Piece, Translation},
 };
 use crate::{
-    dialect::{Door, Fold, Judged, Reader, frames::Cutter},
+    dialect::{Door, Fold, Reader, frames::Cutter},
     failover::AttemptNo,
     fault::{Cause, Fault, Stage, Words},
     generate::{Begun, Operation, Reason, Usage},
@@ -34,8 +34,6 @@ const REFUSAL_CAP: usize = 256 << 10;
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// How much may come before the first content: role deltas and the like.
 pub(super) const PRELUDE_CAP: usize = 256 << 10;
-/// The most of a call that is held until it is whole; a longer one goes on as it comes.
-pub(super) const CALL_CAP: usize = 1 << 20;
 /// How long the end of a body is waited for after its terminator, so that the connection can be used again.
 const END_OF_BODY: Duration = Duration::from_millis(100);
 
@@ -125,7 +123,7 @@ pub(super) struct Live {
     /// Whether they are held.
     pub(super) holding: bool,
     /// Whether calls are held: somebody else could make them.
-    holds: bool,
+    pub(super) holds: bool,
     /// Whether it said something else than what the caller has.
     pub(super) misfit: bool,
     /// The counts of an answer that this server only went on with.
@@ -350,66 +348,6 @@ impl Live {
             // The status was 200; the 400 is only for the caller who gets the words.
             Told::Fault(fault, words) => Told::Fault(Fault { status: Some(200), ..fault }, words),
             told => told,
-        }
-    }
-
-    /// What the caller has of the answer, where it was kept, and what it hears the rest by.
-    pub(super) fn take_begun(&mut self) -> Option<(Begun, Option<Box<Translation>>)> {
-        match std::mem::replace(&mut self.sense, Sense::None) {
-            Sense::Translate(translation) => Some((translation.begun()?.clone(), Some(translation))),
-            Sense::None | Sense::Fold(_) => Some((self.begun.take()?, None)),
-        }
-    }
-
-    /// Whether it is kept, so that another server can go on with it.
-    pub(super) fn keeps(&self) -> bool {
-        match &self.sense {
-            Sense::Translate(translation) => translation.begun().is_some(),
-            Sense::None | Sense::Fold(_) => self.begun.is_some(),
-        }
-    }
-
-    /// Judges the data of a frame that is not translated, and keeps what it says.
-    pub(super) fn judge(&mut self, data: &[u8]) -> Judged {
-        let Some(begun) = self.begun.as_mut().filter(|_| !self.holding) else {
-            return self.reader.read(data, None);
-        };
-        let mark = begun.mark();
-        let judged = self.reader.read_on(data, begun);
-        if begun.is_beyond() && self.holds {
-            begun.back_to(mark);
-            self.holding = true;
-        }
-        self.holding |= judged.finished;
-        judged
-    }
-
-    /// Holds a frame; all of them go on where that is too much.
-    pub(super) fn hold(&mut self, frame: Bytes) -> bool {
-        self.tail.push(frame);
-        let fits = self.tail.iter().map(Bytes::len).sum::<usize>() <= CALL_CAP;
-        if !fits {
-            (self.begun, self.holding) = (None, false);
-        }
-        fits
-    }
-
-    /// How many bytes are kept for whoever may have to go on.
-    pub(super) fn kept(&self) -> usize {
-        let begun = match &self.sense {
-            Sense::Translate(translation) => translation.begun(),
-            Sense::None | Sense::Fold(_) => self.begun.as_ref(),
-        };
-        begun.map_or(0, Begun::len)
-    }
-
-    /// Keeps it no longer: nobody will go on with this answer. What is held is little, and stays.
-    pub(super) fn forget(&mut self) {
-        if self.tail.is_empty() {
-            self.begun = None;
-        }
-        if let Sense::Translate(translation) = &mut self.sense {
-            translation.forget();
         }
     }
 

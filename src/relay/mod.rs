@@ -12,6 +12,7 @@ mod asking;
 mod conduit;
 mod ending;
 mod hearing;
+mod keeping;
 mod live;
 mod record;
 mod resuming;

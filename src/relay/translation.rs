@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use memchr::{memchr_iter, memmem};
 use tokio::time::Instant;
 
-use super::live::CALL_CAP;
+use super::keeping::CALL_CAP;
 use crate::{
     dialect::{Door, Framing, Voice, Writer, bridge::Calling},
     generate::{Answer, Begun, Event, Usage},

@@ -11,6 +11,7 @@
 //! word that is cut in two is put together of other tokens; and everything, where a server
 //! cannot go on with what another one said.
 
+mod same;
 mod seam;
 
 pub use self::seam::{Misfit, Seam};

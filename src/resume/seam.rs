@@ -1,7 +1,10 @@
 //! Between a server that goes on with an answer and the caller who has its beginning: lets
 //! pass only what is new.
 
-use super::Repeats;
+use super::{
+    Repeats,
+    same::{Same, repeats_itself},
+};
 use crate::generate::{Begun, Event, Reason, Usage};
 
 /// The server said something else than what the caller has.
@@ -44,45 +47,6 @@ enum Shown {
 impl Default for Shown {
     fn default() -> Self {
         Self::After(Same::default())
-    }
-}
-
-/// A text that is to be said again, and how far that has come.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Same {
-    text: String,
-    at: usize,
-}
-
-impl Same {
-    fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), at: 0 }
-    }
-
-    fn rest(&self) -> &str {
-        &self.text[self.at..]
-    }
-
-    fn is_over(&self) -> bool {
-        self.at == self.text.len()
-    }
-
-    /// Takes off what is said again; what is new is left. False where it is something else.
-    fn take(&mut self, said: &mut String) -> bool {
-        let rest = &self.text[self.at..];
-        if rest.starts_with(said.as_str()) {
-            self.at += said.len();
-            said.clear();
-        } else if said.starts_with(rest) {
-            said.drain(..rest.len());
-            self.at = self.text.len();
-        } else {
-            return false;
-        }
-        if self.is_over() {
-            *self = Self::default();
-        }
-        true
     }
 }
 
@@ -298,22 +262,6 @@ fn finishes(text: &str, stops: &[String]) -> Vec<(String, String)> {
 /// A longer text is not looked for in what comes: all of it would have to be held.
 const LONGEST_ECHO: usize = 64 << 10;
 
-/// Whether a text is the same over and over, so that going on with it looks like saying it again:
-/// whether more than half of it is both its beginning and its end.
-fn repeats_itself(text: &str) -> bool {
-    let text = text.as_bytes();
-    // How much of the beginning ends at each place.
-    let mut borders = vec![0_usize; text.len()];
-    for at in 1..text.len() {
-        let mut border = borders[at - 1];
-        while border > 0 && text[at] != text[border] {
-            border = borders[border - 1];
-        }
-        borders[at] = border + usize::from(text[at] == text[border]);
-    }
-    borders.last().is_some_and(|border| 2 * border >= text.len())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -420,22 +368,6 @@ mod tests {
         check(&begun, &["hm"], &[]);
         begun.say("a");
         check(&begun, &["hm, so", " it"], &[]);
-    }
-
-    #[test]
-    fn a_text_that_repeats_itself_is_known() {
-        for (text, expected) in [
-            ("", false),
-            ("a", false),
-            ("ab", false),
-            ("aa", true),
-            ("abab", true),
-            ("ababa", true),
-            ("abcab", false),
-        ] {
-            assert_eq!(repeats_itself(text), expected, "{text}");
-        }
-        assert!(!repeats_itself(&("a".repeat(LONGEST_ECHO) + "b")), "and in no time");
     }
 
     #[test]

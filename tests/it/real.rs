@@ -84,7 +84,7 @@ impl Real {
         Self::start("llamacpp", alias, port, command).await
     }
 
-    async fn vllm(alias: &'static str, port: u16) -> Self {
+    pub(crate) async fn vllm(alias: &'static str, port: u16) -> Self {
         let mut command = script("vllm", "serve_vllm.py");
         command.arg("--model").arg(directory().join("models/slow-v")).args(["--alias", alias]);
         Self::start("vllm", alias, port, command).await
