@@ -220,6 +220,10 @@ impl Reader {
     }
 
     fn last(&mut self, kind: &str, frame: &Frame<'_>, events: &mut Vec<Event>) -> Judged {
+        // An answer ends once.
+        if self.reason.is_some() {
+            return Verdict::Unreadable.into();
+        }
         let whole = frame.response.and_then(|it| Whole::read(it.get().as_bytes()));
         let Some(whole) = whole else { return Verdict::Unreadable.into() };
         let kinds = whole.kinds().unwrap_or_default();
@@ -426,6 +430,7 @@ mod tests {
         assert_eq!(end(&[], false), Err(Cause::EarlyEnd));
         assert_eq!(end(&[WORD, "{\"error\":\"x\"}", DONE], true), Err(Cause::ErrorEvent));
         assert_eq!(end(&[WORD, "x", DONE], true), Err(Cause::Unreadable));
+        assert_eq!(end(&[WORD, DONE, DONE], true), Err(Cause::Unreadable), "it ends once");
     }
 
     #[test]
