@@ -171,7 +171,7 @@ pub fn choose(snapshot: &Snapshot, ask: &Ask<'_>) -> (Decision, Vec<Candidate>) 
             break;
         }
     }
-    decide(snapshot, asked, stand_ins.meant(), able, out)
+    decide(snapshot, asked, stand_ins.meant(), able, out, ask)
 }
 
 type Able<'a> = Vec<Judged<'a>>;
@@ -217,8 +217,9 @@ fn decide<'a>(
     meant: &Meant<'_>,
     mut able: Able<'a>,
     mut out: Out<'a>,
+    ask: &Ask<'_>,
 ) -> (Decision, Vec<Candidate>) {
-    let last_resort = able.is_empty().then(|| last_resort(&out)).flatten();
+    let last_resort = able.is_empty().then(|| last_resort(&out, ask)).flatten();
     let decision = match (able.first(), last_resort) {
         (Some(best), _) => Decision::Server(best.choice()),
         (None, Some(LastResort::Queue(servers))) => Decision::Full(servers),
@@ -333,7 +334,7 @@ enum LastResort {
 
 /// When nobody is able: whoever only has enough to do is waited for, and else whoever is
 /// only resting after strikes is asked before its time.
-fn last_resort(out: &[(Judged<'_>, Reason)]) -> Option<LastResort> {
+fn last_resort(out: &[(Judged<'_>, Reason)], ask: &Ask<'_>) -> Option<LastResort> {
     let full = out.iter().filter(|(_, reason)| *reason == Reason::Full);
     let full: Vec<ServerId> = full.map(|(judged, _)| judged.server.id.clone()).collect();
     if !full.is_empty() {
@@ -346,8 +347,14 @@ fn last_resort(out: &[(Judged<'_>, Reason)]) -> Option<LastResort> {
     if let Some(until) = busy.min() {
         return Some(LastResort::Wait(until));
     }
-    let resting = out.iter().enumerate().filter(|(_, (_, reason))| reason.is_rest());
-    resting.min_by_key(|(_, (judged, _))| judged.rank).map(|(at, _)| LastResort::Ask(at))
+    // One that rests has no place to give either while others use all that it has.
+    let resting = || out.iter().enumerate().filter(|(_, (_, reason))| reason.is_rest());
+    let free = resting().filter(|(_, (judged, _))| !(ask.full)(judged.server));
+    if let Some((at, _)) = free.min_by_key(|(_, (judged, _))| judged.rank) {
+        return Some(LastResort::Ask(at));
+    }
+    let full: Vec<ServerId> = resting().map(|(_, (judged, _))| judged.server.id.clone()).collect();
+    (!full.is_empty()).then_some(LastResort::Queue(full))
 }
 
 fn explain(asked: &str, meant: &Meant<'_>, out: &[(Judged<'_>, Reason)]) -> String {

@@ -443,6 +443,15 @@ fn a_resting_server_is_asked_when_nothing_else_is_left() {
 }
 
 #[test]
+fn a_resting_server_that_has_all_it_may_have_is_waited_for() {
+    let mut world = world(&[("a", "down+5 limit2"), ("b", "down+5 prio-1")]);
+    world.in_flight.insert("a".into(), 2);
+    assert_eq!(world.decide(), "b m");
+    world.tried = vec!["b".into()];
+    assert_eq!(world.decide(), "queue for a");
+}
+
+#[test]
 fn one_request_at_a_time_tries_a_server_on_trial() {
     let mut world = world(&[("a", "trial"), ("b", "due"), ("c", "loading")]);
     assert_eq!(world.decide(), "a m");

@@ -100,6 +100,9 @@ fn embed(door: Door, embed: &Embed, to: &To<'_>) -> Result<Bytes, Lack> {
         let [one] = &embed.inputs[..] else {
             return Err(lack("several texts cannot be said at Ollama's /api/embeddings"));
         };
+        if one.is_empty() {
+            return Err(lack("an empty text only loads the model at Ollama's /api/embeddings"));
+        }
         if embed.dimensions.is_some() {
             return Err(lack("`dimensions` cannot be said at Ollama's /api/embeddings"));
         }
