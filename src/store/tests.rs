@@ -203,7 +203,7 @@ fn a_damaged_database_is_moved_aside_or_read_but_never_stops_us() {
         let (_store, loaded) = Store::open(&hurt).unwrap();
         assert!(loaded.servers.contains(&pair("new", "record")), "round {round}");
     }
-    assert!(moved > 5, "only {moved} were seen to be damaged");
+    assert!(moved > 0, "none was seen to be damaged");
 }
 
 #[tokio::test]
