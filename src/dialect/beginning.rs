@@ -4,36 +4,48 @@
 //! and nowhere else. The next turn begins as the last one did: with the same instructions and
 //! the same first words of the caller, whatever language it is in. Only words count: clients
 //! move marks for caches about between turns. Nothing is judged here; a request that cannot be
-//! read has no beginning.
+//! read has no beginning. A prompt may be a megabyte: texts are looked at as they are written,
+//! and no further than they differ.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use serde::{
     Deserialize,
-    de::{Deserializer, IgnoredAny, SeqAccess, Visitor},
+    de::{Deserializer, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-/// Of a text to be continued so much is its beginning.
+use crate::dialect::json;
+
+/// Of a text to be continued so many bytes are its beginning.
 const BEGINNING: usize = 512;
+
+/// So many bytes of a turn's text count, and how long it is.
+const COUNTS: usize = 4096;
 
 /// The number of the conversation in a request for this model. `None` where there is none.
 pub fn beginning(model: &str, body: &[u8]) -> Option<u64> {
     let body: Body<'_> = serde_json::from_slice(body).ok()?;
     let mut hash = Hash::default();
-    hash.add(model);
+    model.hash(&mut hash.0);
     for instructions in [body.system, body.instructions].into_iter().flatten() {
         hash.add_words(instructions);
     }
     match (body.messages.or(body.input), body.prompt) {
         (Some(turns), _) if turns.get().starts_with('[') => {
-            let mut reader = serde_json::Deserializer::from_str(turns.get());
-            reader.deserialize_seq(Turns(&mut hash)).ok()?.then_some(hash.0)
+            let mut found = false;
+            // Whoever is satisfied with the first turns leaves the rest unread, which is an error here.
+            let _ = serde_json::Deserializer::from_str(turns.get())
+                .deserialize_seq(Turns { hash: &mut hash, found: &mut found });
+            found.then(|| hash.0.finish())
         }
         (Some(text), _) | (None, Some(text)) => {
-            let text: Cow<'_, str> = serde_json::from_str(text.get()).ok()?;
-            hash.add(&text[..text.floor_char_boundary(BEGINNING)]);
-            Some(hash.0)
+            let text = written(text)?;
+            hash.0.write(&text[..text.len().min(BEGINNING)]);
+            Some(hash.0.finish())
         }
         (None, None) => None,
     }
@@ -41,10 +53,14 @@ pub fn beginning(model: &str, body: &[u8]) -> Option<u64> {
 
 /// The number of a conversation that the caller names itself.
 pub fn named(session: &str) -> u64 {
-    let mut hash = Hash::default();
-    hash.add("session");
-    hash.add(session);
-    hash.0
+    let mut hash = DefaultHasher::new();
+    ("session", session).hash(&mut hash);
+    hash.finish()
+}
+
+/// A text as it is written, without its quotes.
+fn written(value: &RawValue) -> Option<&[u8]> {
+    Some(value.get().strip_prefix('"')?.strip_suffix('"')?.as_bytes())
 }
 
 #[derive(Deserialize)]
@@ -64,7 +80,7 @@ struct Body<'a> {
 #[derive(Deserialize)]
 struct Turn<'a> {
     #[serde(borrow, default)]
-    role: Option<Cow<'a, str>>,
+    role: Option<&'a RawValue>,
     #[serde(borrow, default)]
     content: Option<&'a RawValue>,
 }
@@ -72,58 +88,50 @@ struct Turn<'a> {
 #[derive(Deserialize)]
 struct Part<'a> {
     #[serde(borrow, default)]
-    text: Option<Cow<'a, str>>,
+    text: Option<&'a RawValue>,
 }
 
 /// Reads turns up to the first of the caller; says whether there is one.
-struct Turns<'h>(&'h mut Hash);
+struct Turns<'h> {
+    hash: &'h mut Hash,
+    found: &'h mut bool,
+}
 
 impl<'de> Visitor<'de> for Turns<'_> {
-    type Value = bool;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of turns")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut turns: A) -> Result<bool, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut turns: A) -> Result<(), A::Error> {
         while let Some(turn) = turns.next_element::<Turn<'de>>()? {
             if let Some(content) = turn.content {
-                self.0.add_words(content);
+                self.hash.add_words(content);
             }
-            if turn.role.as_deref() == Some("user") {
-                while turns.next_element::<IgnoredAny>()?.is_some() {}
-                return Ok(true);
+            if turn.role.and_then(json::text).as_deref() == Some("user") {
+                *self.found = true;
+                break;
             }
         }
-        Ok(false)
+        Ok(())
     }
 }
 
-/// FNV-1a.
-struct Hash(u64);
-
-impl Default for Hash {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
+#[derive(Default)]
+struct Hash(DefaultHasher);
 
 impl Hash {
-    fn add(&mut self, text: &str) {
-        // A byte that is in no text sets texts apart.
-        for byte in text.bytes().chain([0xff]) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
     /// A text, or the texts of a list of parts.
     fn add_words(&mut self, content: &RawValue) {
-        if let Ok(text) = serde_json::from_str::<Cow<'_, str>>(content.get()) {
-            return self.add(&text);
+        if let Some(text) = written(content) {
+            text.len().hash(&mut self.0);
+            self.0.write(&text[..text.len().min(COUNTS)]);
+            return;
         }
         let parts: Vec<Part<'_>> = serde_json::from_str(content.get()).unwrap_or_default();
         for text in parts.into_iter().filter_map(|it| it.text) {
-            self.add(&text);
+            self.add_words(text);
         }
     }
 }
