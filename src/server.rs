@@ -213,6 +213,23 @@ pub enum Problem {
     Unhealthy,
 }
 
+/// What a server is doing while it says nothing, as far as it lets itself be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Doing {
+    /// It loads the model.
+    Loading,
+    /// What it was asked waits there for its turn.
+    Queued,
+    /// It works: most often it reads the prompt.
+    Working,
+    /// It is there, and does not say what it does.
+    Unknown,
+    /// It is there and works on nothing: what it was asked has got lost.
+    Idle,
+    /// It is not there, or can work no more.
+    Dead,
+}
+
 /// Proof that a server of some kind is at some endpoint, with what it offers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sighting {

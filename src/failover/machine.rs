@@ -6,7 +6,7 @@ use super::{AttemptNo, Chosen, Phase, Policy, Step};
 use crate::{
     fault::{Blame, Cause, Fault, Stage},
     generate::Ending,
-    server::ServerId,
+    server::{Doing, ServerId},
 };
 
 /// The machine of one request.
@@ -54,6 +54,8 @@ struct Live {
     stage: Stage,
     loading: bool,
     started: Instant,
+    /// Since when the patience for its first token runs.
+    patient_since: Instant,
     content_since: Instant,
     last_content: Instant,
 }
@@ -119,7 +121,7 @@ impl Failover {
             }
             State::Live(live) if !live.sent => {
                 live.sent = true;
-                live.started = now;
+                (live.started, live.patient_since) = (now, now);
                 self.resumed |= self.phase == Phase::Committed;
                 Some(Step::Send(AttemptNo(self.attempts)))
             }
@@ -179,10 +181,17 @@ impl Failover {
         self.reach(attempt, Stage::FirstToken);
     }
 
-    /// The server was seen to be loading the model of this attempt.
-    pub fn on_loading(&mut self, attempt: AttemptNo) {
-        if let Some(live) = self.live(attempt) {
-            live.loading = true;
+    /// The silent server was seen to be doing this. One that loads has the patience for that;
+    /// one that works, or has done with loading, has the patience for a first token from now on.
+    pub fn on_doing(&mut self, attempt: AttemptNo, doing: Doing, now: Instant) {
+        let Some(live) = self.live(attempt) else { return };
+        match doing {
+            Doing::Loading => live.loading = true,
+            Doing::Unknown if !live.loading => {}
+            Doing::Working | Doing::Queued | Doing::Unknown => {
+                (live.loading, live.patient_since) = (false, now);
+            }
+            Doing::Idle | Doing::Dead => {}
         }
     }
 
@@ -319,6 +328,7 @@ impl Failover {
             stage: Stage::Connect,
             loading,
             started: now,
+            patient_since: now,
             content_since: now,
             last_content: now,
         });
@@ -360,7 +370,7 @@ impl Failover {
         match live.stage {
             Stage::Connect => after(live.started, patience.connect),
             Stage::Head | Stage::FirstToken if live.loading => after(live.started, patience.load),
-            Stage::Head | Stage::FirstToken => after(live.started, patience.first_token),
+            Stage::Head | Stage::FirstToken => after(live.patient_since, patience.first_token),
             Stage::Content => after(live.last_content, patience.gap),
         }
     }

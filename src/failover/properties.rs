@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{machine::LEAST_REST, *};
-use crate::fault::{Blame, Cause, Stage};
+use crate::{
+    fault::{Blame, Cause, Stage},
+    server::Doing,
+};
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -26,7 +29,7 @@ enum Act {
 enum What {
     Connected,
     Head,
-    Loading,
+    Doing(Doing),
     FirstToken,
     Token,
     Bound,
@@ -146,7 +149,7 @@ impl Observer {
         match what {
             What::Connected => self.machine.on_connected(attempt),
             What::Head => self.machine.on_head(attempt),
-            What::Loading => self.machine.on_loading(attempt),
+            What::Doing(doing) => self.machine.on_doing(attempt, *doing, now),
             What::Token => self.machine.on_token(attempt, now),
             What::HeldBack => self.machine.on_held_back(attempt, Duration::ZERO),
             What::FirstToken | What::Bound => {
@@ -358,11 +361,22 @@ fn faults() -> impl Strategy<Value = Fault> {
     })
 }
 
+fn doing() -> impl Strategy<Value = Doing> {
+    prop::sample::select(vec![
+        Doing::Loading,
+        Doing::Queued,
+        Doing::Working,
+        Doing::Unknown,
+        Doing::Idle,
+        Doing::Dead,
+    ])
+}
+
 fn acts() -> impl Strategy<Value = Act> {
     let what = prop_oneof![
         2 => Just(What::Connected),
         1 => Just(What::Head),
-        1 => Just(What::Loading),
+        2 => doing().prop_map(What::Doing),
         2 => Just(What::FirstToken),
         2 => Just(What::Token),
         1 => Just(What::Bound),

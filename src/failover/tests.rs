@@ -1,7 +1,10 @@
 //! The main journeys, told step by step.
 
 use super::*;
-use crate::fault::{Cause, Stage};
+use crate::{
+    fault::{Cause, Stage},
+    server::Doing,
+};
 
 /// A machine with a clock of its own that writes down its steps in short.
 struct Journey {
@@ -240,9 +243,38 @@ fn patience_for_the_first_token_is_longer_while_the_model_loads() {
     }
     let mut it = Journey::of(policy);
     it.expect("choose ![]").choose("a").expect("send 1").connect(1).wait(SECOND * 59);
-    it.machine.on_loading(AttemptNo(1));
+    it.machine.on_doing(AttemptNo(1), Doing::Loading, it.now);
     it.expect("").wait_as_told().expect("abort 1, it gave no first token in time; choose ![a]");
     assert_eq!(it.passed(), SECOND * 300);
+}
+
+#[test]
+fn a_server_that_works_is_waited_for_until_the_deadline() {
+    let mut it = Journey::plain();
+    it.expect("choose ![]").choose("a").expect("send 1").connect(1);
+    while it.passed() < SECOND * 590 {
+        it.wait(SECOND * 50).expect("");
+        it.machine.on_doing(AttemptNo(1), Doing::Working, it.now);
+    }
+    it.wait_as_told().expect("abort 1; finish OutOfTime");
+    assert_eq!(it.passed(), SECOND * 600);
+}
+
+#[test]
+fn a_model_that_has_loaded_has_the_patience_for_its_first_token() {
+    for (seen, more) in [(Doing::Unknown, 60), (Doing::Working, 60), (Doing::Idle, 210)] {
+        let mut it = Journey::plain();
+        it.expect("choose ![]").choose_loading("a").expect("send 1").connect(1).wait(SECOND * 90).expect("");
+        it.machine.on_doing(AttemptNo(1), seen, it.now);
+        it.expect("").wait_as_told().expect("abort 1, it gave no first token in time; choose ![a]");
+        assert_eq!(it.passed(), SECOND * (90 + more), "{seen:?}");
+    }
+    // Who loads nothing and does not say what it does has the patience that it had.
+    let mut it = Journey::plain();
+    it.expect("choose ![]").choose("a").expect("send 1").connect(1).wait(SECOND * 50).expect("");
+    it.machine.on_doing(AttemptNo(1), Doing::Unknown, it.now);
+    it.wait_as_told().expect("abort 1, it gave no first token in time; choose ![a]");
+    assert_eq!(it.passed(), SECOND * 60);
 }
 
 #[test]

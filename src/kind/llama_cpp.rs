@@ -8,18 +8,20 @@
 use serde_json::Value;
 
 use super::{
-    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing,
-    listing::Listing, said,
+    Answer, Answers, Continuation, Json, Kind, Pulse, Question, Refusal, Tokenizer, Verdict, doing, fact,
+    listing, listing::Listing, said,
 };
 use crate::{
     fault::Cause,
-    server::{Model, ModelName, Problem, Sighting},
+    server::{Doing, Model, ModelName, Problem, Sighting},
 };
 
 /// llama.cpp's server.
 pub(super) struct LlamaCpp;
 
 const PROPS: &str = "/props";
+const HEALTH: &str = "/health";
+const SLOTS: &str = "/slots";
 
 impl Kind for LlamaCpp {
     fn id(&self) -> &'static str {
@@ -103,8 +105,36 @@ impl Kind for LlamaCpp {
         Some(Tokenizer::Text)
     }
 
-    fn pulse(&self) -> &'static str {
-        "/health"
+    fn pulse(&self, model: &str, answers: &Answers) -> Pulse {
+        if let Err(known) = doing::well(self, answers, HEALTH) {
+            return known;
+        }
+        // Between two batches of a prompt: while one is computed it is not answered.
+        let slots = match doing::well(self, answers, SLOTS) {
+            Ok(slots) => slots,
+            // They are switched off (501).
+            Err(Pulse::Is(Doing::Dead)) => return Pulse::Is(Doing::Unknown),
+            Err(known) => return known,
+        };
+        if let Some(slots) = slots.success().as_ref().and_then(Value::as_array) {
+            let works = slots.iter().any(|it| it["is_processing"] == true);
+            let says = slots.iter().all(|it| it["is_processing"].is_boolean()) && !slots.is_empty();
+            return Pulse::Is(match (works, says) {
+                (true, _) => Doing::Working,
+                (false, true) => Doing::Idle,
+                (false, false) => Doing::Unknown,
+            });
+        }
+        if slots.status != 400 {
+            return Pulse::Is(Doing::Unknown);
+        }
+        // A router has no slots of its own; its list says whether a child runs.
+        let Some(list) = answers.get(listing::PATH) else {
+            return Pulse::Ask(Question::get(listing::PATH));
+        };
+        let Listing::Models(entries) = Listing::of(list) else { return Pulse::Is(Doing::Unknown) };
+        let children: Vec<Model> = entries.iter().filter_map(child).collect();
+        doing::by_memory(&children, model)
     }
 
     fn continuation(&self) -> Continuation {

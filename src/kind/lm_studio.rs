@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing,
-    said,
+    Answer, Answers, Continuation, Json, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing,
+    listing::Listing, said,
 };
 use crate::{
     fault::Cause,
@@ -87,6 +87,22 @@ impl Kind for LmStudio {
             400 if it.is_beyond_it() || it.has(&["jinja"]) => Some(Cause::Unsupported),
             _ => None,
         }
+    }
+
+    fn pulse(&self, model: &str, answers: &Answers) -> Pulse {
+        // It loads what is asked for. Of what it works on it says nothing.
+        let v1 = match doing::well(self, answers, V1) {
+            Ok(v1) => v1,
+            Err(known) => return known,
+        };
+        if let Some(entries) = list(v1, "models", "key") {
+            let models: Vec<Model> = entries.iter().filter_map(model_v1).collect();
+            return doing::by_memory(&models, model);
+        }
+        let Some(v0) = answers.get(V0) else { return Pulse::Ask(Question::get(V0)) };
+        let models: Vec<Model> =
+            list(v0, "data", "id").unwrap_or_default().iter().filter_map(model_v0).collect();
+        doing::by_memory(&models, model)
     }
 
     fn continuation(&self) -> Continuation {

@@ -7,6 +7,7 @@
 //! server (a path and a field), never a port. Adding a kind is one file, one
 //! line in `KINDS`, one directory of recorded replies.
 
+mod doing;
 mod fact;
 mod listing;
 mod llama_cpp;
@@ -21,13 +22,18 @@ mod said;
 mod trap;
 mod vllm;
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::{dialect::Door, fault::Cause, generate::Operation, server::Sighting};
+use crate::{
+    dialect::Door,
+    fault::Cause,
+    generate::Operation,
+    server::{Doing, Sighting},
+};
 
 /// All kinds, most specific first: the order of recognition.
 pub static KINDS: &[&dyn Kind] = &[
@@ -191,9 +197,32 @@ pub fn continuation(kind: &str, operation: Operation) -> Continuation {
     }
 }
 
-/// What is asked of a server of this kind to see that it is there.
-pub fn pulse(kind: &str) -> &'static str {
-    by_id(kind).map_or(listing::PATH, |it| it.pulse())
+/// What a server of this kind is doing that says nothing to a request for this model, or what
+/// to ask it on the side to find that out.
+pub fn pulse(kind: &str, model: &str, answers: &Answers) -> Pulse {
+    let kind = by_id(kind).unwrap_or(&openai_like::OpenAiLike);
+    let pulse = kind.pulse(model, answers);
+    match pulse {
+        // Whoever asks the same again has nothing more to say.
+        Pulse::Ask(question) if answers.to(&question).is_some() => Pulse::Is(Doing::Unknown),
+        pulse => pulse,
+    }
+}
+
+/// How long a request may be at a server of this kind without showing in what it says of
+/// itself.
+pub fn shows_after(kind: &str) -> Duration {
+    by_id(kind).map_or(Duration::ZERO, |it| it.shows_after())
+}
+
+/// What is known of a silent server, or how to know more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pulse {
+    /// One more question. A server that does not answer the first is dead; one that does not
+    /// answer a later one does not say what it does.
+    Ask(Question),
+    /// That is what it does.
+    Is(Doing),
 }
 
 /// A question to an endpoint. Until a server is recognised only `GET`s are asked.
@@ -394,10 +423,14 @@ pub trait Kind: Sync {
         false
     }
 
-    /// What is asked of it to see that it is there: answered at once whatever it is doing, and
-    /// true of what generates.
-    fn pulse(&self) -> &'static str {
-        listing::PATH
+    /// What it is doing while it says nothing to a request for this model, by what it says on
+    /// the side. Only GETs are asked that it answers at once whatever it is doing, and whose
+    /// answers are true of what generates.
+    fn pulse(&self, model: &str, answers: &Answers) -> Pulse;
+
+    /// How long a request may be there before it shows in `pulse` that it is worked on.
+    fn shows_after(&self) -> Duration {
+        Duration::from_secs(2)
     }
 
     /// How it goes on with a conversation whose last turn another server began.

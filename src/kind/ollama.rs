@@ -10,14 +10,14 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing,
-    said,
+    Answer, Answers, Continuation, Json, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing,
+    listing::Listing, said,
 };
 use crate::{
     dialect::Door,
     fault::Cause,
     generate::Operation,
-    server::{Capability, Model, Problem, Sighting, Zone},
+    server::{Capability, Doing, Model, Problem, Sighting, Zone},
 };
 
 /// Ollama.
@@ -154,8 +154,20 @@ impl Kind for Ollama {
         Continuation::Rendered
     }
 
-    fn pulse(&self) -> &'static str {
-        "/api/version"
+    fn pulse(&self, model: &str, answers: &Answers) -> Pulse {
+        let ps = match doing::well(self, answers, PS) {
+            Ok(ps) => ps,
+            Err(known) => return known,
+        };
+        // A model is listed once it has loaded, and stays so while its runner reads, waits for
+        // a slot or hangs (0.24.0).
+        let is_it = |entry: &Value| {
+            name(entry).is_some_and(|it| it == model || it.strip_suffix(":latest") == Some(model))
+        };
+        Pulse::Is(match entries(ps) {
+            Ok(running) if !running.iter().any(is_it) => Doing::Loading,
+            Ok(_) | Err(_) => Doing::Unknown,
+        })
     }
 
     fn plain_is_cancelled(&self) -> bool {

@@ -5,15 +5,17 @@
 //! well when the engine is dead, so `/health` is asked as well, but only once
 //! it is known whose health that is.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{
-    Answer, Answers, Continuation, Json, Kind, Question, Refusal, Tokenizer, Verdict, fact, listing,
-    listing::Listing, said,
+    Answer, Answers, Continuation, Json, Kind, Pulse, Question, Refusal, Tokenizer, Verdict, doing, fact,
+    listing, listing::Listing, said,
 };
 use crate::{
     fault::Cause,
-    server::{Model, Problem, Sighting},
+    server::{Doing, Model, Problem, Sighting},
 };
 
 /// vLLM.
@@ -21,6 +23,7 @@ pub(super) struct Vllm;
 
 const VERSION: &str = "/version";
 const HEALTH: &str = "/health";
+const METRICS: &str = "/metrics";
 
 impl Kind for Vllm {
     fn id(&self) -> &'static str {
@@ -81,9 +84,27 @@ impl Kind for Vllm {
         Some(Tokenizer::Conversation)
     }
 
-    fn pulse(&self) -> &'static str {
+    fn pulse(&self, _: &str, answers: &Answers) -> Pulse {
         // Its list stays well when the engine is dead.
-        HEALTH
+        if let Err(known) = doing::well(self, answers, HEALTH) {
+            return known;
+        }
+        let Some(metrics) = answers.get(METRICS) else { return Pulse::Ask(Question::get(METRICS)) };
+        let text = String::from_utf8_lossy(&metrics.body);
+        let gauge = |name: &str| doing::gauge(&text, name).filter(|_| metrics.status == 200);
+        Pulse::Is(match (gauge("vllm:num_requests_running"), gauge("vllm:num_requests_waiting")) {
+            (Some(running), _) if running > 0.0 => Doing::Working,
+            (Some(_), Some(waiting)) if waiting > 0.0 => Doing::Queued,
+            (Some(_), Some(_)) => Doing::Idle,
+            // They can be switched off.
+            _ => Doing::Unknown,
+        })
+    }
+
+    fn shows_after(&self) -> Duration {
+        // Its gauges move after a step of the engine, and the first one for a long prompt may
+        // take seconds.
+        Duration::from_secs(8)
     }
 
     fn continuation(&self) -> Continuation {

@@ -1,21 +1,25 @@
-//! Whether a server that is silent is still there.
+//! What a server is doing that says nothing, and what follows.
 //!
-//! Silence alone says little: a model may be loading, or reading a long prompt. But a process
-//! that is stopped is silent to everybody, and one that shuts down refuses new connections
-//! long before it closes the old ones. So a server that says nothing for a moment is asked on
-//! the side, something that costs it nothing; only where another one could take over, since
-//! otherwise there is nothing to do but wait.
+//! Silence alone says little: a model may be loading, what was asked may wait for its turn, or
+//! a long prompt be read; a process that is stopped is silent to everybody, one that shuts down
+//! refuses new connections long before it closes the old ones, and in one whose engine hangs a
+//! request just gets lost. So a silent server is asked on the side, with questions that cost it
+//! nothing. What the answers mean its kind knows; here is only what follows: one that loads,
+//! works or has others before us is waited for, within the time that the request has; one that
+//! is not there or lost what it was asked is left, as soon as somebody else could take over.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{live::State, work::Work};
+use super::{Relay, live::State, work::Work};
 use crate::{
+    failover::Patience,
     fault::{Cause, Fault, Stage},
-    kind::{self, Question, Refusal},
-    registry::Server,
+    kind::{self, Answers, Pulse},
+    registry::{Server, Standing},
     route::Decision,
+    server::{Doing, ModelName},
     upstream::Limits,
 };
 
@@ -27,82 +31,142 @@ const SILENCE: Duration = Duration::from_millis(1000);
 const TIME: Duration = Duration::from_millis(1500);
 /// One that answers and stays silent is asked again after that.
 const AGAIN: Duration = Duration::from_secs(3);
-/// Its answer is not read beyond that.
-const BYTES: usize = 64 << 10;
+/// So seldom where nobody else could take over: the answer decides only how long the server
+/// is waited for.
+const ALONE: Duration = Duration::from_secs(10);
+/// Its answer is not read beyond that: gauges and long lists of models.
+const BYTES: usize = 1 << 20;
 
 /// Watches over the silence of one attempt.
-#[derive(Default)]
 pub(super) struct Watch {
-    /// When the silence began, or the server answered on the side.
+    /// How much of the patience for a first token may go by before it is asked: less than all,
+    /// however short that is.
+    most: Duration,
+    /// Since when nothing explains the silence.
     since: Option<Instant>,
-    answered: bool,
-    asking: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    /// When the silence began, or it was asked last.
+    asked: Option<Instant>,
+    /// When it is to be asked, or at least thought of that.
+    due: Option<Instant>,
+    /// Who else there was when it was asked last, and what it was doing.
+    other: Other,
+    seen: Option<Doing>,
+    asking: Option<Pin<Box<dyn Future<Output = Doing> + Send>>>,
+}
+
+/// Who else could take over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Other {
+    #[default]
+    Nobody,
+    /// Somebody, who may be busy, down or have to load the model first.
+    Somebody,
+    /// Somebody who is well and has the model in memory.
+    Ready,
 }
 
 impl Watch {
+    pub(super) fn of(patience: &Patience) -> Self {
+        let most = patience.first_token / 2;
+        Self { most, since: None, asked: None, due: None, other: Other::Nobody, seen: None, asking: None }
+    }
+
     /// Something came, or was asked.
     pub(super) fn heard(&mut self, now: Instant) {
-        *self = Self { since: Some(now), ..Self::default() };
+        self.rest();
+        (self.since, self.asked) = (Some(now), Some(now));
+        self.due = Some(now + SILENCE.min(self.most));
+    }
+
+    /// Nobody is asked.
+    pub(super) fn rest(&mut self) {
+        let most = self.most;
+        *self = Self { most, since: None, asked: None, due: None, other: Other::Nobody, seen: None, asking: None };
     }
 
     /// When it is to be asked, unless it is being asked.
     pub(super) fn due(&self) -> Option<Instant> {
-        let since = self.since.filter(|_| self.asking.is_none())?;
-        Some(since + if self.answered { AGAIN } else { SILENCE })
+        self.due.filter(|_| self.asking.is_none())
     }
 
-    /// Whether it is there, once it is known.
-    pub(super) async fn verdict(&mut self) -> bool {
-        match &mut self.asking {
-            Some(asking) => {
-                let alive = asking.as_mut().await;
-                (self.asking, self.answered, self.since) = (None, true, Some(Instant::now()));
-                alive
-            }
-            None => std::future::pending().await,
-        }
+    /// What it is doing, once that is known.
+    pub(super) async fn verdict(&mut self) -> Doing {
+        let Some(asking) = &mut self.asking else { return std::future::pending().await };
+        let doing = asking.as_mut().await;
+        self.asking = None;
+        doing
+    }
+
+    fn ask_after(&mut self, pause: Duration) {
+        self.due = Some(Instant::now() + pause.min(self.most));
+    }
+
+    /// Whether it was loading when it was asked last.
+    pub(super) fn saw_loading(&self) -> bool {
+        self.seen == Some(Doing::Loading)
     }
 }
 
 impl Work {
-    /// Has the silent server asked, if that is due and somebody could take over.
+    /// Has the silent server asked what it is doing, if that is due and may change anything.
     pub(super) fn look_after(&mut self) {
         if self.watch.due().is_none_or(|it| it > Instant::now()) {
             return;
         }
         let Some(live) = &self.record.live else { return };
-        if (self.committed && !live.keeps()) || !self.somebody_else_could() {
-            (self.watch.since, self.watch.answered) = (Some(Instant::now()), true);
-            return;
+        let (relay, server, model) =
+            (self.record.relay.clone(), live.choice.server.clone(), live.choice.model.clone());
+        let (begun, bound) = (live.first_token.is_some(), self.committed && !live.keeps());
+        let other = if bound { Other::Nobody } else { self.who_else() };
+        self.watch.other = other;
+        let alone = other == Other::Nobody;
+        let early = self.watch.asked.is_some_and(|it| it.elapsed() < ALONE.min(self.watch.most));
+        if alone && (begun || early) {
+            return self.watch.ask_after(AGAIN);
         }
-        let (relay, server) = (self.record.relay.clone(), live.choice.server.clone());
-        self.watch.asking = Some(Box::pin(async move {
-            let question = Question::get(kind::pulse(server.kind.as_str()));
-            let limits = Limits { time: TIME, connect: TIME, bytes: BYTES };
-            let key = relay.house.key(&server.endpoint);
-            match relay.upstream.ask(&server.endpoint, &question, key, limits).await {
-                Ok(answer) => {
-                    answer.status < 500 || {
-                        let refusal =
-                            Refusal { status: answer.status, retry_after: None, body: &answer.body };
-                        kind::classify(server.kind.as_str(), refusal) == Cause::Loading
-                    }
-                }
-                Err(_) => false,
-            }
-        }));
+        self.watch.asked = Some(Instant::now());
+        self.watch.asking = Some(Box::pin(look(relay, server, model, alone)));
     }
 
-    fn somebody_else_could(&self) -> bool {
+    fn who_else(&self) -> Other {
         let relay = &self.record.relay;
         let said =
             |server: &Server| self.telling.to(server.kind.as_str(), &self.errand.request, &self.errand.body);
-        let (decision, _) = self.decide(relay, &relay.house.snapshot(), &said, &[]);
-        matches!(decision, Decision::Server(_) | Decision::Full(_))
+        match self.decide(relay, &relay.house.snapshot(), &said, &[]).0 {
+            Decision::Server(it) if !it.loading && it.server.standing <= Standing::Suspect => Other::Ready,
+            Decision::Server(_) | Decision::Full(_) => Other::Somebody,
+            Decision::Later(_)
+            | Decision::UnknownModel { .. }
+            | Decision::Lacking(_)
+            | Decision::TooLong { .. }
+            | Decision::Nobody(_) => Other::Nobody,
+        }
     }
 
-    /// The silent server was asked and is not there.
-    pub(super) fn on_dead(&mut self) {
+    /// The silent server was asked, and is doing this.
+    pub(super) fn on_look(&mut self, doing: Doing) {
+        let Some(live) = &self.record.live else { return };
+        let (no, begun, chosen_cold) = (live.no, live.first_token.is_some(), live.choice.loading);
+        let (kind, other) = (live.choice.server.kind.as_str(), self.watch.other);
+        let silent = self.watch.since.map(|it| it.elapsed()).unwrap_or_default();
+        let seen = self.watch.seen.replace(doing);
+        let lost = doing == Doing::Idle && seen == Some(Doing::Idle) && silent >= kind::shows_after(kind);
+        if doing == Doing::Dead || (lost && other > Other::Nobody) {
+            return self.on_silent();
+        }
+        if doing == Doing::Loading && other == Other::Ready && !begun && !chosen_cold {
+            // It had the model when it was chosen, and somebody else still has it.
+            return self.fail(no, Fault::new(Stage::Head, Cause::Loading), self.now());
+        }
+        self.machine.on_doing(no, doing, self.now());
+        if matches!(doing, Doing::Loading | Doing::Queued | Doing::Working) {
+            self.watch.since = Some(Instant::now());
+        }
+        self.watch.ask_after(if doing == Doing::Idle { SILENCE } else { AGAIN });
+    }
+
+    /// Nothing is to be expected of the silent server any more.
+    fn on_silent(&mut self) {
         let Some(live) = &self.record.live else { return };
         let (no, begun) = (live.no, live.first_token.is_some());
         let fault = match (begun, &live.state) {
@@ -111,5 +175,27 @@ impl Work {
             (false, _) => Fault::new(Stage::FirstToken, Cause::FirstTokenTimeout),
         };
         self.fail(no, fault, self.now());
+    }
+}
+
+/// Asks until it is known what the server is doing. Silence to the first question is that of a
+/// process that is stopped; where nobody else could take over it may go on all the same.
+async fn look(relay: Arc<Relay>, server: Arc<Server>, model: ModelName, alone: bool) -> Doing {
+    let until = Instant::now() + TIME;
+    let mut answers = Answers::default();
+    loop {
+        let question = match kind::pulse(server.kind.as_str(), model.as_str(), &answers) {
+            Pulse::Is(doing) => return doing,
+            Pulse::Ask(question) => question,
+        };
+        let time = until.saturating_duration_since(Instant::now());
+        let limits = Limits { time, connect: time, bytes: BYTES };
+        let key = relay.house.key(&server.endpoint);
+        match relay.upstream.ask(&server.endpoint, &question, key, limits).await {
+            Ok(answer) => answers.push(question, answer),
+            Err(fault) if matches!(fault.cause, Cause::Refused | Cause::Unreachable) => return Doing::Dead,
+            Err(_) if answers.is_empty() && !alone => return Doing::Dead,
+            Err(_) => return Doing::Unknown,
+        }
     }
 }

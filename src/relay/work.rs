@@ -70,7 +70,7 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         begun_by: None,
         resumed: false,
         care: Care::WholeWords,
-        watch: Watch::default(),
+        watch: Watch::of(&relay.settings.patience),
         telling: Telling::default(),
         waiting: Vec::new(),
         frames: 0,
@@ -226,12 +226,7 @@ impl Work {
             Some(live) => tokio::select! {
                 biased;
                 told = live.next() => Some(told),
-                alive = self.watch.verdict() => {
-                    if !alive {
-                        self.on_dead();
-                    }
-                    return;
-                }
+                doing = self.watch.verdict() => return self.on_look(doing),
                 () = sleep.as_mut() => None,
             },
             // Everybody rests or is full: a server that comes meanwhile is asked at once.
@@ -296,7 +291,7 @@ impl Work {
             }
             None => drop(self.record.close(None)),
         }
-        self.watch = Watch::default();
+        self.watch.rest();
         if !self.committed {
             self.waiting.clear();
             self.frames = 0;

@@ -151,3 +151,12 @@ pub(super) fn llama_slots(script: &Script, busy: u32) -> Value {
     let context = script.models.first().map(|it| it.context);
     (0..slots).map(|id| json!({"id": id, "n_ctx": context, "is_processing": id < busy})).collect()
 }
+
+/// Those of its gauges that tell what it does.
+pub(super) fn vllm_metrics(script: &Script, busy: u32) -> String {
+    let model = script.models.first().map_or("", |it| it.name.as_str());
+    let gauge = |name: &str, value: u32| {
+        format!("# TYPE vllm:{name} gauge\nvllm:{name}{{engine=\"0\",model_name=\"{model}\"}} {value}.0\n")
+    };
+    gauge("num_requests_running", busy) + &gauge("num_requests_waiting", 0)
+}

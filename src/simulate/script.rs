@@ -21,6 +21,8 @@ pub struct Script {
     pub stamps: bool,
     /// Time before the first word (reading the prompt).
     pub before: Duration,
+    /// How long the first request for a model that is not in memory has it loaded.
+    pub load: Duration,
     /// Time between two words.
     pub between: Duration,
     /// How many events leave in one write; 1 is how real servers do it.
@@ -54,6 +56,7 @@ impl Default for Script {
             calls: false,
             stamps: false,
             before: Duration::ZERO,
+            load: Duration::ZERO,
             between: Duration::ZERO,
             burst: 1,
             slots: 0,

@@ -1,15 +1,19 @@
 //! One connection of a simulated server: requests in, answers or faults out.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     State,
@@ -18,7 +22,7 @@ use super::{
     http::{Connection, Request, Stream},
     ollama,
     pieces::Pieces,
-    script::{Fault, Script},
+    script::{Fault, Offer, Script},
     shape::{Refusal, Reply, Shape},
     strike::{Strike, Struck},
     turn::{End, Turn},
@@ -100,11 +104,35 @@ pub(super) struct Server {
     pub(super) shape: Shape,
     state: watch::Receiver<State>,
     counters: Arc<Counters>,
+    /// When models that were not in memory are, or will be, because somebody asked for them.
+    loads: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Server {
     pub(super) fn new(shape: Shape, state: watch::Receiver<State>, counters: Arc<Counters>) -> Self {
-        Self { shape, state, counters }
+        Self { shape, state, counters, loads: Mutex::default() }
+    }
+
+    /// The script, with what was loaded meanwhile.
+    fn script(&self, state: &State) -> Arc<Script> {
+        let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut script = state.script.clone();
+        if loads.values().any(|it| *it <= Instant::now()) {
+            for offer in &mut Arc::make_mut(&mut script).models {
+                offer.loaded |= loads.get(&offer.name).is_some_and(|it| *it <= Instant::now());
+            }
+        }
+        script
+    }
+
+    /// Has a model loaded, unless that is under way; says how long it takes.
+    fn load(&self, offer: &Offer, takes: Duration) -> Duration {
+        if offer.loaded || takes.is_zero() {
+            return Duration::ZERO;
+        }
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = loads.entry(offer.name.clone()).or_insert_with(|| Instant::now() + takes);
+        ready.saturating_duration_since(Instant::now())
     }
 
     /// Serves one connection to its end.
@@ -125,7 +153,7 @@ impl Server {
                     _ = state.wait_for(|state| !state.script.frozen) => {}
                 }
             }
-            let script = state.borrow_and_update().script.clone();
+            let script = self.script(&state.borrow_and_update());
             let close = request.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
             let gate = Gate::at(self.shape, &request.path).filter(|_| request.method == "POST");
             let rendered =
@@ -203,6 +231,11 @@ impl Server {
                 return self.say(connection, &self.shape.refuse_in(gate.tongue(), &refusal), false).await;
             }
         };
+        let load = self.load(offer, script.load);
+        if !load.is_zero() && connection.pause(load).await {
+            counters.cancelled.fetch_add(1, Relaxed);
+            return None;
+        }
         let slot = loop {
             // Listening before looking: a slot freed in between is not missed.
             let freed = counters.freed.notified();
@@ -260,7 +293,7 @@ impl Server {
         request: &Request,
         script: &'a Script,
         ask: &Ask,
-    ) -> Result<(&'a super::Offer, String), Refusal> {
+    ) -> Result<(&'a Offer, String), Refusal> {
         if script.loading {
             return Err(Refusal::Loading);
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     ask::{Gate, Tongue},
     http::Request,
-    listing::{llama_props, llama_slots, lm_studio_v0, lm_studio_v1, show},
+    listing::{llama_props, llama_slots, lm_studio_v0, lm_studio_v1, show, vllm_metrics},
     script::{Offer, Script},
 };
 
@@ -189,6 +189,7 @@ impl Shape {
                 let body = String::from_utf8_lossy(&request.body).into_owned();
                 Reply::json(200, json!({"prompt": body}))
             }
+            (Self::Vllm, true, "/metrics") => Reply::text(200, &vllm_metrics(script, busy)),
             (Self::Vllm, true, "/load") => Reply::json(200, json!({"server_load": busy})),
             (Self::LmStudio, true, "/api/v1/models") => Reply::json(200, lm_studio_v1(script)),
             (Self::LmStudio, true, "/api/v0/models") => Reply::json(200, lm_studio_v0(script)),

@@ -24,6 +24,7 @@ mod http;
 mod layering;
 mod lifecycle;
 mod load;
+mod patience;
 mod pressure;
 mod privacy;
 mod proof;

@@ -1,0 +1,135 @@
+//! Servers that are silent for a good reason are waited for, and others are left, through the
+//! whole daemon.
+
+use std::time::Duration;
+
+use lovable::simulate::{Fault, Plan, Script, Shape, Simulated};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    caller::{Answer, Verdict, chat, request},
+    daemon::{Daemon, Options},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+const MS: Duration = Duration::from_millis(1);
+/// Less than anything here takes, so that only what is seen of a server explains the wait.
+const SHORT: &str = "[patience]\nfirst_token = \"1s\"\nload = \"20s\"";
+
+async fn daemon(servers: &[&Simulated], config: &str) -> Daemon {
+    let mut options = Options::alone().config(config);
+    for (at, server) in servers.iter().enumerate() {
+        options = options.simulated(server, ["first", "second"][at], at as i32);
+    }
+    options.start().await
+}
+
+async fn ask(daemon: &Daemon, stream: bool, headers: &[(&str, &str)]) -> (Answer, Duration) {
+    let begun = Instant::now();
+    let body = chat("sim", stream, "Count for me.").to_string();
+    let answer = daemon.caller().send(request("POST", CHAT, body.into(), headers)).await.unwrap();
+    (answer, begun.elapsed())
+}
+
+async fn attempts(daemon: &Daemon, answer: &Answer) -> Value {
+    let id = answer.header("x-lovable-request-id").unwrap().to_owned();
+    loop {
+        let told = daemon.caller().get(&format!("/lovable/v1/requests/{id}")).await;
+        if told.status == 200 {
+            return told.json()["attempts"].clone();
+        }
+        sleep(5 * MS).await;
+    }
+}
+
+fn who(answer: &Answer) -> Option<&str> {
+    answer.header("x-lovable-server")
+}
+
+/// One whose model leaves memory without anybody being told, and takes that long to come back.
+async fn cold(shape: Shape, load: Duration) -> Simulated {
+    Simulated::start(shape, Script { load, ..Script::default() }).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_loads_is_waited_for_and_its_caller_kept_alive() {
+    for shape in [Shape::Ollama, Shape::LmStudio, Shape::LlamaCpp] {
+        let server = cold(shape, 3500 * MS).await;
+        let daemon = daemon(&[&server], SHORT).await;
+        let loads = async {
+            server.change(|it| it.models[0].loaded = false);
+            if shape == Shape::LlamaCpp {
+                // It says 503 to everything meanwhile.
+                server.change(|it| (it.loading, it.load) = (true, Duration::ZERO));
+                sleep(3500 * MS).await;
+                server.change(|it| it.loading = false);
+            }
+        };
+        let asked = ask(&daemon, true, &[("x-lovable-open-after-ms", "500")]);
+        let ((), (answer, took)) = tokio::join!(loads, asked);
+        assert_eq!(answer.verdict(), Verdict::Whole(8), "{shape:?}: {}", answer.text());
+        assert!(took > 3000 * MS && took < 8000 * MS, "{shape:?}: {took:?}");
+        assert!(answer.text().starts_with(':'), "{shape:?}: {}", answer.text());
+        assert_eq!(server.counts().served, 1, "{shape:?}");
+        assert_eq!(daemon.servers().await[0]["standing"], "up", "{shape:?}: no fault of its");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_turns_out_to_have_to_be_loaded_is_asked_of_who_has_it() {
+    for shape in [Shape::Ollama, Shape::LmStudio] {
+        let (first, second) = (cold(shape, 20_000 * MS).await, cold(Shape::Vllm, Duration::ZERO).await);
+        let daemon = daemon(&[&first, &second], "").await;
+        first.change(|it| it.models[0].loaded = false);
+        let (answer, took) = ask(&daemon, true, &[]).await;
+        assert_eq!((answer.verdict(), who(&answer)), (Verdict::Whole(8), Some("second")));
+        assert!(took < 3000 * MS, "{shape:?}: {took:?}");
+        let attempts = attempts(&daemon, &answer).await;
+        assert_eq!(attempts[0]["fault"]["cause"], "loading", "{attempts}");
+        let servers = daemon.servers().await;
+        let first = servers.iter().find(|it| it["id"] == "first").unwrap();
+        assert_eq!(first["standing"], "up", "{first}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_and_loads_nothing_is_left_within_three_seconds() {
+    for fault in [Fault::StallBeforeHead, Fault::StallAfterHead, Fault::StallInMiddle] {
+        for stream in [true, false] {
+            let script = Script { plan: Plan::Always(fault), ..Script::default() };
+            let first = Simulated::start(Shape::LlamaCpp, script).await.unwrap();
+            let second = Simulated::start(Shape::LlamaCpp, Script::default()).await.unwrap();
+            let daemon = daemon(&[&first, &second], "").await;
+            let (answer, took) = ask(&daemon, stream, &[]).await;
+            assert_eq!(answer.verdict(), Verdict::Whole(8), "{fault}: {}", answer.text());
+            assert!(took < 3000 * MS, "{fault} stream {stream}: {took:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_reads_a_long_prompt_is_waited_for() {
+    for shape in [Shape::LlamaCpp, Shape::Vllm] {
+        let script = Script { before: 4000 * MS, ..Script::default() };
+        let first = Simulated::start(shape, script).await.unwrap();
+        let second = Simulated::start(Shape::Vllm, Script::default()).await.unwrap();
+        for daemon in [daemon(&[&first], SHORT).await, daemon(&[&first, &second], SHORT).await] {
+            let (answer, _) = ask(&daemon, true, &[]).await;
+            assert_eq!((answer.verdict(), who(&answer)), (Verdict::Whole(8), Some("first")), "{shape:?}");
+        }
+        assert_eq!((first.counts().received, second.counts().received), (2, 0), "{shape:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_callers_own_patience_holds_whatever_the_server_does() {
+    let script = Script { before: 10_000 * MS, ..Script::default() };
+    let server = Simulated::start(Shape::LlamaCpp, script).await.unwrap();
+    let daemon = daemon(&[&server], "").await;
+    for stream in [true, false] {
+        let (answer, took) = ask(&daemon, stream, &[("x-lovable-timeout-ms", "1500")]).await;
+        assert_eq!(answer.status, 504, "{}", answer.text());
+        assert!(took > 1400 * MS && took < 2500 * MS, "{took:?}");
+    }
+}
