@@ -252,7 +252,7 @@ fn patience_for_the_first_token_is_longer_while_the_model_loads() {
 fn a_server_that_works_is_waited_for_until_the_deadline() {
     let mut it = Journey::plain();
     it.expect("choose ![]").choose("a").expect("send 1").connect(1);
-    while it.passed() < SECOND * 590 {
+    while it.passed() < SECOND * 550 {
         it.wait(SECOND * 50).expect("");
         it.machine.on_doing(AttemptNo(1), Doing::Working, it.now);
     }

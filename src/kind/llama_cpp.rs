@@ -5,7 +5,7 @@
 //! for the properties of one (`/props?model=`) would start that one, so only
 //! its own are asked.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Answer, Answers, Continuation, Json, Kind, Pulse, Question, Refusal, Tokenizer, Verdict, doing, fact,
@@ -105,7 +105,7 @@ impl Kind for LlamaCpp {
         Some(Tokenizer::Text)
     }
 
-    fn pulse(&self, model: &str, answers: &Answers) -> Pulse {
+    fn pulse(&self, model: &str, answers: &Answers, earlier: &Answers) -> Pulse {
         if let Err(known) = doing::well(self, answers, HEALTH) {
             return known;
         }
@@ -116,14 +116,9 @@ impl Kind for LlamaCpp {
             Err(Pulse::Is(Doing::Dead)) => return Pulse::Is(Doing::Unknown),
             Err(known) => return known,
         };
-        if let Some(slots) = slots.success().as_ref().and_then(Value::as_array) {
-            let works = slots.iter().any(|it| it["is_processing"] == true);
-            let says = slots.iter().all(|it| it["is_processing"].is_boolean()) && !slots.is_empty();
-            return Pulse::Is(match (works, says) {
-                (true, _) => Doing::Working,
-                (false, true) => Doing::Idle,
-                (false, false) => Doing::Unknown,
-            });
+        if let Some(slots) = slots.success() {
+            let before = answers_of(earlier, SLOTS);
+            return Pulse::Is(by_slots(&slots, &before));
         }
         if slots.status != 400 {
             return Pulse::Is(Doing::Unknown);
@@ -163,6 +158,33 @@ const NOT_HERE: [&str; 6] = [
     "jinja exception",
     "roles must alternate",
 ];
+
+fn answers_of(answers: &Answers, path: &'static str) -> Value {
+    answers.get(path).and_then(Answer::success).unwrap_or_default()
+}
+
+/// What its slots do. Newer builds count in each how much of the prompt was read and how much
+/// written: since nothing is answered while a batch is computed, a slot whose counts are the
+/// same twice has not been worked on between.
+fn by_slots(slots: &Value, before: &Value) -> Doing {
+    let busy = |slots: &Value| -> Option<Vec<Value>> {
+        let all = slots.as_array().filter(|it| !it.is_empty())?;
+        if !all.iter().all(|it| it["is_processing"].is_boolean()) {
+            return None;
+        }
+        let busy = all.iter().filter(|it| it["is_processing"] == true).map(|it| {
+            let decoded = it["next_token"].pointer("/0/n_decoded").or(it["next_token"].get("n_decoded"));
+            json!([it["id"], it["id_task"], it["n_prompt_tokens_processed"], decoded])
+        });
+        Some(busy.collect())
+    };
+    match (busy(slots), busy(before)) {
+        (Some(now), _) if now.is_empty() => Doing::Idle,
+        (Some(now), Some(before)) if now == before && now.iter().all(|it| it[3].is_u64()) => Doing::Idle,
+        (Some(_), _) => Doing::Working,
+        (None, _) => Doing::Unknown,
+    }
+}
 
 fn problem(mut sighting: Sighting, problem: Problem) -> Verdict {
     sighting.problem = Some(problem);
@@ -240,7 +262,6 @@ fn is_blob(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_file_is_known_by_its_path_its_name_and_its_stem() {
@@ -270,6 +291,29 @@ mod tests {
         assert!(is_blob("/usr/share/ollama/.ollama/models/blobs/sha256-a88fe1"));
         assert!(is_blob("C:\\Users\\me\\.ollama\\models\\blobs\\sha256-a88fe1"));
         assert!(!is_blob("/models/tiny.gguf"));
+    }
+
+    #[test]
+    fn a_slot_works_while_its_counts_move() {
+        let slot = |id: u64, busy: bool, read: u64, written: u64| {
+            json!({"id": id, "is_processing": busy, "n_prompt_tokens_processed": read,
+                "next_token": [{"n_decoded": written}]})
+        };
+        let bare = json!([{"id": 0, "is_processing": true}]);
+        let reads = json!([slot(0, true, 512, 0), slot(1, false, 9, 9)]);
+        for (now, before, expected) in [
+            (json!([slot(0, false, 5, 5), slot(1, false, 9, 9)]), Value::Null, Doing::Idle),
+            (reads.clone(), Value::Null, Doing::Working),
+            (reads.clone(), json!([slot(0, true, 256, 0), slot(1, false, 9, 9)]), Doing::Working),
+            (reads.clone(), json!([slot(0, true, 512, 0), slot(1, true, 9, 9)]), Doing::Working),
+            (reads.clone(), json!([slot(0, true, 512, 0), slot(1, false, 8, 8)]), Doing::Idle),
+            // Older builds do not count.
+            (bare.clone(), bare, Doing::Working),
+            (json!([]), Value::Null, Doing::Unknown),
+            (json!({"error": "x"}), Value::Null, Doing::Unknown),
+        ] {
+            assert_eq!(by_slots(&now, &before), expected, "{now} after {before}");
+        }
     }
 
     #[test]

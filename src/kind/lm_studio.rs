@@ -89,7 +89,7 @@ impl Kind for LmStudio {
         }
     }
 
-    fn pulse(&self, model: &str, answers: &Answers) -> Pulse {
+    fn pulse(&self, model: &str, answers: &Answers, _: &Answers) -> Pulse {
         // It loads what is asked for. Of what it works on it says nothing.
         let v1 = match doing::well(self, answers, V1) {
             Ok(v1) => v1,

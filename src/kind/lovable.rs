@@ -47,7 +47,7 @@ impl Kind for Lovable {
         None
     }
 
-    fn pulse(&self, _: &str, answers: &Answers) -> Pulse {
+    fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {
         doing::there(self, answers, STATUS)
     }
 

@@ -198,10 +198,10 @@ pub fn continuation(kind: &str, operation: Operation) -> Continuation {
 }
 
 /// What a server of this kind is doing that says nothing to a request for this model, or what
-/// to ask it on the side to find that out.
-pub fn pulse(kind: &str, model: &str, answers: &Answers) -> Pulse {
+/// to ask it on the side to find that out. `earlier` is what it answered when it was asked last.
+pub fn pulse(kind: &str, model: &str, answers: &Answers, earlier: &Answers) -> Pulse {
     let kind = by_id(kind).unwrap_or(&openai_like::OpenAiLike);
-    let pulse = kind.pulse(model, answers);
+    let pulse = kind.pulse(model, answers, earlier);
     match pulse {
         // Whoever asks the same again has nothing more to say.
         Pulse::Ask(question) if answers.to(&question).is_some() => Pulse::Is(Doing::Unknown),
@@ -425,8 +425,8 @@ pub trait Kind: Sync {
 
     /// What it is doing while it says nothing to a request for this model, by what it says on
     /// the side. Only GETs are asked that it answers at once whatever it is doing, and whose
-    /// answers are true of what generates.
-    fn pulse(&self, model: &str, answers: &Answers) -> Pulse;
+    /// answers are true of what generates. `earlier` are those of the last time, seconds ago.
+    fn pulse(&self, model: &str, answers: &Answers, earlier: &Answers) -> Pulse;
 
     /// How long a request may be there before it shows in `pulse` that it is worked on.
     fn shows_after(&self) -> Duration {

@@ -154,7 +154,7 @@ impl Kind for Ollama {
         Continuation::Rendered
     }
 
-    fn pulse(&self, model: &str, answers: &Answers) -> Pulse {
+    fn pulse(&self, model: &str, answers: &Answers, _: &Answers) -> Pulse {
         let ps = match doing::well(self, answers, PS) {
             Ok(ps) => ps,
             Err(known) => return known,

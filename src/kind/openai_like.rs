@@ -86,7 +86,7 @@ impl Kind for OpenAiLike {
         }
     }
 
-    fn pulse(&self, _: &str, answers: &Answers) -> Pulse {
+    fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {
         doing::there(self, answers, listing::PATH)
     }
 

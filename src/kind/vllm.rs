@@ -84,7 +84,7 @@ impl Kind for Vllm {
         Some(Tokenizer::Conversation)
     }
 
-    fn pulse(&self, _: &str, answers: &Answers) -> Pulse {
+    fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {
         // Its list stays well when the engine is dead.
         if let Err(known) = doing::well(self, answers, HEALTH) {
             return known;

@@ -8,7 +8,7 @@
 //! works or has others before us is waited for, within the time that the request has; one that
 //! is not there or lost what it was asked is left, as soon as somebody else could take over.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use tokio::time::Instant;
 
@@ -51,7 +51,8 @@ pub(super) struct Watch {
     /// Who else there was when it was asked last, and what it was doing.
     other: Other,
     seen: Option<Doing>,
-    asking: Option<Pin<Box<dyn Future<Output = Doing> + Send>>>,
+    answers: Answers,
+    asking: Option<Pin<Box<dyn Future<Output = (Doing, Answers)> + Send>>>,
 }
 
 /// Who else could take over.
@@ -67,8 +68,20 @@ enum Other {
 
 impl Watch {
     pub(super) fn of(patience: &Patience) -> Self {
-        let most = patience.first_token / 2;
-        Self { most, since: None, asked: None, due: None, other: Other::Nobody, seen: None, asking: None }
+        Self::with(patience.first_token / 2)
+    }
+
+    fn with(most: Duration) -> Self {
+        Self {
+            most,
+            since: None,
+            asked: None,
+            due: None,
+            other: Other::Nobody,
+            seen: None,
+            answers: Answers::default(),
+            asking: None,
+        }
     }
 
     /// Something came, or was asked.
@@ -80,8 +93,7 @@ impl Watch {
 
     /// Nobody is asked.
     pub(super) fn rest(&mut self) {
-        let most = self.most;
-        *self = Self { most, since: None, asked: None, due: None, other: Other::Nobody, seen: None, asking: None };
+        *self = Self::with(self.most);
     }
 
     /// When it is to be asked, unless it is being asked.
@@ -92,8 +104,8 @@ impl Watch {
     /// What it is doing, once that is known.
     pub(super) async fn verdict(&mut self) -> Doing {
         let Some(asking) = &mut self.asking else { return std::future::pending().await };
-        let doing = asking.as_mut().await;
-        self.asking = None;
+        let (doing, answers) = asking.as_mut().await;
+        (self.asking, self.answers) = (None, answers);
         doing
     }
 
@@ -125,7 +137,12 @@ impl Work {
             return self.watch.ask_after(AGAIN);
         }
         self.watch.asked = Some(Instant::now());
-        self.watch.asking = Some(Box::pin(look(relay, server, model, alone)));
+        let earlier = std::mem::take(&mut self.watch.answers);
+        self.watch.asking = Some(Box::pin(async move {
+            let mut answers = Answers::default();
+            let doing = look(&relay, &server, &model, &mut answers, &earlier, alone).await;
+            (doing, answers)
+        }));
     }
 
     fn who_else(&self) -> Other {
@@ -162,7 +179,9 @@ impl Work {
         if matches!(doing, Doing::Loading | Doing::Queued | Doing::Working) {
             self.watch.since = Some(Instant::now());
         }
-        self.watch.ask_after(if doing == Doing::Idle { SILENCE } else { AGAIN });
+        // The second look tells whether anything has moved since the first.
+        let soon = doing == Doing::Idle || (seen.is_none() && doing == Doing::Working);
+        self.watch.ask_after(if soon { SILENCE } else { AGAIN });
     }
 
     /// Nothing is to be expected of the silent server any more.
@@ -180,11 +199,17 @@ impl Work {
 
 /// Asks until it is known what the server is doing. Silence to the first question is that of a
 /// process that is stopped; where nobody else could take over it may go on all the same.
-async fn look(relay: Arc<Relay>, server: Arc<Server>, model: ModelName, alone: bool) -> Doing {
+async fn look(
+    relay: &Relay,
+    server: &Server,
+    model: &ModelName,
+    answers: &mut Answers,
+    earlier: &Answers,
+    alone: bool,
+) -> Doing {
     let until = Instant::now() + TIME;
-    let mut answers = Answers::default();
     loop {
-        let question = match kind::pulse(server.kind.as_str(), model.as_str(), &answers) {
+        let question = match kind::pulse(server.kind.as_str(), model.as_str(), answers, earlier) {
             Pulse::Is(doing) => return doing,
             Pulse::Ask(question) => question,
         };

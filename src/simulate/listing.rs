@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     script::{Offer, Script},
-    shape::Shape,
+    shape::{Busy, Shape},
 };
 
 impl Shape {
@@ -146,10 +146,16 @@ pub(super) fn llama_props(script: &Script) -> Value {
     })
 }
 
-pub(super) fn llama_slots(script: &Script, busy: u32) -> Value {
+pub(super) fn llama_slots(script: &Script, busy: Busy) -> Value {
     let slots = script.slots.max(1);
     let context = script.models.first().map(|it| it.context);
-    (0..slots).map(|id| json!({"id": id, "n_ctx": context, "is_processing": id < busy})).collect()
+    let slot = |id: u32| {
+        json!({
+            "id": id, "n_ctx": context, "is_processing": id < busy.requests,
+            "n_prompt_tokens_processed": busy.progress, "next_token": [{"n_decoded": busy.progress}],
+        })
+    };
+    (0..slots).map(slot).collect()
 }
 
 /// Those of its gauges that tell what it does.

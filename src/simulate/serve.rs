@@ -23,7 +23,7 @@ use super::{
     ollama,
     pieces::Pieces,
     script::{Fault, Offer, Script},
-    shape::{Refusal, Reply, Shape},
+    shape::{Busy, Refusal, Reply, Shape},
     strike::{Strike, Struck},
     turn::{End, Turn},
 };
@@ -63,9 +63,31 @@ pub(super) struct Counters {
     in_flight: AtomicU32,
     most_in_flight: AtomicU32,
     freed: Notify,
+    /// Words written so far.
+    words: AtomicU64,
+    /// How many read a prompt.
+    reading: AtomicU32,
 }
 
 impl Counters {
+    /// A word is being written.
+    pub(super) fn word(&self) {
+        self.words.fetch_add(1, Relaxed);
+    }
+
+    /// A prompt is read until the guard is dropped.
+    pub(super) fn read_prompt(&self) -> Reading<'_> {
+        self.reading.fetch_add(1, Relaxed);
+        Reading(self)
+    }
+
+    fn busy(&self) -> Busy {
+        let reads = self.reading.load(Relaxed) > 0;
+        let pieces = if reads { since_1970().as_millis() } else { 0 };
+        let progress = self.words.load(Relaxed).wrapping_add(pieces as u64);
+        Busy { requests: self.in_flight.load(Relaxed), progress }
+    }
+
     pub(super) fn read(&self) -> Counts {
         Counts {
             connections: self.connections.load(Relaxed),
@@ -89,6 +111,19 @@ impl Counters {
     }
 }
 
+/// A prompt being read, which is a piece further each time that it is looked at.
+pub(super) struct Reading<'a>(&'a Counters);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, Relaxed);
+    }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// A request being worked on.
 struct Slot<'a>(&'a Counters);
 
@@ -103,7 +138,7 @@ impl Drop for Slot<'_> {
 pub(super) struct Server {
     pub(super) shape: Shape,
     state: watch::Receiver<State>,
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
     /// When models that were not in memory are, or will be, because somebody asked for them.
     loads: Mutex<BTreeMap<String, Instant>>,
 }
@@ -165,7 +200,7 @@ impl Server {
                 self.generate(connection, gate, &request, &script).await
             } else {
                 self.counters.probes.fetch_add(1, Relaxed);
-                let reply = self.shape.reply(&request, &script, self.counters.in_flight.load(Relaxed));
+                let reply = self.shape.reply(&request, &script, self.counters.busy());
                 self.say(connection, &reply, request.method == "HEAD").await
             };
             match kept {
@@ -251,7 +286,7 @@ impl Server {
             }
         };
         let pieces = Pieces::of(script, &ask, number);
-        let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |it| it.as_secs());
+        let created = since_1970().as_secs();
         let voice = Voice {
             shape: self.shape,
             ask: &ask,

