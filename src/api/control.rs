@@ -136,6 +136,7 @@ pub(super) fn server_view(door: &Door, server: &Server) -> ServerView {
     let percentiles = |it: Spread| Percentiles { p50: it.p50, p95: it.p95 };
     let live = LiveFigures {
         in_flight: traffic.look().of(&server.id),
+        limit: traffic.limit(&server.id, server.limit),
         queued: traffic.queued_for(&server.id).try_into().unwrap_or(u32::MAX),
         latency_ms: percentiles(figures.total_ms),
         first_token_ms: percentiles(figures.first_token_ms),

@@ -40,6 +40,7 @@
 
 mod budget;
 mod machine;
+mod pace;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -47,7 +48,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use self::{budget::Budget, machine::Failover};
+pub use self::{budget::Budget, machine::Failover, pace::Paces};
 use crate::{fault::Fault, generate::Ending, server::ServerId};
 
 /// Four owners of patience, and when a waiting stream is opened.

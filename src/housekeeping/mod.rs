@@ -31,6 +31,7 @@ pub use self::{
 };
 use self::{home::Homes, keep::Figures};
 use crate::{
+    failover::Paces,
     fault::{Blame, Fault},
     generate::Outcome,
     registry::{Change, Hint, Now, Registry, Server, Snapshot, Work},
@@ -54,6 +55,7 @@ pub struct Housekeeping {
     recent: Mutex<VecDeque<Arc<Outcome>>>,
     traffic: Traffic,
     homes: Mutex<Homes>,
+    paces: Mutex<Paces>,
     keys: BTreeMap<Endpoint, Key>,
     kinds_off: BTreeSet<KindId>,
     trusts: Trusts,
@@ -101,6 +103,7 @@ impl Housekeeping {
             recent: Mutex::new(VecDeque::new()),
             traffic: Traffic::new(it.queue),
             homes: Mutex::default(),
+            paces: Mutex::default(),
             keys: it.keys,
             kinds_off: it.kinds_off,
             trusts: it.trusts,
@@ -132,6 +135,11 @@ impl Housekeeping {
     /// A conversation is answered by this server.
     pub fn settle(&self, conversation: u64, server: &ServerId) {
         lock(&self.homes).settle(conversation, server, Instant::now().into_std());
+    }
+
+    /// What is known of how soon servers begin to answer.
+    pub fn with_paces<T>(&self, look: impl FnOnce(&mut Paces) -> T) -> T {
+        look(&mut lock(&self.paces))
     }
 
     /// The store, for its state of health.

@@ -3,16 +3,21 @@
 //! A server with a limit never gets more than that. Its places are guards: the one that is
 //! dropped goes to whoever is next in the queue, before anybody who comes later can take it,
 //! and a caller that leaves is out of the queue at once.
+//!
+//! Where a server goes on with what nobody waits for any more, a ghost keeps the place for as
+//! long: what is sent there would only wait behind it. And a server that turns requests away
+//! has told how many it takes, whatever else is known.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    queue::{Number, Priority, Queue},
+    queue::{Learned, Number, Priority, Queue},
     server::ServerId,
 };
 
@@ -25,11 +30,23 @@ pub type Limited = (ServerId, u32);
 struct Desk(Mutex<Books>);
 
 struct Books {
-    counts: BTreeMap<ServerId, u32>,
+    counts: BTreeMap<ServerId, Count>,
+    /// When the ghosts at servers are gone.
+    ghosts: BTreeMap<ServerId, Vec<Instant>>,
+    /// What servers took that turned requests away.
+    learned: BTreeMap<ServerId, Learned>,
     /// The limits of servers that somebody waits for, as they were told last.
     limits: BTreeMap<ServerId, u32>,
     queue: Queue,
     callers: BTreeMap<Number, oneshot::Sender<InFlight>>,
+}
+
+/// The requests at one server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    held: u32,
+    /// Those that are being answered.
+    speaking: u32,
 }
 
 /// Places that are to be given to who waits for them, once the books are closed.
@@ -38,16 +55,23 @@ type Calls = Vec<(oneshot::Sender<InFlight>, InFlight)>;
 impl Traffic {
     /// Nobody is on the way, and so many may wait.
     pub fn new(queue: usize) -> Self {
-        let (counts, limits, callers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self(Arc::new(Desk(Mutex::new(Books { counts, limits, queue: Queue::new(queue), callers }))))
+        Self(Arc::new(Desk(Mutex::new(Books {
+            counts: BTreeMap::new(),
+            ghosts: BTreeMap::new(),
+            learned: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            queue: Queue::new(queue),
+            callers: BTreeMap::new(),
+        }))))
     }
 
     /// Takes a place at a server until the guard is dropped, if there is one and nobody
     /// waits for it.
     pub fn enter(&self, server: &ServerId, limit: Option<u32>) -> Option<InFlight> {
         let mut books = self.0.books();
-        let has_place =
-            limit.is_none_or(|it| books.count(server) < it && books.queue.waiting_for(server) == 0);
+        let has_place = books
+            .limit(server, limit)
+            .is_none_or(|it| books.count(server) < it && books.queue.waiting_for(server) == 0);
         has_place.then(|| books.enter(server, &self.0))
     }
 
@@ -68,8 +92,31 @@ impl Traffic {
 
     /// Looks at everything at once.
     pub fn look(&self) -> Look {
+        let mut books = self.0.books();
+        let now = Instant::now();
+        books.ghosts.retain(|_, all| {
+            all.retain(|it| *it > now);
+            !all.is_empty()
+        });
+        Look {
+            counts: books.counts.iter().map(|(id, it)| (id.clone(), it.held)).collect(),
+            ghosts: books.ghosts.iter().map(|(id, all)| (id.clone(), all.len() as u32)).collect(),
+            limits: books.learned.iter().map(|(id, it)| (id.clone(), it.limit())).collect(),
+            wanted: books.queue.wanted().cloned().collect(),
+        }
+    }
+
+    /// Whether a server has something before what it is silent to: others that it answers, or
+    /// a prompt whose caller left.
+    pub fn is_occupied(&self, server: &ServerId) -> bool {
         let books = self.0.books();
-        Look { counts: books.counts.clone(), wanted: books.queue.wanted().cloned().collect() }
+        books.counts.get(server).is_some_and(|it| it.speaking > 0) || books.ghosts(server) > 0
+    }
+
+    /// How many requests a server may have at once, given what it says and what the person
+    /// says.
+    pub fn limit(&self, server: &ServerId, told: Option<u32>) -> Option<u32> {
+        self.0.books().limit(server, told)
     }
 
     /// How many wait for a server.
@@ -95,21 +142,37 @@ impl Desk {
 }
 
 impl Books {
+    fn held(&self, server: &ServerId) -> u32 {
+        self.counts.get(server).map_or(0, |it| it.held)
+    }
+
+    fn ghosts(&self, server: &ServerId) -> u32 {
+        let now = Instant::now();
+        self.ghosts.get(server).map_or(0, |all| all.iter().filter(|it| **it > now).count() as u32)
+    }
+
+    /// How many places are taken.
     fn count(&self, server: &ServerId) -> u32 {
-        self.counts.get(server).copied().unwrap_or(0)
+        self.held(server) + self.ghosts(server)
+    }
+
+    fn limit(&self, server: &ServerId, told: Option<u32>) -> Option<u32> {
+        let learned = self.learned.get(server).map(Learned::limit);
+        [told, learned].into_iter().flatten().min()
     }
 
     fn enter(&mut self, server: &ServerId, desk: &Arc<Desk>) -> InFlight {
         match self.counts.get_mut(server) {
-            Some(count) => *count += 1,
-            None => drop(self.counts.insert(server.clone(), 1)),
+            Some(count) => count.held += 1,
+            None => drop(self.counts.insert(server.clone(), Count { held: 1, speaking: 0 })),
         }
-        InFlight { server: server.clone(), desk: desk.clone() }
+        InFlight { server: server.clone(), desk: desk.clone(), speaks: false }
     }
 
     /// Gives the free places of a server to who is next.
     fn serve(&mut self, server: &ServerId, desk: &Arc<Desk>, calls: &mut Calls) {
         let Some(limit) = self.limits.get(server).copied() else { return };
+        let limit = self.limit(server, Some(limit)).unwrap_or(limit);
         while self.count(server) < limit
             && let Some(next) = self.queue.next(server)
         {
@@ -145,18 +208,26 @@ fn call(calls: Calls) {
 #[derive(Clone, Debug, Default)]
 pub struct Look {
     counts: BTreeMap<ServerId, u32>,
+    ghosts: BTreeMap<ServerId, u32>,
+    limits: BTreeMap<ServerId, u32>,
     wanted: BTreeSet<ServerId>,
 }
 
 impl Look {
-    /// How many requests a server has.
+    /// How many requests of ours a server has.
     pub fn of(&self, server: &ServerId) -> u32 {
         self.counts.get(server).copied().unwrap_or(0)
     }
 
+    /// How many places are taken at it, by ghosts too.
+    pub fn taken(&self, server: &ServerId) -> u32 {
+        self.of(server) + self.ghosts.get(server).copied().unwrap_or(0)
+    }
+
     /// Whether one more has to wait for it.
     pub fn is_full(&self, server: &ServerId, limit: Option<u32>) -> bool {
-        limit.is_some_and(|it| self.of(server) >= it || self.wanted.contains(server))
+        let limit = [limit, self.limits.get(server).copied()].into_iter().flatten().min();
+        limit.is_some_and(|it| self.taken(server) >= it || self.wanted.contains(server))
     }
 }
 
@@ -165,6 +236,7 @@ impl Look {
 pub struct InFlight {
     server: ServerId,
     desk: Arc<Desk>,
+    speaks: bool,
 }
 
 impl InFlight {
@@ -172,13 +244,50 @@ impl InFlight {
     pub fn server(&self) -> &ServerId {
         &self.server
     }
+
+    /// The server has begun to answer.
+    pub fn speaks(&mut self) {
+        if !std::mem::replace(&mut self.speaks, true) {
+            let mut books = self.desk.books();
+            if let Some(count) = books.counts.get_mut(&self.server) {
+                count.speaking += 1;
+            }
+        }
+    }
+
+    /// The server has answered it.
+    pub fn answered(&self) {
+        let mut books = self.desk.books();
+        let (held, now) = (books.held(&self.server), Instant::now().into_std());
+        if let Some(learned) = books.learned.get_mut(&self.server) {
+            learned.on_answered(held, now);
+        }
+    }
+
+    /// The server turned it away because it has too many.
+    pub fn turned_away(&self) {
+        let mut books = self.desk.books();
+        let (held, now) = (books.held(&self.server), Instant::now().into_std());
+        match books.learned.get_mut(&self.server) {
+            Some(learned) => learned.on_busy(held, now),
+            None => drop(books.learned.insert(self.server.clone(), Learned::from_busy(held, now))),
+        }
+    }
+
+    /// The server goes on with it for so long although nobody waits for it any more.
+    pub fn leaves_a_ghost(self, time: Duration) {
+        let mut books = self.desk.books();
+        let until = Instant::now() + time;
+        books.ghosts.entry(self.server.clone()).or_default().push(until);
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut books = self.desk.books();
         if let Some(count) = books.counts.get_mut(&self.server) {
-            *count = count.saturating_sub(1);
+            count.held = count.held.saturating_sub(1);
+            count.speaking = count.speaking.saturating_sub(u32::from(self.speaks));
         }
         let mut calls = Calls::new();
         books.serve(&self.server, &self.desk, &mut calls);

@@ -110,6 +110,11 @@ impl Kind for LmStudio {
         Continuation::LastTurn
     }
 
+    fn reads_to_the_end(&self) -> bool {
+        // By what it logs.
+        true
+    }
+
     fn plain_is_cancelled(&self) -> bool {
         true
     }

@@ -407,6 +407,11 @@ pub trait Kind: Sync {
     /// Whether hanging up on a plain (not streamed) request frees its slot.
     fn plain_is_cancelled(&self) -> bool;
 
+    /// Whether it reads a prompt to its end although the caller has left.
+    fn reads_to_the_end(&self) -> bool {
+        false
+    }
+
     /// How it counts the tokens of a conversation without answering it, if it does.
     fn tokenizer(&self) -> Option<Tokenizer> {
         None

@@ -170,6 +170,12 @@ impl Kind for Ollama {
         })
     }
 
+    fn reads_to_the_end(&self) -> bool {
+        // Hanging up frees the slot at once while it writes; while it reads, only after the whole
+        // prompt (8.4 s of 9.2 s, 0.24.0).
+        true
+    }
+
     fn plain_is_cancelled(&self) -> bool {
         true
     }

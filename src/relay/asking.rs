@@ -187,7 +187,7 @@ impl Work {
 
     fn call(&mut self, no: AttemptNo, choice: Choice, asking: Asking) {
         let Asking { at, mode, body, translation, render } = asking;
-        let renders = render.is_some();
+        let (renders, bytes) = (render.is_some(), body.len() as u64);
         let relay = self.record.relay.clone();
         let request = &self.errand.request;
         let server = &choice.server;
@@ -220,6 +220,7 @@ impl Work {
             drop_usage: mode != Mode::Plain && !request.asks_usage,
             translation,
             calling: Box::pin(calling),
+            bytes,
             in_flight,
             choice,
         }));

@@ -49,6 +49,7 @@ impl Work {
         // once it has the terminator: no line below needs to run.
         let live = self.record.close(None);
         if let Some(mut live) = live {
+            live.in_flight.answered();
             self.record.relay.house.attempt_succeeded(&live.choice.server.id);
             // Not always the one that began it.
             if let Some(conversation) = self.conversation {

@@ -135,6 +135,10 @@ pub(super) struct Live {
     pub(super) prelude: usize,
     pub(super) told: VecDeque<Told>,
     pub(super) in_flight: InFlight,
+    /// How many bytes it was sent.
+    pub(super) bytes: u64,
+    /// Whether it is known to load the model first.
+    pub(super) loads: bool,
 }
 
 /// What is made of the frames, beyond judging them.
@@ -165,6 +169,7 @@ pub(super) struct Start {
     /// the answer from another server.
     pub(super) translation: Option<Box<Translation>>,
     pub(super) calling: Calling,
+    pub(super) bytes: u64,
     pub(super) in_flight: InFlight,
 }
 
@@ -178,6 +183,8 @@ impl Live {
         };
         Self {
             no: it.no,
+            bytes: it.bytes,
+            loads: it.choice.loading,
             choice: it.choice,
             started: Instant::now(),
             first_token: None,
@@ -253,6 +260,12 @@ impl Live {
                 State::Over => std::future::pending().await,
             }
         }
+    }
+
+    /// Whether the server goes on with the prompt when it is hung up on.
+    pub(super) fn is_read_on(&self) -> bool {
+        let reads = self.first_token.is_none() && !self.loads && !matches!(self.state, State::Over);
+        reads && kind::by_id(self.choice.server.kind.as_str()).is_some_and(|it| it.reads_to_the_end())
     }
 
     /// Usage and reason, as far as they were told.

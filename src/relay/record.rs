@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Errand, Relay, conduit::Mouth, live::Live};
 use crate::{
-    fault::Fault,
+    fault::{Blame, Fault},
     generate::{Attempt, Candidate, Ending, Head, Outcome, Reason, Substitution, Usage},
     housekeeping::wall_ms,
     server::Zone,
@@ -82,14 +82,36 @@ impl Record {
         Some(live)
     }
 
+    /// Closes the current attempt because nobody waits for it any more.
+    pub(super) fn leave(&mut self) {
+        if let Some(live) = self.close(None) {
+            self.give_back(live);
+        }
+    }
+
+    /// Gives the place at the server back, at once or when the server is done.
+    fn give_back(&self, live: Live) {
+        if live.is_read_on() {
+            let (server, model, read) =
+                (&live.choice.server.id, &live.choice.model, live.started.elapsed());
+            let time = self.relay.house.with_paces(|it| it.ghost(server, model, live.bytes, read));
+            live.in_flight.leaves_a_ghost(time);
+        }
+    }
+
     /// Closes the current attempt as failed and tells housekeeping.
     pub(super) fn fail(&mut self, fault: Fault) {
         if let Some(live) = self.close(Some(fault)) {
+            // Whoever sells its answers counts them by the minute, not those at once.
+            if matches!(fault.blame(), Blame::Busy { .. }) && live.choice.server.zone != Zone::Cloud {
+                live.in_flight.turned_away();
+            }
             let id = &live.choice.server.id;
             tracing::debug!(request = self.request_id, server = %id, %fault, stage = ?fault.stage, "attempt failed");
             self.relay.house.attempt_failed(id, &fault);
             let work = (self.head.operation, self.head.needs);
             self.relay.house.lacked(id, &live.choice.model, work, &fault);
+            self.give_back(live);
         }
     }
 
@@ -120,7 +142,7 @@ impl Drop for Record {
             Some((_, status, ..)) => (Ending::CallerGone, status, None, false),
             None => (Ending::CallerGone, self.status, None, false),
         };
-        self.close(None);
+        self.leave();
         self.relay.house.finished(Outcome {
             request_id: std::mem::take(&mut self.request_id),
             at_ms: self.at_ms,

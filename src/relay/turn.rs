@@ -35,7 +35,7 @@ pub(super) struct Turn {
 impl Turn {
     /// How many others a server has.
     pub(super) fn in_flight(&self, look: &Look, server: &ServerId) -> u32 {
-        look.of(server) - u32::from(self.has_place_at(server))
+        look.taken(server) - u32::from(self.has_place_at(server))
     }
 
     /// Whether it would have to wait for this server.

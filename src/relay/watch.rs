@@ -111,13 +111,7 @@ impl Watch {
 
     fn ask_after(&mut self, pause: Duration) {
         self.due = Some(Instant::now() + pause.min(self.most));
-    }
-
-    /// Whether it was loading when it was asked last.
-    pub(super) fn saw_loading(&self) -> bool {
-        self.seen == Some(Doing::Loading)
-    }
-}
+    }}
 
 impl Work {
     /// Has the silent server asked what it is doing, if that is due and may change anything.
@@ -162,26 +156,44 @@ impl Work {
 
     /// The silent server was asked, and is doing this.
     pub(super) fn on_look(&mut self, doing: Doing) {
-        let Some(live) = &self.record.live else { return };
-        let (no, begun, chosen_cold) = (live.no, live.first_token.is_some(), live.choice.loading);
-        let (kind, other) = (live.choice.server.kind.as_str(), self.watch.other);
-        let silent = self.watch.since.map(|it| it.elapsed()).unwrap_or_default();
+        let now = self.now();
+        let Some(live) = &mut self.record.live else { return };
+        let (house, choice) = (&self.record.relay.house, &live.choice);
+        let (no, begun, kind) = (live.no, live.first_token.is_some(), choice.server.kind.as_str());
+        let hangs_after = house.with_paces(|it| it.hangs_after(&choice.server.id, &choice.model, live.bytes));
+        let doing = match doing {
+            Doing::Unknown if house.traffic().is_occupied(&choice.server.id) => Doing::Queued,
+            doing => doing,
+        };
         let seen = self.watch.seen.replace(doing);
-        let lost = doing == Doing::Idle && seen == Some(Doing::Idle) && silent >= kind::shows_after(kind);
-        if doing == Doing::Dead || (lost && other > Other::Nobody) {
+        let silent = self.watch.since.map(|it| it.elapsed()).unwrap_or_default();
+        let other = self.watch.other;
+        let is_hopeless = match doing {
+            Doing::Dead => true,
+            Doing::Idle => {
+                let known = silent >= kind::shows_after(kind).min(hangs_after);
+                known && seen == Some(Doing::Idle) && other > Other::Nobody
+            }
+            Doing::Unknown => silent >= hangs_after && other == Other::Ready && !begun,
+            Doing::Loading | Doing::Queued | Doing::Working => false,
+        };
+        if is_hopeless {
             return self.on_silent();
         }
-        if doing == Doing::Loading && other == Other::Ready && !begun && !chosen_cold {
+        if doing == Doing::Loading && other == Other::Ready && !begun && !choice.loading {
             // It had the model when it was chosen, and somebody else still has it.
-            return self.fail(no, Fault::new(Stage::Head, Cause::Loading), self.now());
+            live.loads = true;
+            return self.fail(no, Fault::new(Stage::Head, Cause::Loading), now);
         }
-        self.machine.on_doing(no, doing, self.now());
+        live.loads = doing == Doing::Loading;
+        self.machine.on_doing(no, doing, now);
         if matches!(doing, Doing::Loading | Doing::Queued | Doing::Working) {
             self.watch.since = Some(Instant::now());
         }
         // The second look tells whether anything has moved since the first.
         let soon = doing == Doing::Idle || (seen.is_none() && doing == Doing::Working);
-        self.watch.ask_after(if soon { SILENCE } else { AGAIN });
+        let hangs_in = hangs_after.saturating_sub(silent).max(SILENCE);
+        self.watch.ask_after(if soon { SILENCE } else { AGAIN.min(hangs_in) });
     }
 
     /// Nothing is to be expected of the silent server any more.

@@ -30,7 +30,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    failover::{AttemptNo, Failover, Policy, Step},
+    failover::{AttemptNo, Failover, Paces, Policy, Step},
     fault::{Cause, Failure, Fault, Stage, Words},
     generate::Substitution,
     resume::Care,
@@ -289,7 +289,7 @@ impl Work {
                 self.keep_half();
                 self.record.fail(fault);
             }
-            None => drop(self.record.close(None)),
+            None => self.record.leave(),
         }
         self.watch.rest();
         if !self.committed {
@@ -309,7 +309,14 @@ impl Work {
         if heard.content {
             self.watch.heard(Instant::from_std(now));
             if live.first_token.is_none() {
-                live.first_token = Some(live.started.elapsed());
+                let took = live.started.elapsed();
+                live.first_token = Some(took);
+                live.in_flight.speaks();
+                if !live.loads {
+                    let choice = &live.choice;
+                    let learn = |it: &mut Paces| it.learn(&choice.server.id, &choice.model, live.bytes, took);
+                    self.record.relay.house.with_paces(learn);
+                }
                 self.machine.on_first_token(no, now);
             } else {
                 self.machine.on_token(no, now);

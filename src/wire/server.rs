@@ -86,6 +86,8 @@ pub struct LiveFigures {
     pub in_flight: u32,
     /// Requests that wait for it.
     pub queued: u32,
+    /// How many it may have at once, by what it turned away too.
+    pub limit: Option<u32>,
     /// Whole answers.
     pub latency_ms: Percentiles,
     /// First content.
@@ -118,7 +120,7 @@ impl ServerView {
             loaded: (told || server.models.is_empty()).then(|| loaded.map(|it| it.name.clone()).collect()),
             in_flight: live.in_flight,
             queued: live.queued,
-            limit: server.limit,
+            limit: live.limit.or(server.limit),
             latency_ms: live.latency_ms,
             first_token_ms: live.first_token_ms,
             tokens_per_second: live.tokens_per_second,

@@ -7,10 +7,14 @@
 //! one that waits is called after those before it and that many more, at the latest.
 //!
 //! The queue has a size. Its last quarter is kept for interactive work, so that a flood of
-//! batch work makes no person wait outside. What a place is and who has one is not known here.
+//! batch work makes no person wait outside. What a place is and who has one is not known here;
+//! how many there are is learned in `limit`, where a server does not say.
+
+mod limit;
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
+pub use self::limit::Learned;
 use crate::server::ServerId;
 
 /// How often one that waits may be passed over by others that came later.
