@@ -5,7 +5,10 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,6 +26,10 @@ const HEAD_CAP: usize = 64 << 10;
 /// How long a caller may take over the head of a request, and how long an idle connection is kept.
 const HEAD_TIME: Duration = Duration::from_secs(15);
 
+/// How long a connection that was taken just before we stop may take to say what it wants: its
+/// request is on the way, and would else be lost.
+const FRESH: Duration = Duration::from_millis(250);
+
 /// Serves a connection until it ends. When `stop` is ready it ends after the answer that is running.
 pub(crate) async fn serve(
     door: Arc<Door>,
@@ -30,7 +37,9 @@ pub(crate) async fn serve(
     peer: Peer,
     stop: impl Future<Output = ()>,
 ) {
+    let is_fresh = AtomicBool::new(true);
     let service = service_fn(|request: Request<Incoming>| {
+        is_fresh.store(false, Ordering::Relaxed);
         let door = door.clone();
         // Boxed, because hyper's parts can be had back only from a connection that can be moved.
         Box::pin(async move { Ok::<_, std::convert::Infallible>(door.answer(request, peer).await) })
@@ -42,6 +51,12 @@ pub(crate) async fn serve(
         .max_buf_size(HEAD_CAP)
         .serve_connection(TokioIo::new(io), service);
     let ended = {
+        let stop = async {
+            stop.await;
+            if is_fresh.load(Ordering::Relaxed) {
+                tokio::time::sleep(FRESH).await;
+            }
+        };
         let mut stop = std::pin::pin!(stop);
         let mut stopping = false;
         poll_fn(|ctx| {

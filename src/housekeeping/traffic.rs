@@ -18,7 +18,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     queue::{Learned, Number, Priority, Queue},
-    server::ServerId,
+    server::{ModelName, ServerId},
 };
 
 /// Requests at servers, and those that wait.
@@ -31,6 +31,8 @@ struct Desk(Mutex<Books>);
 
 struct Books {
     counts: BTreeMap<ServerId, Count>,
+    /// How many requests each server has for each of its models.
+    uses: BTreeMap<(ServerId, ModelName), u32>,
     /// When the ghosts at servers are gone.
     ghosts: BTreeMap<ServerId, Vec<Instant>>,
     /// What servers took that turned requests away.
@@ -57,6 +59,7 @@ impl Traffic {
     pub fn new(queue: usize) -> Self {
         Self(Arc::new(Desk(Mutex::new(Books {
             counts: BTreeMap::new(),
+            uses: BTreeMap::new(),
             ghosts: BTreeMap::new(),
             learned: BTreeMap::new(),
             limits: BTreeMap::new(),
@@ -101,6 +104,7 @@ impl Traffic {
         Look {
             counts: books.counts.iter().map(|(id, it)| (id.clone(), it.held)).collect(),
             ghosts: books.ghosts.iter().map(|(id, all)| (id.clone(), all.len() as u32)).collect(),
+            uses: books.uses.clone(),
             limits: books.learned.iter().map(|(id, it)| (id.clone(), it.limit())).collect(),
             wanted: books.queue.wanted().cloned().collect(),
         }
@@ -151,6 +155,16 @@ impl Books {
         self.ghosts.get(server).map_or(0, |all| all.iter().filter(|it| **it > now).count() as u32)
     }
 
+    /// A model is used by one fewer.
+    fn put_down(&mut self, server: &ServerId, model: Option<ModelName>) {
+        let Some(model) = model else { return };
+        let key = (server.clone(), model);
+        match self.uses.get_mut(&key) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.uses.remove(&key)),
+        }
+    }
+
     /// How many places are taken.
     fn count(&self, server: &ServerId) -> u32 {
         self.held(server) + self.ghosts(server)
@@ -166,7 +180,7 @@ impl Books {
             Some(count) => count.held += 1,
             None => drop(self.counts.insert(server.clone(), Count { held: 1, speaking: 0 })),
         }
-        InFlight { server: server.clone(), desk: desk.clone(), speaks: false }
+        InFlight { server: server.clone(), desk: desk.clone(), model: None, speaks: false }
     }
 
     /// Gives the free places of a server to who is next.
@@ -208,6 +222,7 @@ fn call(calls: Calls) {
 #[derive(Clone, Debug, Default)]
 pub struct Look {
     counts: BTreeMap<ServerId, u32>,
+    uses: BTreeMap<(ServerId, ModelName), u32>,
     ghosts: BTreeMap<ServerId, u32>,
     limits: BTreeMap<ServerId, u32>,
     wanted: BTreeSet<ServerId>,
@@ -224,6 +239,11 @@ impl Look {
         self.of(server) + self.ghosts.get(server).copied().unwrap_or(0)
     }
 
+    /// Whether a server answers requests for other models than this one.
+    pub fn uses_others(&self, server: &ServerId, model: &ModelName) -> bool {
+        self.uses.keys().any(|(at, it)| at == server && it != model)
+    }
+
     /// Whether one more has to wait for it.
     pub fn is_full(&self, server: &ServerId, limit: Option<u32>) -> bool {
         let limit = [limit, self.limits.get(server).copied()].into_iter().flatten().min();
@@ -236,6 +256,7 @@ impl Look {
 pub struct InFlight {
     server: ServerId,
     desk: Arc<Desk>,
+    model: Option<ModelName>,
     speaks: bool,
 }
 
@@ -243,6 +264,17 @@ impl InFlight {
     /// Where the place is.
     pub fn server(&self) -> &ServerId {
         &self.server
+    }
+
+    /// The server is asked for this model.
+    pub fn uses(&mut self, model: &ModelName) {
+        if self.model.as_ref() != Some(model) {
+            let mut books = self.desk.books();
+            books.put_down(&self.server, self.model.take());
+            *books.uses.entry((self.server.clone(), model.clone())).or_default() += 1;
+            drop(books);
+            self.model = Some(model.clone());
+        }
     }
 
     /// The server has begun to answer.
@@ -289,6 +321,7 @@ impl Drop for InFlight {
             count.held = count.held.saturating_sub(1);
             count.speaking = count.speaking.saturating_sub(u32::from(self.speaks));
         }
+        books.put_down(&self.server, self.model.take());
         let mut calls = Calls::new();
         books.serve(&self.server, &self.desk, &mut calls);
         drop(books);
@@ -413,6 +446,54 @@ mod tests {
         ticket.aim(vec![(id, 2)]);
         assert!(called(&mut ticket).is_some());
         drop(held);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ghost_keeps_its_place_until_it_is_gone() {
+        let traffic = Traffic::new(4);
+        let id = ServerId::from(A);
+        traffic.enter(&id, Some(1)).unwrap().leaves_a_ghost(Duration::from_secs(3));
+        let look = traffic.look();
+        assert_eq!((look.of(&id), look.taken(&id), look.is_full(&id, Some(1))), (0, 1, true));
+        assert!(traffic.enter(&id, Some(1)).is_none() && traffic.is_occupied(&id));
+        assert!(traffic.enter(&id, Some(2)).is_some(), "another place is free");
+        let mut waiting = wait(&traffic, Priority::Interactive, 1);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert!(called(&mut waiting).is_none());
+        // Who waits looks around from time to time.
+        waiting.aim(vec![(id.clone(), 1)]);
+        assert!(called(&mut waiting).is_some());
+        assert!(!traffic.is_occupied(&id) && traffic.look().taken(&id) == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_turned_one_away_gets_fewer_whatever_it_says() {
+        let traffic = Traffic::new(4);
+        let id = ServerId::from(A);
+        let mut held: Vec<_> = (0..3).map(|_| traffic.enter(&id, None).unwrap()).collect();
+        held.pop().unwrap().turned_away();
+        assert!(traffic.enter(&id, None).is_none() && traffic.look().is_full(&id, None));
+        assert_eq!((traffic.limit(&id, None), traffic.limit(&id, Some(1))), (Some(2), Some(1)));
+        let mut waiting = wait(&traffic, Priority::Interactive, u32::MAX);
+        assert!(called(&mut waiting).is_none());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        held[0].answered();
+        assert_eq!(traffic.limit(&id, None), Some(3));
+        drop(held);
+        assert!(called(&mut waiting).is_some());
+    }
+
+    #[test]
+    fn a_server_is_occupied_while_it_answers_somebody() {
+        let traffic = Traffic::new(4);
+        let id = ServerId::from(A);
+        let (mut one, _other) = (traffic.enter(&id, None).unwrap(), traffic.enter(&id, None).unwrap());
+        assert!(!traffic.is_occupied(&id), "two that are silent do not explain each other");
+        one.speaks();
+        one.speaks();
+        assert!(traffic.is_occupied(&id));
+        drop(one);
+        assert!(!traffic.is_occupied(&id));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a silent server is doing: what all kinds read alike in what it says on the side.
 
-use super::{Answer, Answers, Kind, Pulse, Question, Refusal, classify};
+use super::{Answer, Answers, Pulse, Question, Refusal, classify};
 use crate::{
     fault::Cause,
     server::{Doing, Model},
@@ -8,7 +8,7 @@ use crate::{
 
 /// Its answer to this question, if it is one of a server that can work; else what follows.
 pub(super) fn well<'a>(
-    kind: &dyn Kind,
+    kind: &str,
     answers: &'a Answers,
     path: &'static str,
 ) -> Result<&'a Answer, Pulse> {
@@ -16,13 +16,13 @@ pub(super) fn well<'a>(
     let refusal = Refusal { status: answer.status, retry_after: None, body: &answer.body };
     match answer.status {
         ..500 => Ok(answer),
-        _ if classify(kind.id(), refusal) == Cause::Loading => Err(Pulse::Is(Doing::Loading)),
+        _ if classify(kind, refusal) == Cause::Loading => Err(Pulse::Is(Doing::Loading)),
         _ => Err(Pulse::Is(Doing::Dead)),
     }
 }
 
 /// What is known where a server answers and says no more.
-pub(super) fn there(kind: &dyn Kind, answers: &Answers, path: &'static str) -> Pulse {
+pub(super) fn there(kind: &str, answers: &Answers, path: &'static str) -> Pulse {
     well(kind, answers, path).err().unwrap_or(Pulse::Is(Doing::Unknown))
 }
 

@@ -106,11 +106,11 @@ impl Kind for LlamaCpp {
     }
 
     fn pulse(&self, model: &str, answers: &Answers, earlier: &Answers) -> Pulse {
-        if let Err(known) = doing::well(self, answers, HEALTH) {
+        if let Err(known) = doing::well(self.id(), answers, HEALTH) {
             return known;
         }
         // Between two batches of a prompt: while one is computed it is not answered.
-        let slots = match doing::well(self, answers, SLOTS) {
+        let slots = match doing::well(self.id(), answers, SLOTS) {
             Ok(slots) => slots,
             // They are switched off (501).
             Err(Pulse::Is(Doing::Dead)) => return Pulse::Is(Doing::Unknown),

@@ -59,6 +59,7 @@ impl Kind for LmStudio {
         }
         if let Some(entries) = list(v1, "models", "key") {
             sighting.models = entries.iter().filter_map(model_v1).collect();
+            sighting.slots = slots(&entries);
             return Verdict::Proof(Box::new(sighting));
         }
         let Some(v0) = answers.get(V0) else { return Verdict::Ask(Question::get(V0)) };
@@ -91,7 +92,7 @@ impl Kind for LmStudio {
 
     fn pulse(&self, model: &str, answers: &Answers, _: &Answers) -> Pulse {
         // It loads what is asked for. Of what it works on it says nothing.
-        let v1 = match doing::well(self, answers, V1) {
+        let v1 = match doing::well(self.id(), answers, V1) {
             Ok(v1) => v1,
             Err(known) => return known,
         };
@@ -141,6 +142,13 @@ fn wants_key(answer: &Answer) -> bool {
 fn list(answer: &Answer, field: &str, name: &str) -> Option<Vec<Value>> {
     super::take_array(&mut answer.success()?, field)
         .filter(|entries| entries.iter().all(|it| it[name].is_string()))
+}
+
+/// How many requests it works on at once: those of all models in memory together.
+fn slots(entries: &[Value]) -> Option<u32> {
+    let loaded = entries.iter().filter_map(|it| it["loaded_instances"].as_array()).flatten();
+    let each = loaded.filter_map(|it| fact::count(&it["config"]["parallel"]));
+    each.reduce(u64::saturating_add).and_then(|it| it.try_into().ok())
 }
 
 fn model_v1(entry: &Value) -> Option<Model> {

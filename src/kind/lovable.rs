@@ -4,7 +4,7 @@
 //! route to: two daemons that route to each other would pass a request round
 //! in a circle, and the one that asks must not find itself.
 
-use super::{Answer, Answers, Kind, Pulse, Question, Refusal, Verdict, doing, fact};
+use super::{Answer, Answers, Kind, Question, Refusal, Verdict, fact};
 use crate::{fault::Cause, server::Sighting};
 
 /// A lovable.
@@ -45,10 +45,6 @@ impl Kind for Lovable {
 
     fn classify(&self, _: Refusal<'_>) -> Option<Cause> {
         None
-    }
-
-    fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {
-        doing::there(self, answers, STATUS)
     }
 
     fn plain_is_cancelled(&self) -> bool {

@@ -155,7 +155,7 @@ impl Kind for Ollama {
     }
 
     fn pulse(&self, model: &str, answers: &Answers, _: &Answers) -> Pulse {
-        let ps = match doing::well(self, answers, PS) {
+        let ps = match doing::well(self.id(), answers, PS) {
             Ok(ps) => ps,
             Err(known) => return known,
         };

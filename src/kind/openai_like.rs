@@ -7,10 +7,7 @@
 
 use serde_json::Value;
 
-use super::{
-    Answer, Answers, Json, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing, listing::Listing,
-    said,
-};
+use super::{Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said};
 use crate::{
     fault::Cause,
     server::{Model, Problem, Sighting, Zone},
@@ -84,10 +81,6 @@ impl Kind for OpenAiLike {
             404 if it.is_detail => Some(Cause::Unsupported),
             _ => None,
         }
-    }
-
-    fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {
-        doing::there(self, answers, listing::PATH)
     }
 
     fn plain_is_cancelled(&self) -> bool {

@@ -244,3 +244,30 @@ fn every_recorded_error_inside_an_answer_has_its_meaning() {
     }
     insta::assert_json_snapshot!("errors_inside", meanings);
 }
+
+#[test]
+fn every_recorded_server_says_what_it_does_as_far_as_it_does() {
+    let all = recordings();
+    let mut understood = BTreeMap::new();
+    for (name, recording) in &all {
+        let Some(kind) = expected(name) else { continue };
+        if !recording.cases.iter().any(|it| it.method == "GET") {
+            continue; // It was killed, and nobody answered any more.
+        }
+        for model in ["tiny-a:latest", "another"] {
+            let mut answers = Answers::default();
+            let doing = loop {
+                match pulse(kind, model, &answers, &Answers::default()) {
+                    Pulse::Is(doing) => break format!("{doing:?}"),
+                    Pulse::Ask(question) => match recording.reply(&question, true) {
+                        Some(answer) => answers.push(question, answer),
+                        None => break format!("asks {}", question.path),
+                    },
+                }
+            };
+            let asked: Vec<String> = answers.iter().map(|(question, _)| shown(question)).collect();
+            understood.insert(format!("{name} asked for {model}"), format!("{doing} after {asked:?}"));
+        }
+    }
+    insta::assert_json_snapshot!("doing", understood);
+}

@@ -86,7 +86,7 @@ impl Kind for Vllm {
 
     fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {
         // Its list stays well when the engine is dead.
-        if let Err(known) = doing::well(self, answers, HEALTH) {
+        if let Err(known) = doing::well(self.id(), answers, HEALTH) {
             return known;
         }
         let Some(metrics) = answers.get(METRICS) else { return Pulse::Ask(Question::get(METRICS)) };

@@ -18,6 +18,8 @@ const LONGEST: Duration = Duration::from_secs(10 * 60);
 pub struct Learned {
     limit: u32,
     pause: Duration,
+    /// Whether one more is being tried.
+    tries: bool,
     /// When one more may be tried.
     try_at: Instant,
 }
@@ -25,7 +27,7 @@ pub struct Learned {
 impl Learned {
     /// It was busy with so many at once, the one that it turned away included.
     pub fn from_busy(at_once: u32, now: Instant) -> Self {
-        Self { limit: below(at_once), pause: TRIED_AFTER, try_at: now + TRIED_AFTER }
+        Self { limit: below(at_once), pause: TRIED_AFTER, tries: false, try_at: now + TRIED_AFTER }
     }
 
     /// The most that it may have at once.
@@ -35,8 +37,9 @@ impl Learned {
 
     /// It turned one away of so many at once.
     pub fn on_busy(&mut self, at_once: u32, now: Instant) {
-        // Of several that were under way together each may be turned away: that is one lesson.
-        if at_once > self.limit {
+        // Of several that were under way together each may be turned away: that says nothing
+        // about how soon to try.
+        if std::mem::take(&mut self.tries) {
             self.pause = (self.pause * 2).min(LONGEST);
         }
         self.limit = self.limit.min(below(at_once));
@@ -46,6 +49,10 @@ impl Learned {
     /// It answered one of so many at once.
     pub fn on_answered(&mut self, at_once: u32, now: Instant) {
         if at_once >= self.limit && now >= self.try_at {
+            if std::mem::replace(&mut self.tries, true) {
+                // The last try went well.
+                self.pause = TRIED_AFTER;
+            }
             self.limit = self.limit.saturating_add(1);
             self.try_at = now + self.pause;
         }
@@ -83,8 +90,8 @@ mod tests {
 
     #[test]
     fn what_it_takes_is_found_and_it_turns_few_away() {
-        assert_eq!(run(4, 100, 3600), (10, 4));
-        assert_eq!(run(1, 2, 3600), (10, 1));
+        assert_eq!(run(4, 100, 3600), (12, 4));
+        assert_eq!(run(1, 2, 3600), (11, 1));
     }
 
     #[test]

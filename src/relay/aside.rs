@@ -105,6 +105,7 @@ impl Relay {
             first: None,
             first_model: None,
             in_flight: &|id: &ServerId| traffic.of(id),
+            uses_others: &|_, _| false,
             full: &|_| false,
             home: None,
             said: &|_| Ok(Fidelity::Own),

@@ -139,6 +139,7 @@ impl Work {
             first: first.map(|it| &it.server),
             first_model: first.map(|it| it.model.as_str()),
             in_flight: &|id| self.turn.in_flight(&look, id),
+            uses_others: &|server, model| look.uses_others(server, model),
             home: home.as_ref(),
             full: &|server| gone.contains(&server.id) || self.turn.is_full(&look, server),
             said,
@@ -193,7 +194,8 @@ impl Work {
         let server = &choice.server;
         // Where the same server is asked once more within one attempt it has its place already.
         let again = || self.record.live.take().map(|it| it.in_flight);
-        let Some(in_flight) = self.turn.place().or_else(again) else { return };
+        let Some(mut in_flight) = self.turn.place().or_else(again) else { return };
+        in_flight.uses(&choice.model);
         let calling = {
             let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
             async move {

@@ -91,6 +91,13 @@ impl Watch {
         self.due = Some(now + SILENCE.min(self.most));
     }
 
+    /// Nothing was read from the server for so long: that was not its silence.
+    pub(super) fn held_back(&mut self, waited: Duration) {
+        for at in [&mut self.since, &mut self.asked, &mut self.due].into_iter().flatten() {
+            *at += waited;
+        }
+    }
+
     /// Nobody is asked.
     pub(super) fn rest(&mut self) {
         *self = Self::with(self.most);
@@ -168,6 +175,7 @@ impl Work {
         let seen = self.watch.seen.replace(doing);
         let silent = self.watch.since.map(|it| it.elapsed()).unwrap_or_default();
         let other = self.watch.other;
+        tracing::debug!(request = self.record.request_id, server = %choice.server.id, ?doing, ?silent, ?other, "silent");
         let is_hopeless = match doing {
             Doing::Dead => true,
             Doing::Idle => {
@@ -187,7 +195,13 @@ impl Work {
         }
         live.loads = doing == Doing::Loading;
         self.machine.on_doing(no, doing, now);
-        if matches!(doing, Doing::Loading | Doing::Queued | Doing::Working) {
+        // At the first look a slot that hangs looks as one that works.
+        let explains = match doing {
+            Doing::Loading | Doing::Queued => true,
+            Doing::Working => seen.is_some(),
+            Doing::Unknown | Doing::Idle | Doing::Dead => false,
+        };
+        if explains {
             self.watch.since = Some(Instant::now());
         }
         // The second look tells whether anything has moved since the first.

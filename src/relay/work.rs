@@ -168,7 +168,7 @@ impl Work {
         self.mouth.taken().await;
         if let Some(live) = &self.record.live {
             self.machine.on_held_back(live.no, begun.elapsed());
-            self.watch.heard(Instant::now());
+            self.watch.held_back(begun.elapsed());
         }
         false
     }

@@ -93,6 +93,8 @@ pub struct Ask<'a> {
     pub first_model: Option<&'a str>,
     /// How many requests each server has now.
     pub in_flight: &'a dyn Fn(&ServerId) -> u32,
+    /// Whether a server answers requests for other models than this one.
+    pub uses_others: &'a dyn Fn(&ServerId, &ModelName) -> bool,
     /// Whether a server has all the requests that it may have at once.
     pub full: &'a dyn Fn(&Server) -> bool,
     /// The server that answered this conversation last, which has kept what it read.

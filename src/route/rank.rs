@@ -73,6 +73,8 @@ enum Warmth {
     Loaded,
     Unknown,
     Cold,
+    /// It would have to be loaded beside models that others are using, or in their place.
+    Swap,
 }
 
 /// Whether the server has kept what it read of the conversation.
@@ -102,6 +104,7 @@ impl<'a> Rank<'a> {
             warmth: match model.loaded {
                 Some(true) => Warmth::Loaded,
                 None => Warmth::Unknown,
+                Some(false) if (ask.uses_others)(&server.id, &model.name) => Warmth::Swap,
                 Some(false) => Warmth::Cold,
             },
             affinity: Affinity::Elsewhere,

@@ -121,6 +121,8 @@ struct World {
     salt: u64,
     length: Length,
     home: Option<ServerId>,
+    /// Which models others use, and at which servers.
+    uses: Vec<(&'static str, &'static str)>,
 }
 
 /// Servers as `id: words`; each has the model `m`.
@@ -154,6 +156,7 @@ fn with(mut servers: Vec<Server>) -> World {
         salt: 1,
         length: Length::default(),
         home: None,
+        uses: Vec::new(),
     }
 }
 
@@ -167,7 +170,11 @@ impl World {
         };
         let length = || Some(self.length);
         let full = |server: &Server| server.limit.is_some_and(|it| in_flight(&server.id) >= it);
-        let ask = Ask { said: &said, length: &length, full: &full, ..self.ask_with(&in_flight) };
+        let uses_others = |id: &ServerId, model: &ModelName| {
+            self.uses.iter().any(|(at, it)| *id == *at && *model != **it)
+        };
+        let ask = self.ask_with(&in_flight);
+        let ask = Ask { said: &said, length: &length, full: &full, uses_others: &uses_others, ..ask };
         choose(&self.snapshot, &ask)
     }
 
@@ -182,6 +189,7 @@ impl World {
             first: self.first.as_ref().or(self.tried.first()),
             first_model: self.first_model.as_deref(),
             in_flight,
+            uses_others: &|_, _| false,
             full: &|_| false,
             home: self.home.as_ref(),
             said: &|_| Ok(Fidelity::Own),
@@ -244,6 +252,21 @@ fn then_priority_zone_and_warmth() {
     check(&[("a", "cold"), ("b", "")], "b m");
     check(&[("a", ""), ("b", "loaded")], "b m");
     check(&[("a", "loaded lan"), ("b", "cold")], "b m loading");
+}
+
+#[test]
+fn a_model_that_others_use_is_not_unloaded_while_somebody_else_can_answer() {
+    let mut world = world(&[("a", "cold"), ("b", "cold")]);
+    while world.decide() != "a m loading" {
+        world.salt += 1;
+    }
+    world.uses = vec![("a", "other")];
+    assert_eq!(world.decide(), "b m loading");
+    // Who waits for the same model already has it loaded for all.
+    world.uses = vec![("a", "m")];
+    assert_eq!(world.decide(), "a m loading");
+    world.uses = vec![("a", "other"), ("b", "other")];
+    assert_eq!(world.decide(), "a m loading", "somebody has to");
 }
 
 #[test]

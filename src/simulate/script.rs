@@ -29,6 +29,8 @@ pub struct Script {
     pub burst: usize,
     /// How many requests it works on at once; the others wait without a head. 0 is no limit.
     pub slots: u32,
+    /// Whether it says that it is busy instead of letting others wait.
+    pub turns_away: bool,
     /// The key it wants, if any.
     pub key: Option<String>,
     /// Whether it is still loading its model.
@@ -60,6 +62,7 @@ impl Default for Script {
             between: Duration::ZERO,
             burst: 1,
             slots: 0,
+            turns_away: false,
             key: None,
             loading: false,
             frozen: false,

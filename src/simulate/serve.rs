@@ -277,6 +277,11 @@ impl Server {
             if let Some(slot) = counters.slot(script.slots) {
                 break slot;
             }
+            if script.turns_away {
+                counters.refused.fetch_add(1, Relaxed);
+                let busy = Refusal::Status(429, "too many requests".to_owned());
+                return self.say(connection, &self.shape.refuse_in(gate.tongue(), &busy), false).await;
+            }
             tokio::select! {
                 () = freed => {}
                 () = connection.left() => {

@@ -125,6 +125,11 @@ impl Shape {
         stream || self != Self::LlamaCpp
     }
 
+    /// Whether it reads a prompt to its end although the client has left.
+    pub(super) fn reads_to_the_end(self) -> bool {
+        matches!(self, Self::Ollama | Self::LmStudio)
+    }
+
     /// Whether a connection is closed after a refusal.
     pub(super) fn closes_after(self, status: u16) -> bool {
         self == Self::LlamaCpp && status >= 400

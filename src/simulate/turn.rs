@@ -52,7 +52,7 @@ impl Turn<'_> {
             self.flush(&mut out).await?;
         }
         let reading = self.server.counters.read_prompt();
-        if self.connection.pause(self.script.before).await {
+        if self.read_prompt().await {
             return Ok(End::Gone);
         }
         drop(reading);
@@ -94,6 +94,15 @@ impl Turn<'_> {
         out.extend_from_slice(LAST_CHUNK);
         self.flush(&mut out).await?;
         Ok(End::Served)
+    }
+
+    /// Reads the prompt; true when the client left meanwhile.
+    async fn read_prompt(&mut self) -> bool {
+        if !self.voice.shape.reads_to_the_end() {
+            return self.connection.pause(self.script.before).await;
+        }
+        tokio::time::sleep(self.script.before).await;
+        self.connection.has_left()
     }
 
     /// Whether the answer comes to its good end.
@@ -215,17 +224,17 @@ impl Turn<'_> {
     /// Writes a plain answer, or what the fault makes of it.
     pub(super) async fn plain(&mut self) -> io::Result<End> {
         let count = self.voice.pieces.count().saturating_sub(1) as u32;
-        let takes = match self.voice.ask.operation() {
-            Operation::Embed => self.script.before,
-            Operation::Chat | Operation::Complete => self.script.before + self.script.between * count,
+        let writes = match self.voice.ask.operation() {
+            Operation::Embed => Duration::ZERO,
+            Operation::Chat | Operation::Complete => self.script.between * count,
         };
         let works = self.server.counters.read_prompt();
         if self.voice.shape.notices_leaving(false) {
-            if self.connection.pause(takes).await {
+            if self.read_prompt().await || self.connection.pause(writes).await {
                 return Ok(End::Gone);
             }
         } else {
-            tokio::time::sleep(takes).await;
+            tokio::time::sleep(self.script.before + writes).await;
         }
         drop(works);
         let finished =

@@ -135,3 +135,65 @@ async fn the_callers_own_patience_holds_whatever_the_server_does() {
         assert!(took > 1400 * MS && took < 2500 * MS, "{took:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_nothing_of_itself_is_left_when_it_was_quicker_before() {
+    for shape in [Shape::Ollama, Shape::OpenAi] {
+        let first = Simulated::start(shape, Script::default()).await.unwrap();
+        let second = Simulated::start(Shape::Vllm, Script::default()).await.unwrap();
+        let daemon = daemon(&[&first, &second], "").await;
+        for _ in 0..3 {
+            assert_eq!(who(&ask(&daemon, true, &[]).await.0), Some("first"));
+        }
+        first.change(|it| it.plan = Plan::Always(Fault::StallBeforeHead));
+        let (answer, took) = ask(&daemon, true, &[]).await;
+        // Its head was out before anybody knew who answers.
+        assert_eq!((answer.verdict(), second.counts().served), (Verdict::Whole(8), 1));
+        assert!(took > 4500 * MS && took < 7500 * MS, "{shape:?}: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_sent_to_wait_behind_a_prompt_whose_caller_left() {
+    let script = Script { before: 2500 * MS, slots: 1, ..Script::default() };
+    let server = Simulated::start(Shape::Ollama, script).await.unwrap();
+    let daemon = Options::alone().simulated(&server, "first", 0).config("limit = 1").start().await;
+    // A prompt that is taken to be read in three seconds.
+    let body = chat("sim", true, &"word ".repeat(240)).to_string();
+    let caller = daemon.caller();
+    let leaves = tokio::spawn({
+        let request = request("POST", CHAT, body.into(), &[]);
+        async move { caller.send(request).await }
+    });
+    while server.counts().in_flight == 0 {
+        sleep(5 * MS).await;
+    }
+    leaves.abort();
+    sleep(200 * MS).await;
+    assert_eq!(daemon.servers().await[0]["in_flight"], 0, "nobody waits for it");
+    let second = ask(&daemon, true, &[]);
+    tokio::pin!(second);
+    assert!(tokio::time::timeout(1500 * MS, &mut second).await.is_err());
+    assert_eq!(server.counts().received, 1, "it waits here and may go elsewhere");
+    let (answer, _) = second.await;
+    assert_eq!(answer.verdict(), Verdict::Whole(8));
+    assert_eq!((server.counts().received, server.counts().most_in_flight), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_turns_requests_away_gets_as_many_as_it_takes() {
+    let script = Script { before: 100 * MS, slots: 2, turns_away: true, ..Script::default() };
+    let server = Simulated::start(Shape::OpenAi, script).await.unwrap();
+    let daemon = daemon(&[&server], "").await;
+    let callers = (0..6).map(|_| ask(&daemon, true, &[]));
+    for (answer, _) in futures_util::future::join_all(callers).await {
+        assert_eq!(answer.verdict(), Verdict::Whole(8));
+    }
+    assert_eq!(daemon.servers().await[0]["limit"], 2);
+    let before = server.counts().refused;
+    let callers = (0..12).map(|_| ask(&daemon, true, &[]));
+    for (answer, _) in futures_util::future::join_all(callers).await {
+        assert_eq!(answer.verdict(), Verdict::Whole(8));
+    }
+    assert_eq!((server.counts().refused, server.counts().served), (before, 18));
+}

@@ -11,6 +11,7 @@ mod settings;
 mod signals;
 mod socket;
 mod store;
+mod upgrade;
 
 use std::{
     ffi::OsStr,
