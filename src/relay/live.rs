@@ -224,8 +224,10 @@ impl Live {
             }
             match &mut self.state {
                 State::Calling(calling) => match calling.await {
-                    Ok(reply) if reply.status() == 200 => {
-                        self.request_id = reply.headers().get(SERVERS_REQUEST_ID).cloned();
+                    Ok(mut reply) if reply.status() == 200 => {
+                        let id = reply.headers().get(SERVERS_REQUEST_ID);
+                        self.request_id = id.and_then(|it| HeaderValue::from_bytes(it.as_bytes()).ok());
+                        reply.drop_headers();
                         self.state = State::Reading(reply);
                         self.told.push_back(Told::Head);
                     }
