@@ -152,11 +152,13 @@ pub struct Limits {
     pub body: Size,
     /// All that is held back at once for the sake of failover.
     pub held: Size,
+    /// The memory that the servers of this machine share for their models, if it is known.
+    pub gpu_memory: Option<Size>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: Size::mib(64), held: Size::mib(256) }
+        Self { body: Size::mib(64), held: Size::mib(256), gpu_memory: None }
     }
 }
 
@@ -374,6 +376,7 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     let mut section = root.section(reader, "limits");
     section.take(reader, "body", &mut config.limits.body);
     section.take(reader, "held", &mut config.limits.held);
+    section.take(reader, "gpu_memory", &mut config.limits.gpu_memory);
     section.done(reader);
 
     let mut section = root.section(reader, "stats");

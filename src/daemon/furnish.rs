@@ -70,6 +70,7 @@ pub(super) async fn furnish(
             fallback: config.fallback.default,
             limit: config.fallback.limit,
             held: config.limits.held.as_usize(),
+            gpu_memory: config.limits.gpu_memory.map(|it| it.0),
         },
         fastrand::u64(..),
     );

@@ -33,6 +33,10 @@ struct Books {
     counts: BTreeMap<ServerId, Count>,
     /// How many requests each server has for each of its models.
     uses: BTreeMap<(ServerId, ModelName), u32>,
+    /// How many requests were sent in all, and which of them was begun to be answered that
+    /// was sent last.
+    sent: u64,
+    spoken: BTreeMap<(ServerId, ModelName), u64>,
     /// When the ghosts at servers are gone.
     ghosts: BTreeMap<ServerId, Vec<Instant>>,
     /// What servers took that turned requests away.
@@ -60,6 +64,8 @@ impl Traffic {
         Self(Arc::new(Desk(Mutex::new(Books {
             counts: BTreeMap::new(),
             uses: BTreeMap::new(),
+            sent: 0,
+            spoken: BTreeMap::new(),
             ghosts: BTreeMap::new(),
             learned: BTreeMap::new(),
             limits: BTreeMap::new(),
@@ -180,7 +186,7 @@ impl Books {
             Some(count) => count.held += 1,
             None => drop(self.counts.insert(server.clone(), Count { held: 1, speaking: 0 })),
         }
-        InFlight { server: server.clone(), desk: desk.clone(), model: None, speaks: false }
+        InFlight { server: server.clone(), desk: desk.clone(), model: None, number: 0, speaks: false }
     }
 
     /// Gives the free places of a server to who is next.
@@ -257,6 +263,7 @@ pub struct InFlight {
     server: ServerId,
     desk: Arc<Desk>,
     model: Option<ModelName>,
+    number: u64,
     speaks: bool,
 }
 
@@ -272,9 +279,19 @@ impl InFlight {
             let mut books = self.desk.books();
             books.put_down(&self.server, self.model.take());
             *books.uses.entry((self.server.clone(), model.clone())).or_default() += 1;
+            books.sent += 1;
+            self.number = books.sent;
             drop(books);
             self.model = Some(model.clone());
         }
+    }
+
+    /// Whether the server has begun to answer one that was sent later, so that those before
+    /// this one do not explain its silence.
+    pub fn is_overtaken(&self) -> bool {
+        let Some(model) = &self.model else { return false };
+        let key = (self.server.clone(), model.clone());
+        self.desk.books().spoken.get(&key).is_some_and(|it| *it > self.number)
     }
 
     /// The server has begun to answer.
@@ -283,6 +300,10 @@ impl InFlight {
             let mut books = self.desk.books();
             if let Some(count) = books.counts.get_mut(&self.server) {
                 count.speaking += 1;
+            }
+            if let Some(model) = &self.model {
+                let latest = books.spoken.entry((self.server.clone(), model.clone())).or_default();
+                *latest = self.number.max(*latest);
             }
         }
     }
@@ -481,6 +502,25 @@ mod tests {
         assert_eq!(traffic.limit(&id, None), Some(3));
         drop(held);
         assert!(called(&mut waiting).is_some());
+    }
+
+    #[test]
+    fn one_that_was_sent_earlier_is_overtaken_by_one_that_is_answered() {
+        let traffic = Traffic::new(4);
+        let id = ServerId::from(A);
+        let mut all = [(); 3].map(|()| traffic.enter(&id, None).unwrap());
+        for (place, model) in all.iter_mut().zip(["m", "m", "n"]) {
+            place.uses(&model.into());
+        }
+        assert!(traffic.look().uses_others(&id, &"m".into()));
+        all[2].speaks();
+        assert!(!all[0].is_overtaken(), "another model has slots of its own");
+        all[0].speaks();
+        assert!(!all[1].is_overtaken(), "its turn comes after");
+        all[1].speaks();
+        assert!(all[0].is_overtaken());
+        drop(all);
+        assert!(!traffic.look().uses_others(&id, &"m".into()));
     }
 
     #[test]

@@ -7,11 +7,7 @@ use crate::{
 };
 
 /// Its answer to this question, if it is one of a server that can work; else what follows.
-pub(super) fn well<'a>(
-    kind: &str,
-    answers: &'a Answers,
-    path: &'static str,
-) -> Result<&'a Answer, Pulse> {
+pub(super) fn well<'a>(kind: &str, answers: &'a Answers, path: &'static str) -> Result<&'a Answer, Pulse> {
     let Some(answer) = answers.get(path) else { return Err(Pulse::Ask(Question::get(path))) };
     let refusal = Refusal { status: answer.status, retry_after: None, body: &answer.body };
     match answer.status {

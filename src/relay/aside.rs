@@ -79,6 +79,12 @@ impl Relay {
         None
     }
 
+    /// The same of a conversation that is about to be sent to this server.
+    pub(super) async fn count_before_sending(&self, server: &Server, chat: Bytes) -> Option<u64> {
+        let tokenizer = kind::by_id(server.kind.as_str())?.tokenizer()?;
+        timeout_at(Instant::now() + TIME, self.counted_chat(server, tokenizer, chat)).await.ok()?
+    }
+
     /// Servers that may answer, have the model in memory and a tokenizer for callers.
     fn who_counts(&self, head: &Head) -> Vec<(Arc<Server>, String)> {
         let snapshot = self.house.snapshot();
@@ -109,6 +115,7 @@ impl Relay {
             full: &|_| false,
             home: None,
             said: &|_| Ok(Fidelity::Own),
+            gpu_memory: self.settings.gpu_memory,
             bytes: 0,
             length: &|| None,
             now: Instant::now().into_std(),
@@ -128,7 +135,11 @@ impl Relay {
         if let Some(count) = native.and_then(|it| it["input_tokens"].as_u64()) {
             return Some(count);
         }
-        let chat = (counting.chat)(model)?;
+        self.counted_chat(server, tokenizer, (counting.chat)(model)?).await
+    }
+
+    /// The tokens of a conversation in OpenAI's language, as this server counts them.
+    async fn counted_chat(&self, server: &Server, tokenizer: Tokenizer, chat: Bytes) -> Option<u64> {
         match tokenizer {
             Tokenizer::Conversation => self.question(server, "/tokenize", chat).await?["count"].as_u64(),
             Tokenizer::Text => {

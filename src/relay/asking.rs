@@ -30,7 +30,7 @@ use crate::{
 const SHORT: u64 = 64;
 
 impl Work {
-    pub(super) fn choose(&mut self) {
+    pub(super) async fn choose(&mut self) {
         let relay = self.record.relay.clone();
         self.news.mark_unchanged();
         let snapshot = relay.house.snapshot();
@@ -44,6 +44,13 @@ impl Work {
             match &decision {
                 Decision::Server(choice) if !self.turn.take(relay.house.traffic(), &choice.server) => {
                     gone.push(choice.server.id.clone());
+                }
+                Decision::Server(choice) if choice.near_the_bound && self.telling.is_uncounted() => {
+                    let tokens = match self.to_be_counted(choice) {
+                        Some(chat) => relay.count_before_sending(&choice.server, chat).await,
+                        None => None,
+                    };
+                    self.telling.count(tokens);
                 }
                 _ => break (decision, candidates),
             }
@@ -90,6 +97,17 @@ impl Work {
             }
         };
         self.machine.on_chosen(chosen, self.now());
+    }
+
+    /// What the tokenizer of a server is given to count that has the model in memory.
+    fn to_be_counted(&self, choice: &Choice) -> Option<Bytes> {
+        let request = &self.errand.request;
+        if request.head.operation != Operation::Chat || choice.loading {
+            return None;
+        }
+        let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
+        let asked = self.telling.ask(Door::OpenAiChat, kind, model, request, &self.errand.body);
+        asked.ok().map(|it| it.body)
     }
 
     /// Who is asked next.
@@ -143,6 +161,7 @@ impl Work {
             home: home.as_ref(),
             full: &|server| gone.contains(&server.id) || self.turn.is_full(&look, server),
             said,
+            gpu_memory: relay.settings.gpu_memory,
             bytes: self.errand.body.len() as u64,
             length: &|| self.telling.length(&self.errand.request, &self.errand.body),
             now: self.now(),

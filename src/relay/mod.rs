@@ -37,7 +37,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{HeaderMap, Response};
 use tokio::time::Instant;
 
-use self::{conduit::Conduit, work::work};
+use self::{conduit::Conduit, watch::Looks, work::work};
 use crate::{
     dialect::Request,
     failover::{Budget, Patience},
@@ -76,6 +76,8 @@ pub struct Settings {
     pub limit: Fallback,
     /// The most bytes of answers that may be held back at once, over all requests.
     pub held: usize,
+    /// The memory that the servers of this machine share for their models, in bytes.
+    pub gpu_memory: Option<u64>,
 }
 
 /// What one caller asked for, beyond the body.
@@ -115,6 +117,7 @@ pub struct Relay {
     upstream: Arc<Upstream>,
     settings: Settings,
     budget: Mutex<Budget>,
+    looks: Looks,
     held: Arc<AtomicUsize>,
     running: AtomicUsize,
     seed: AtomicU64,
@@ -133,6 +136,7 @@ impl Relay {
             upstream,
             settings,
             budget: Mutex::new(Budget::new(Instant::now().into_std())),
+            looks: Looks::default(),
             held: Arc::default(),
             running: AtomicUsize::new(0),
             seed: AtomicU64::new(seed),

@@ -92,8 +92,7 @@ impl Record {
     /// Gives the place at the server back, at once or when the server is done.
     fn give_back(&self, live: Live) {
         if live.is_read_on() {
-            let (server, model, read) =
-                (&live.choice.server.id, &live.choice.model, live.started.elapsed());
+            let (server, model, read) = (&live.choice.server.id, &live.choice.model, live.started.elapsed());
             let time = self.relay.house.with_paces(|it| it.ghost(server, model, live.bytes, read));
             live.in_flight.leaves_a_ghost(time);
         }

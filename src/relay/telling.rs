@@ -4,7 +4,7 @@
 //! It is taken apart only once, and only when somebody must be told in another
 //! language; most requests never are.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 
 use bytes::Bytes;
 
@@ -25,6 +25,8 @@ use crate::{
 pub(super) struct Telling {
     meaning: OnceCell<Result<Box<Meaning>, Failure>>,
     length: OnceCell<Option<Length>>,
+    /// The tokens of the prompt, where a tokenizer has counted them or was asked in vain.
+    counted: Cell<Option<Option<u64>>>,
     /// What it asks of whoever goes on with its answer, if that can be.
     terms: OnceCell<Option<Terms>>,
     /// How it is said at doors of other languages, as far as somebody had to know.
@@ -87,7 +89,21 @@ impl Telling {
 
     /// How long the prompt is, if the request can be understood.
     pub(super) fn length(&self, request: &Request, body: &Bytes) -> Option<Length> {
-        *self.length.get_or_init(|| self.meaning(request, body).ok().map(generate::measure))
+        let length = *self.length.get_or_init(|| self.meaning(request, body).ok().map(generate::measure));
+        match self.counted.get().flatten() {
+            Some(tokens) => length.map(|it| Length { least: tokens, likely: tokens, ..it }),
+            None => length,
+        }
+    }
+
+    /// Whether no tokenizer was asked yet.
+    pub(super) fn is_uncounted(&self) -> bool {
+        self.counted.get().is_none()
+    }
+
+    /// A tokenizer was asked for the tokens of the prompt.
+    pub(super) fn count(&self, tokens: Option<u64>) {
+        self.counted.set(Some(tokens));
     }
 
     /// What it asks of whoever goes on with its answer, if that can be.

@@ -8,7 +8,13 @@
 //! works or has others before us is waited for, within the time that the request has; one that
 //! is not there or lost what it was asked is left, as soon as somebody else could take over.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -19,7 +25,7 @@ use crate::{
     kind::{self, Answers, Pulse},
     registry::{Server, Standing},
     route::Decision,
-    server::{Doing, ModelName},
+    server::{Doing, ModelName, ServerId},
     upstream::Limits,
 };
 
@@ -52,7 +58,32 @@ pub(super) struct Watch {
     other: Other,
     seen: Option<Doing>,
     answers: Answers,
-    asking: Option<Pin<Box<dyn Future<Output = (Doing, Answers)> + Send>>>,
+    asking: Option<Asking>,
+}
+
+/// Ends with what the server does, and what it answered.
+type Asking = Pin<Box<dyn Future<Output = (Doing, Answers)> + Send>>;
+
+/// What was seen of servers a moment ago: a hundred requests that wait for one do not each ask
+/// it the same.
+#[derive(Default)]
+pub(super) struct Looks(Mutex<BTreeMap<(ServerId, ModelName), (Instant, Doing)>>);
+
+impl Looks {
+    /// What explains the silence of a server, if that was seen within the last moment. What
+    /// does not explain it each request finds out by itself.
+    fn recent(&self, server: &ServerId, model: &ModelName) -> Option<Doing> {
+        let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, doing) = looks.get(&(server.clone(), model.clone()))?;
+        let explains = matches!(doing, Doing::Loading | Doing::Queued | Doing::Working);
+        (explains && at.elapsed() < SILENCE / 2).then_some(*doing)
+    }
+
+    fn keep(&self, server: &ServerId, model: &ModelName, doing: Doing) {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.retain(|_, (at, _)| at.elapsed() < SILENCE);
+        looks.insert((server.clone(), model.clone()), (Instant::now(), doing));
+    }
 }
 
 /// Who else could take over.
@@ -118,7 +149,8 @@ impl Watch {
 
     fn ask_after(&mut self, pause: Duration) {
         self.due = Some(Instant::now() + pause.min(self.most));
-    }}
+    }
+}
 
 impl Work {
     /// Has the silent server asked what it is doing, if that is due and may change anything.
@@ -138,10 +170,14 @@ impl Work {
             return self.watch.ask_after(AGAIN);
         }
         self.watch.asked = Some(Instant::now());
+        if let Some(doing) = relay.looks.recent(&server.id, &model) {
+            return self.on_look(doing);
+        }
         let earlier = std::mem::take(&mut self.watch.answers);
         self.watch.asking = Some(Box::pin(async move {
             let mut answers = Answers::default();
             let doing = look(&relay, &server, &model, &mut answers, &earlier, alone).await;
+            relay.looks.keep(&server.id, &model, doing);
             (doing, answers)
         }));
     }
@@ -168,8 +204,11 @@ impl Work {
         let (house, choice) = (&self.record.relay.house, &live.choice);
         let (no, begun, kind) = (live.no, live.first_token.is_some(), choice.server.kind.as_str());
         let hangs_after = house.with_paces(|it| it.hangs_after(&choice.server.id, &choice.model, live.bytes));
+        let overtaken = live.in_flight.is_overtaken();
         let doing = match doing {
-            Doing::Unknown if house.traffic().is_occupied(&choice.server.id) => Doing::Queued,
+            Doing::Unknown if !overtaken && house.traffic().is_occupied(&choice.server.id) => Doing::Queued,
+            // It works on others, and one that came later had its turn.
+            Doing::Working | Doing::Queued if overtaken => Doing::Unknown,
             doing => doing,
         };
         let seen = self.watch.seen.replace(doing);
@@ -236,6 +275,8 @@ async fn look(
     let until = Instant::now() + TIME;
     loop {
         let question = match kind::pulse(server.kind.as_str(), model.as_str(), answers, earlier) {
+            // What says that it is ill may be wrong about that, and there is nobody else.
+            Pulse::Is(Doing::Dead) if alone => return Doing::Unknown,
             Pulse::Is(doing) => return doing,
             Pulse::Ask(question) => question,
         };

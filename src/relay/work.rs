@@ -176,7 +176,7 @@ impl Work {
     /// Carries out one step. True when the request is over.
     async fn obey(&mut self, step: Step) -> bool {
         match step {
-            Step::Choose => self.choose(),
+            Step::Choose => self.choose().await,
             Step::Send(no) => self.send(no),
             Step::Abort { fault, .. } => self.drop_attempt(fault),
             Step::Open => self.open(),

@@ -24,8 +24,8 @@ use self::{
 pub use self::{name::nearest_of as nearest, rank::Fidelity};
 use crate::{
     generate::{Candidate, Head, Length, Substitution},
-    registry::{Server, Snapshot},
-    server::{Model, ModelName, ServerId},
+    registry::{Server, Snapshot, Standing},
+    server::{Model, ModelName, ServerId, Zone},
 };
 
 /// How far a stand-in may be from what was asked.
@@ -102,6 +102,8 @@ pub struct Ask<'a> {
     /// How the request is said to a server, or why it cannot be. Only asked about servers
     /// that could take it otherwise.
     pub said: &'a dyn Fn(&Server) -> Result<Fidelity, String>,
+    /// The memory that the servers of this machine share for their models, in bytes.
+    pub gpu_memory: Option<u64>,
     /// The size of the request, in bytes. A token is rarely less than two of them.
     pub bytes: u64,
     /// How long its prompt is, where it can be understood. Only asked where the size leaves a
@@ -124,6 +126,8 @@ pub struct Choice {
     pub substituted: Substitution,
     /// Whether the model is known to be loading or not to be loaded.
     pub loading: bool,
+    /// Whether the prompt is so near the context there that the estimate may be wrong about it.
+    pub near_the_bound: bool,
 }
 
 /// What follows from a snapshot and an ask.
@@ -195,6 +199,7 @@ fn divide<'a>(
         }
     }
     come_home(&mut able, ask);
+    keep_room(&mut able, snapshot, ask);
     able.sort_unstable_by_key(|it: &Judged<'_>| it.rank);
     (able, out)
 }
@@ -213,6 +218,25 @@ fn come_home(able: &mut Able<'_>, ask: &Ask<'_>) {
     }
 }
 
+/// A model that does not fit beside what the other servers of this machine have loaded would
+/// push that out of the memory they share, or run without it.
+fn keep_room(able: &mut Able<'_>, snapshot: &Snapshot, ask: &Ask<'_>) {
+    let Some(memory) = ask.gpu_memory else { return };
+    let takes = |server: &&Arc<Server>| -> u64 {
+        let loaded = server.models.iter().filter(|it| it.loaded == Some(true));
+        loaded.filter_map(|it| it.memory_bytes.or(it.size_bytes)).fold(0, u64::saturating_add)
+    };
+    let here = |it: &&Arc<Server>| it.zone == Zone::Machine && it.standing != Standing::Down;
+    for judged in able.iter_mut().filter(|it| here(&it.server) && it.model.loaded == Some(false)) {
+        // What it has loaded itself it can unload for this.
+        let others = snapshot.servers.iter().filter(|it| here(it) && it.id != judged.server.id);
+        let taken = others.map(|it| takes(&it)).fold(0, u64::saturating_add);
+        if judged.model.size_bytes.is_some_and(|it| taken > 0 && taken.saturating_add(it) > memory) {
+            judged.rank = judged.rank.crowding();
+        }
+    }
+}
+
 fn decide<'a>(
     snapshot: &Snapshot,
     asked: &str,
@@ -223,13 +247,13 @@ fn decide<'a>(
 ) -> (Decision, Vec<Candidate>) {
     let last_resort = able.is_empty().then(|| last_resort(&out, ask)).flatten();
     let decision = match (able.first(), last_resort) {
-        (Some(best), _) => Decision::Server(best.choice()),
+        (Some(best), _) => Decision::Server(best.choice(ask)),
         (None, Some(LastResort::Queue(servers))) => Decision::Full(servers),
         (None, Some(LastResort::Wait(until))) => Decision::Later(until),
         (None, Some(LastResort::Ask(at))) => {
             let (judged, _) = out.remove(at);
             able.push(judged);
-            Decision::Server(able[0].choice())
+            Decision::Server(able[0].choice(ask))
         }
         (None, None) if let Some(too_long) = too_long(&out) => too_long,
         (None, None) if !out.is_empty() && out.iter().all(|(_, reason)| reason.is_lack()) => {
@@ -255,12 +279,13 @@ struct Judged<'a> {
 }
 
 impl Judged<'_> {
-    fn choice(&self) -> Choice {
+    fn choice(&self, ask: &Ask<'_>) -> Choice {
         Choice {
             server: Arc::clone(self.server),
             model: self.model.name.clone(),
             substituted: self.substituted,
             loading: rank::is_loading(self.server, self.model),
+            near_the_bound: room::is_near(self.server, self.model, ask),
         }
     }
 

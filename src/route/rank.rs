@@ -25,6 +25,8 @@ pub(super) struct Rank<'a> {
     /// Whether the model is made for something else, by its name; only asked
     /// where the caller left the choice to us.
     doubtful: bool,
+    /// Whether it would push the models of other servers out of memory.
+    crowds: bool,
     footing: Footing,
     room: Room,
     priority: i32,
@@ -97,6 +99,7 @@ impl<'a> Rank<'a> {
         Self {
             sameness,
             doubtful: any && is_doubtful(model, ask.head.operation),
+            crowds: false,
             footing: footing(server, in_flight, ask.salt),
             room,
             priority: server.priority,
@@ -119,6 +122,11 @@ impl<'a> Rank<'a> {
     /// The same, where the conversation is at home.
     pub(super) fn at_home(self) -> Self {
         Self { affinity: Affinity::Home, ..self }
+    }
+
+    /// The same, where the model has no room beside those of other servers.
+    pub(super) fn crowding(self) -> Self {
+        Self { crowds: true, ..self }
     }
 
     /// The same, once it is known how the server is told.

@@ -3,9 +3,10 @@
 //! What counts is the context that it was loaded with; where it is not loaded, the longest
 //! that it was made for. Without a tokenizer a length is only estimated. So a server is out
 //! only where even the fewest tokens that the prompt can have are too many; where it is a
-//! matter of the estimate the request is sent, to the server with more room first, and that
-//! server counts for itself: none is ever asked in a way in which it may cut a prompt
-//! unless the caller itself said so.
+//! matter of the estimate the tokenizer of the server counts, if it has one for callers;
+//! else the request is sent, to the server with more room first, and that server counts
+//! for itself: none is ever asked in a way in which it may cut a prompt unless the caller
+//! itself said so.
 
 use std::fmt;
 
@@ -78,6 +79,16 @@ pub(super) fn of(server: &Server, model: &Model, ask: &Ask<'_>) -> (Room, Option
         _ => Room::Enough,
     };
     (room, None)
+}
+
+/// Whether the estimate may be wrong about whether the prompt fits there: it is up to a fifth
+/// too low for most scripts.
+pub(super) fn is_near(server: &Server, model: &Model, ask: &Ask<'_>) -> bool {
+    let Some(context) = model.loaded_context_length.or(model.context_length) else { return false };
+    let bound = context - context / 5;
+    let counts = kind::by_id(server.kind.as_str()).is_some_and(|it| it.tokenizer().is_some());
+    let may_be = counts && ask.bytes / 2 > bound;
+    may_be && (ask.length)().is_some_and(|it| it.least <= context && it.likely > bound)
 }
 
 /// How many bytes of a request a token usually is.

@@ -76,8 +76,23 @@ async fn a_prompt_that_fits_nowhere_is_refused_in_every_language_with_both_numbe
 }
 
 #[tokio::test]
-async fn near_the_limit_the_server_counts_for_itself() {
-    let (one, other) = (server(Shape::LlamaCpp, 1000).await, server(Shape::Vllm, 1000).await);
+async fn near_the_limit_a_tokenizer_counts_where_there_is_one() {
+    for shape in [Shape::LlamaCpp, Shape::Vllm] {
+        let server = server(shape, 1000).await;
+        let daemon = daemon(&[&server]).await;
+        // By the estimate 950 and some; the tokenizer takes a token for each four bytes.
+        let answer = ask(&daemon, "/v1/chat/completions", &chat("m:1b", true, &words(950))).await;
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(answer.status, 400, "{message}");
+        let count = message.split_ascii_whitespace().find_map(|it| it.parse::<u64>().ok()).unwrap();
+        assert!((1180..1300).contains(&count), "{shape:?}: {message}");
+        assert_eq!(server.counts().received, 0, "{shape:?}: it was not sent");
+    }
+}
+
+#[tokio::test]
+async fn near_the_limit_a_server_without_a_tokenizer_for_callers_counts_for_itself() {
+    let (one, other) = (server(Shape::LmStudio, 1000).await, server(Shape::Ollama, 1000).await);
     let daemon = daemon(&[&one, &other]).await;
     // It takes a token for each four bytes, so this is a few too many.
     let answer = ask(&daemon, "/v1/chat/completions", &chat("m:1b", true, &words(950))).await;

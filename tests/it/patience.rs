@@ -197,3 +197,25 @@ async fn who_turns_requests_away_gets_as_many_as_it_takes() {
     }
     assert_eq!((server.counts().refused, server.counts().served), (before, 18));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_request_that_got_lost_among_others_is_asked_of_somebody_else() {
+    for shape in [Shape::Vllm, Shape::Ollama] {
+        let first = Simulated::start(shape, Script { between: 20 * MS, ..Script::default() }).await.unwrap();
+        let second = Simulated::start(Shape::Vllm, Script::default()).await.unwrap();
+        let daemon = daemon(&[&first, &second], "").await;
+        for _ in 0..3 {
+            assert_eq!(who(&ask(&daemon, true, &[]).await.0), Some("first"));
+        }
+        first.change(|it| it.plan = Plan::At([(4, Fault::StallBeforeHead)].into()));
+        let others = async {
+            sleep(100 * MS).await;
+            for _ in 0..40 {
+                assert_eq!(ask(&daemon, true, &[]).await.0.verdict(), Verdict::Whole(8));
+            }
+        };
+        let ((answer, took), ()) = tokio::join!(ask(&daemon, true, &[]), others);
+        assert_eq!(answer.verdict(), Verdict::Whole(8), "{shape:?}: {}", answer.text());
+        assert!(took < 9000 * MS, "{shape:?}: {took:?}");
+    }
+}

@@ -36,7 +36,12 @@ fn inherit(home: &Home, listener: &UnixListener) -> Running {
 }
 
 /// Asks again and again on fresh connections until told to stop; how long each answer took.
-async fn keep_asking(caller: Caller, model: &'static str, words: usize, over: Arc<AtomicBool>) -> Vec<Duration> {
+async fn keep_asking(
+    caller: Caller,
+    model: &'static str,
+    words: usize,
+    over: Arc<AtomicBool>,
+) -> Vec<Duration> {
     let mut took = Vec::new();
     while !over.load(Relaxed) {
         let begun = Instant::now();
