@@ -45,6 +45,8 @@ pub struct Counts {
     pub in_flight: u32,
     /// The most that were ever worked on at once.
     pub most_in_flight: u32,
+    /// Words and thoughts of all answers that were begun, but for those said elsewhere before.
+    pub words: u64,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,7 @@ pub(super) struct Counters {
     cancelled: AtomicU64,
     in_flight: AtomicU32,
     most_in_flight: AtomicU32,
+    words: AtomicU64,
     freed: Notify,
 }
 
@@ -73,6 +76,7 @@ impl Counters {
             cancelled: self.cancelled.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
             most_in_flight: self.most_in_flight.load(Relaxed),
+            words: self.words.load(Relaxed),
         }
     }
 
@@ -218,6 +222,7 @@ impl Server {
             }
         };
         let pieces = Pieces::of(script, &ask, number);
+        counters.words.fetch_add(pieces.count() as u64, Relaxed);
         let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |it| it.as_secs());
         let voice = Voice {
             shape: self.shape,

@@ -81,8 +81,11 @@ fn got(answer: &Answer) -> Got {
         let choice = &one["choices"][0];
         let said = match one["type"].as_str() {
             Some("response.output_text.delta") => text(&one["delta"]),
-            Some("message") => text(&one["content"][0]["text"]),
-            _ if one["object"] == "response" => text(&one["output"][0]["content"][0]["text"]),
+            Some("message") => parts(&one["content"], "text"),
+            _ if one["object"] == "response" => {
+                let outputs = one["output"].as_array().into_iter().flatten();
+                outputs.filter(|it| it["type"] == "message").map(|it| parts(&it["content"], "text")).collect()
+            }
             _ => [
                 &choice["delta"]["content"],
                 &choice["message"]["content"],
@@ -95,14 +98,24 @@ fn got(answer: &Answer) -> Got {
             .concat(),
         };
         got.text += &said;
+        let outputs = one["output"].as_array().into_iter().flatten().filter(|it| it["type"] == "reasoning");
+        got.thinking += &outputs.map(|it| parts(&it["content"], "text")).collect::<String>();
+        if one["type"].as_str().is_some_and(|it| it.starts_with("response.reasoning") && it.ends_with("delta")) {
+            got.thinking += &text(&one["delta"]);
+        }
+        // llama.cpp and vLLM call it differently, and none calls it both.
         got.thinking += &[
             &choice["delta"]["reasoning"],
             &choice["delta"]["reasoning_content"],
+            &choice["message"]["reasoning"],
+            &choice["message"]["reasoning_content"],
             &one["delta"]["thinking"],
             &one["message"]["thinking"],
+            &one["thinking"],
         ]
         .map(text)
         .concat();
+        got.thinking += &parts(&one["content"], "thinking");
         got.roles += usize::from(
             choice["delta"]["role"].is_string()
                 || one["type"] == "message_start"
@@ -138,6 +151,11 @@ fn got(answer: &Answer) -> Got {
     }
     got.ids = ids.len();
     got
+}
+
+/// The texts of such parts.
+fn parts(all: &Value, name: &str) -> String {
+    all.as_array().into_iter().flatten().filter_map(|it| it[name].as_str()).collect()
 }
 
 /// Two servers with one model, of which the first dies when it is told to.
@@ -315,36 +333,72 @@ async fn a_call_cut_at_any_piece_is_a_whole_call() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thoughts_cut_at_any_word_are_not_shown_twice() {
+/// A question that is to be thought about.
+fn thoughtful(path: &str, stream: bool, more: &Value) -> Value {
+    let mut body = question(path, stream, more);
+    match path {
+        "/v1/messages" => body["thinking"] = json!({"type": "enabled", "budget_tokens": 1024}),
+        "/api/chat" | "/api/generate" => body["think"] = true.into(),
+        "/v1/responses" => body["reasoning"] = json!({"effort": "high"}),
+        _ => body["reasoning_effort"] = "high".into(),
+    }
+    if path == "/v1/messages" && more["max_tokens"].is_null() {
+        body["max_tokens"] = 2000.into();
+    }
+    body
+}
+
+const THINKING_PATHS: [&str; 5] =
+    ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate"];
+
+/// Cuts an answer that has four thoughts and four words at every piece, in every language that
+/// thinks; says how many words the second server said that it was told of.
+async fn thinks(first: Shape, second: Shape, more: Value) -> u64 {
     let script = || Script { words: 4, thoughts: 4, ..Script::default() };
-    for second in [Shape::LlamaCpp, Shape::Vllm, Shape::OpenAi] {
-        let twins = Twins::start(Shape::Vllm, second, script).await;
-        for (path, stream) in ["/v1/chat/completions", "/v1/messages", "/api/chat"]
-            .iter()
-            .flat_map(|path| [(path, true), (path, false)])
-        {
-            let mut body = question(path, stream, &Value::Null);
-            match *path {
-                "/v1/messages" => body["thinking"] = json!({"type": "enabled", "budget_tokens": 1024}),
-                "/api/chat" => body["think"] = true.into(),
-                _ => body["reasoning_effort"] = "high".into(),
-            }
-            if *path == "/v1/messages" {
-                body["max_tokens"] = 2000.into();
-            }
-            let uncut = twins.uncut(path, &body).await;
-            assert!(stream != (uncut.thinking.is_empty()) || !stream, "{path}: {uncut:?}");
-            for after in 0..=8 {
-                let answer = twins.cut(path, &body, after, Fault::DieMidStream).await;
-                let (cut, shown) = (got(&answer), answer.text());
-                assert_eq!(
-                    (&cut.text, &cut.thinking, &cut.reasons),
-                    (&uncut.text, &uncut.thinking, &uncut.reasons),
-                    "{path} {stream} cut after {after}: {shown}"
-                );
-            }
+    let twins = Twins::start(first, second, script).await;
+    let mut said_again = 0;
+    for (path, stream) in THINKING_PATHS.iter().flat_map(|path| [(path, true), (path, false)]) {
+        let body = thoughtful(path, stream, &more);
+        let uncut = twins.uncut(path, &body).await;
+        assert!(!uncut.thinking.is_empty() && uncut.usage.len() == 2, "{path} {stream}: {uncut:?}");
+        let pieces = uncut.usage[1] as usize;
+        for after in 0..=pieces {
+            let before = twins.second.counts().words;
+            let answer = twins.cut(path, &body, after, Fault::DieMidStream).await;
+            let (cut, shown) = (got(&answer), answer.text());
+            let expected = Got { roles: cut.roles, ..uncut.clone() };
+            assert_eq!(cut, expected, "{path} {stream} {more} cut after {after}: {shown}");
+            let rest = (pieces - after).max(1);
+            said_again += (twins.second.counts().words - before).saturating_sub(rest as u64);
         }
+    }
+    said_again
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_cut_in_its_thinking_goes_on_in_there() {
+    let llama = thinks(Shape::Vllm, Shape::LlamaCpp, Value::Null).await;
+    let ollama = thinks(Shape::Vllm, Shape::Ollama, Value::Null).await;
+    let back = thinks(Shape::Ollama, Shape::LlamaCpp, Value::Null).await;
+    assert_eq!((llama, ollama, back), (0, 0, 0), "all of it was told");
+    // The last word is said again, in case that it was cut.
+    thinks(Shape::Vllm, Shape::LlamaCpp, json!({"temperature": 0})).await;
+    thinks(Shape::LlamaCpp, Shape::Ollama, json!({"temperature": 0})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thoughts_count_against_the_limit() {
+    for limit in [3, 6] {
+        thinks(Shape::Vllm, Shape::LlamaCpp, json!({"max_tokens": limit})).await;
+        thinks(Shape::Vllm, Shape::Ollama, json!({"max_tokens": limit})).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thoughts_are_not_shown_twice_where_a_server_thinks_anew() {
+    for second in [Shape::Vllm, Shape::OpenAi, Shape::LmStudio] {
+        let again = thinks(Shape::Vllm, second, Value::Null).await;
+        assert!(again > 0, "{second:?} was told nothing");
     }
 }
 
