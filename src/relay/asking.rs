@@ -260,7 +260,14 @@ impl Work {
                     max_tokens: kind::by_id(kind).is_some_and(|it| it.wants_max_tokens()),
                 };
                 let body = request.door.dialect().readdress(request, body, &to);
-                Some(Asking { at: request.door, mode, body, translation: None, before: None, may_lack: false })
+                Some(Asking {
+                    at: request.door,
+                    mode,
+                    body,
+                    translation: None,
+                    before: None,
+                    may_lack: false,
+                })
             }
             Way::Other(at) => match self.telling.ask(at, kind, model, request, body) {
                 Ok(asked) => {

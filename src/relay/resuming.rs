@@ -93,9 +93,9 @@ impl Work {
     pub(super) fn goes_on(&self, kind: &str) -> bool {
         let continuation = kind::continuation(kind, self.errand.request.head.operation);
         let plan = |half| self.plan(half, continuation);
-        self.half
-            .as_ref()
-            .is_some_and(|half| half.begun.is_empty() || plan(half).is_some_and(|it| it.told != Told::Nothing))
+        self.half.as_ref().is_some_and(|half| {
+            half.begun.is_empty() || plan(half).is_some_and(|it| it.told != Told::Nothing)
+        })
     }
 
     fn plan(&self, half: &Half, continuation: Continuation) -> Option<Plan> {

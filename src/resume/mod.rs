@@ -289,9 +289,8 @@ mod tests {
                 begun.say(text);
             }
             let kinds = [Continuation::Parts, Continuation::Rendered, Continuation::Flags];
-            let told = kinds.map(|it| {
-                plan(&begun, Some(&terms(None, greedy)), it, Care::WholeWords).unwrap().told
-            });
+            let told =
+                kinds.map(|it| plan(&begun, Some(&terms(None, greedy)), it, Care::WholeWords).unwrap().told);
             assert_eq!(told, expected, "{thinking:?} {text:?}");
         };
         let both = |told| [told, told, Told::Nothing];

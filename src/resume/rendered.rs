@@ -78,10 +78,12 @@ mod tests {
             assert_eq!(cut(rendering, thinking, text), expected, "{rendering:?}");
         };
         check("U: hi A: ", "", " one", Some(("U: hi A:  one", None)));
-        check("U: hi A: <think>\nhm\n</think>\n\n<end>", "hm\n", "", Some((
-            "U: hi A: <think>\nhm",
-            Some("</think>"),
-        )));
+        check(
+            "U: hi A: <think>\nhm\n</think>\n\n<end>",
+            "hm\n",
+            "",
+            Some(("U: hi A: <think>\nhm", Some("</think>"))),
+        );
         check("hm A: <t>hm</t>one two<end>", "hm", " one", Some(("hm A: <t>hm</t>one", None)));
         // The template leaves it out, or ends it otherwise.
         check("U: hi A: <end>", "hm", "", None);

@@ -3,10 +3,7 @@
 
 use serde_json::Value;
 
-use super::{
-    ask::Gate,
-    shape::Shape,
-};
+use super::{ask::Gate, shape::Shape};
 
 /// What opens thinking in a text, and what closes it.
 pub(super) const THINK: (&str, &str) = ("<think>", "</think>");

@@ -99,8 +99,12 @@ fn got(answer: &Answer) -> Got {
         };
         got.text += &said;
         let outputs = one["output"].as_array().into_iter().flatten().filter(|it| it["type"] == "reasoning");
-        got.thinking += &outputs.map(|it| parts(&it["content"], "text")).collect::<String>();
-        if one["type"].as_str().is_some_and(|it| it.starts_with("response.reasoning") && it.ends_with("delta")) {
+        let thought = |it: &Value| parts(&it["content"], "text") + &parts(&it["summary"], "text");
+        got.thinking += &outputs.map(thought).collect::<String>();
+        if one["type"]
+            .as_str()
+            .is_some_and(|it| it.starts_with("response.reasoning") && it.ends_with("delta"))
+        {
             got.thinking += &text(&one["delta"]);
         }
         // llama.cpp and vLLM call it differently, and none calls it both.
@@ -216,9 +220,15 @@ async fn holds(first: Shape, second: Shape, script: impl Fn() -> Script, pieces:
         assert!(!uncut.text.is_empty() && uncut.usage.len() == 2, "{path}: {uncut:?}");
         for after in 0..=pieces {
             let answer = twins.cut(path, &body, after, Fault::DieMidStream).await;
+            let mut cut = got(&answer);
+            if twins.first.script().sentence.is_some() {
+                // The blank of a word that was said without it is a token of its own.
+                assert!(cut.usage.iter().zip(&uncut.usage).all(|(a, b)| a.abs_diff(*b) <= 1), "{cut:?}");
+                cut.usage.clone_from(&uncut.usage);
+            }
             // Where the first word had not gone out, the other server says all of it in its own way.
-            let expected = Got { roles: got(&answer).roles, ..uncut.clone() };
-            assert_eq!(got(&answer), expected, "{path} {stream} cut after {after}: {}", answer.text());
+            let expected = Got { roles: cut.roles, ..uncut.clone() };
+            assert_eq!(cut, expected, "{path} {stream} cut after {after}: {}", answer.text());
             assert!(
                 got(&answer).roles <= 1 || second == Shape::LmStudio || second == Shape::Ollama,
                 "{}",
@@ -337,13 +347,13 @@ async fn a_call_cut_at_any_piece_is_a_whole_call() {
 fn thoughtful(path: &str, stream: bool, more: &Value) -> Value {
     let mut body = question(path, stream, more);
     match path {
-        "/v1/messages" => body["thinking"] = json!({"type": "enabled", "budget_tokens": 1024}),
+        "/v1/messages" => {
+            body["thinking"] = json!({"type": "adaptive"});
+            body["output_config"] = json!({"effort": "medium"});
+        }
         "/api/chat" | "/api/generate" => body["think"] = true.into(),
         "/v1/responses" => body["reasoning"] = json!({"effort": "high"}),
         _ => body["reasoning_effort"] = "high".into(),
-    }
-    if path == "/v1/messages" && more["max_tokens"].is_null() {
-        body["max_tokens"] = 2000.into();
     }
     body
 }

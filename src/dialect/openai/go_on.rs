@@ -185,12 +185,11 @@ mod tests {
 
     #[test]
     fn thinking_that_is_not_over_is_named_as_the_part_to_go_on_with() {
-        let sent =
-            go_on(Door::OpenAiChat, &Bytes::from_static(br#"{"messages":[]}"#), &Beginning {
-                thinking: "hm",
-                text: "",
-                ..BEGUN
-            });
+        let sent = go_on(
+            Door::OpenAiChat,
+            &Bytes::from_static(br#"{"messages":[]}"#),
+            &Beginning { thinking: "hm", text: "", ..BEGUN },
+        );
         let sent: Value = serde_json::from_slice(&sent.unwrap()).unwrap();
         let last = serde_json::json!({"role": "assistant", "content": "", "reasoning": "hm", "reasoning_content": "hm"});
         assert_eq!(sent["messages"], serde_json::json!([last]));
