@@ -193,13 +193,19 @@ impl Twins {
 
     /// The first server dies after so many pieces, and the second must be asked.
     async fn cut(&self, path: &str, body: &Value, after: usize, fault: Fault) -> Answer {
+        let before = self.second.counts().received;
+        let answer = self.struck(path, body, after, fault).await;
+        assert!(self.second.counts().received > before, "{path} {after}: {}", answer.text());
+        answer
+    }
+
+    /// The first server dies after so many pieces.
+    async fn struck(&self, path: &str, body: &Value, after: usize, fault: Fault) -> Answer {
         self.first.change(|it| {
             it.plan = Plan::Always(fault);
             it.after = after;
         });
-        let before = self.second.counts().received;
         let answer = self.ask(path, body).await;
-        assert!(self.second.counts().received > before, "{path} {after}: {}", answer.text());
         let mut pinned = body.clone();
         pinned["model"] = "sim@first".into();
         self.first.change(|it| it.plan = Plan::Never);
@@ -272,6 +278,20 @@ async fn blanks_and_long_characters_are_sewn_rightly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_character_of_which_half_came_is_said_whole() {
+    let said = "Größe 🙂 日本語 ü";
+    let script = || Script { sentence: Some(said.to_owned()), ..Script::default() };
+    let twins = Twins::start(Shape::Vllm, Shape::LlamaCpp, script).await;
+    for (path, stream) in PATHS.iter().flat_map(|path| [(path, true), (path, false)]) {
+        let body = question(path, stream, &Value::Null);
+        for after in 0..4 {
+            let answer = twins.cut(path, &body, after, Fault::HalfCharacter).await;
+            assert_eq!(got(&answer).text, said, "{path} {stream} cut after {after}: {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_string_ends_the_answer_wherever_it_was_cut() {
     let script = || Script { words: 8, ..Script::default() };
     holds(Shape::Vllm, Shape::LlamaCpp, script, 2, json!({"stop": "3 w4"})).await;
@@ -302,6 +322,15 @@ fn calls(answer: &Answer) -> Vec<(String, String)> {
         if let Some(more) = one["delta"]["partial_json"].as_str() {
             calls.last_mut().unwrap().1 += more;
         }
+        // A stream of this language says each item again when it is whole, and all at its end.
+        let item = Some(&one["item"]).filter(|_| one["type"] == "response.output_item.done");
+        let items = one["output"].as_array().into_iter().flatten().chain(item);
+        for item in items.filter(|it| it["type"] == "function_call") {
+            calls.push((
+                item["name"].as_str().unwrap().to_owned(),
+                item["arguments"].as_str().unwrap().to_owned(),
+            ));
+        }
         for part in one["content"].as_array().into_iter().flatten().filter(|it| it["type"] == "tool_use") {
             calls.push((part["name"].as_str().unwrap().to_owned(), part["input"].to_string()));
         }
@@ -318,14 +347,16 @@ async fn a_call_cut_at_any_piece_is_a_whole_call() {
     let schema = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city", "days"]});
     for second in [Shape::LlamaCpp, Shape::OpenAi, Shape::Ollama] {
         let twins = Twins::start(Shape::Vllm, second, Script::default).await;
-        for (path, stream) in ["/v1/chat/completions", "/v1/messages", "/api/chat"]
+        for (path, stream) in ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"]
             .iter()
             .flat_map(|path| [(path, true), (path, false)])
         {
             let mut body = question(path, stream, &Value::Null);
             body["model"] = if second == Shape::Ollama { "sim:latest" } else { "sim" }.into();
-            body["messages"][0]["content"] = "Use weather and time.".into();
+            let turns = if *path == "/v1/responses" { "input" } else { "messages" };
+            body[turns][0]["content"] = "Use weather and time.".into();
             let tool = |name: &str| match *path {
+                "/v1/responses" => json!({"type": "function", "name": name, "parameters": schema}),
                 "/v1/messages" => json!({"name": name, "input_schema": schema}),
                 _ => json!({"type": "function", "function": {"name": name, "parameters": schema}}),
             };
@@ -337,7 +368,7 @@ async fn a_call_cut_at_any_piece_is_a_whole_call() {
                 let answer = twins.cut(path, &body, after, Fault::DieMidStream).await;
                 assert!(answer.status == 200 && answer.clean, "{}", answer.text());
                 assert_eq!(calls(&answer), uncut, "{path} {stream} cut after {after}: {}", answer.text());
-                assert!(!answer.text().contains("\"error\""), "{}", answer.text());
+                assert!(!answer.text().contains("\"error\":{"), "{}", answer.text());
             }
         }
     }
@@ -429,10 +460,29 @@ async fn what_happened_is_told_as_it_was() {
             (("first", Some("reset")), ("second", None), 2),
             "{told}"
         );
-        assert_eq!(told["usage"]["output_tokens"], 8, "{told}");
+        assert_eq!((&told["usage"]["output_tokens"], &told["usage_estimated"]), (&json!(8), &json!(false)));
         let status = twins.daemon.caller().get("/lovable/v1/status").await.json();
         assert_eq!(status["requests"]["resumed"], at + 1, "{status}");
         assert_eq!(status["requests"]["attempts_failed_over"], at + 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn counts_are_an_estimate_where_nobody_counts() {
+    for (second, expected) in [
+        (Shape::LlamaCpp, false),
+        (Shape::Vllm, false),
+        (Shape::LmStudio, true),
+        (Shape::Ollama, true),
+        (Shape::OpenAi, false),
+    ] {
+        let twins = Twins::start(Shape::Vllm, second, Script::default).await;
+        let answer =
+            twins.cut(PATHS[0], &question(PATHS[0], true, &Value::Null), 3, Fault::DieMidStream).await;
+        let id = answer.header("x-lovable-request-id").unwrap();
+        let told = twins.daemon.caller().get(&format!("/lovable/v1/requests/{id}")).await.json();
+        // Who says all of it again counts all of it.
+        assert_eq!(told["usage_estimated"], expected, "{second:?}: {told}");
     }
 }
 
@@ -547,17 +597,66 @@ async fn a_stop_string_of_which_the_caller_has_the_beginning_ends_the_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_in_a_given_form_is_broken_off_once_it_has_begun() {
-    for more in
-        [json!({"response_format": {"type": "json_object"}}), json!({"logprobs": true}), json!({"n": 2})]
-    {
-        let answer = of(&word("{"), &word("{}"), &more).await;
-        assert!(
-            answer.text().contains("\"error\"") && !answer.text().contains("[DONE]"),
-            "{}",
-            answer.text()
-        );
-        let answer = of("", &word("{}"), &more).await;
-        assert!(answer.text().contains("[DONE]"), "{}", answer.text());
+async fn what_was_said_before_a_call_is_not_said_again() {
+    let call = |more: &str| {
+        format!(
+            "data: {{\"id\":\"c\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"tool_calls\":[{{\"index\":0,{more}}}]}}}}]}}\n\n"
+        )
+    };
+    let begun = call("\"id\":\"x\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}");
+    let half = call("\"function\":{\"arguments\":\"{\\\"a\\\":\"}");
+    let rest = call("\"function\":{\"arguments\":\"1}\"}");
+    let said = word("Let me look.");
+    let answer =
+        of(&format!("{said}{begun}{half}"), &format!("{said}{begun}{half}{rest}"), &Value::Null).await;
+    assert_eq!(got(&answer).text, "Let me look.", "{}", answer.text());
+    assert_eq!(calls(&answer), [("f".to_owned(), "{\"a\":1}".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_gone_on_with_is_begun_anew_or_broken_off_in_the_callers_language() {
+    let schema = json!({"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"], "additionalProperties": false});
+    let format = json!({"type": "json_schema", "name": "a", "schema": schema});
+    let nameless = json!({"type": "json_schema", "schema": schema});
+    let twins = Twins::start(Shape::Vllm, Shape::LlamaCpp, Script::default).await;
+    for (path, more) in [
+        ("/v1/chat/completions", json!({"response_format": {"type": "json_object"}})),
+        ("/v1/chat/completions", json!({"n": 2})),
+        ("/v1/chat/completions", json!({"logprobs": true})),
+        ("/v1/completions", json!({"n": 2})),
+        ("/v1/completions", json!({"logprobs": 1})),
+        ("/v1/responses", json!({"text": {"format": format}})),
+        ("/v1/responses", json!({"include": ["message.output_text.logprobs"]})),
+        ("/v1/messages", json!({"output_config": {"format": nameless}})),
+        ("/api/chat", json!({"format": "json"})),
+        ("/api/chat", json!({"logprobs": true})),
+        ("/api/generate", json!({"format": schema})),
+    ] {
+        for stream in [true, false] {
+            let mut body = question(path, stream, &Value::Null);
+            for (name, value) in more.as_object().unwrap() {
+                body[name] = value.clone();
+            }
+            let uncut = twins.uncut(path, &body).await;
+            for after in [0, 1, 2] {
+                let answer = twins.struck(path, &body, after, Fault::DieMidStream).await;
+                let shown = answer.text();
+                if !stream || after == 0 {
+                    assert_eq!(got(&answer).text, uncut.text, "{path} {more} {stream} {after}: {shown}");
+                    continue;
+                }
+                let broken = match path {
+                    "/v1/responses" => "\"type\":\"response.failed\"",
+                    "/v1/messages" => "event: error\n",
+                    "/api/chat" | "/api/generate" => "{\"error\":",
+                    _ => "data: {\"error\":",
+                };
+                assert!(shown.contains(broken), "{path} {more} {after}: {shown}");
+                let ends = ["[DONE]", "response.completed", "message_stop", "\"done\":true"];
+                assert!(!ends.iter().any(|it| shown.contains(it)), "{path} {more} {after}: {shown}");
+                let reasons = ["\"finish_reason\":\"", "\"stop_reason\":\"", "\"done_reason\""];
+                assert!(!reasons.iter().any(|it| shown.contains(it)), "{path} {more} {after}: {shown}");
+            }
+        }
     }
 }
