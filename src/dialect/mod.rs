@@ -119,7 +119,7 @@ pub trait Dialect: Sync {
     fn writer(&self, door: Door, voice: Voice) -> Box<dyn Writer>;
 
     /// Writes the rest of a stream whose beginning the caller has from a server, whose first
-    /// frame held this. What was said is written to it before, and thrown away.
+    /// frame with content held this. What was said is written to it before, and thrown away.
     fn writer_after(&self, door: Door, voice: Voice, _first: &[u8]) -> Box<dyn Writer> {
         self.writer(door, voice)
     }

@@ -121,7 +121,7 @@ pub(super) struct Live {
     /// What was said of an answer that is not translated, where another server may have to go
     /// on with it.
     pub(super) begun: Option<Begun>,
-    /// The data of the first frame that went on.
+    /// The data of the first frame with content.
     pub(super) first: Option<Bytes>,
     /// The frames from the first piece of a call, or the finish reason, on: they go on once the
     /// answer is whole, because after them nobody could go on with it.

@@ -31,7 +31,7 @@ pub(super) struct Half {
     begun: Begun,
     /// What the caller hears it by, once that is not the server's own frames.
     translation: Option<Box<Translation>>,
-    /// The data of the first frame that the caller has.
+    /// The data of the first frame with content that the caller has.
     first: Option<Bytes>,
     /// The model that began it.
     model: ModelName,

@@ -97,8 +97,8 @@ impl Translation {
         }
     }
 
-    /// One that goes on where `begun` ends. `first` is the data of the first frame that the
-    /// caller of a stream has, if it has any frame.
+    /// One that goes on where `begun` ends. `first` is the data of the first frame with
+    /// content that the caller of a stream has, if it has any.
     pub(super) fn of_begun(listener: Listener, begun: Begun, first: Option<&[u8]>) -> Self {
         let mut it = Self::new(listener, None);
         if let (To::Soon(voice), Some(first)) = (&mut it.to, first)

@@ -73,7 +73,7 @@ fn got(answer: &Answer) -> Got {
         end: data.last().copied().filter(|it| *it == "[DONE]").unwrap_or_default().to_owned(),
         ..Got::default()
     };
-    let mut ids = BTreeSet::new();
+    let (mut ids, mut named) = (BTreeSet::new(), BTreeSet::new());
     for one in data.iter().filter(|it| **it != "[DONE]") {
         let one: Value = serde_json::from_str(one).unwrap_or_else(|error| panic!("{error} in {shown}"));
         assert!(one["error"].is_null() && one["type"] != "error", "{shown}");
@@ -107,7 +107,9 @@ fn got(answer: &Answer) -> Got {
         {
             got.thinking += &text(&one["delta"]);
         }
-        // llama.cpp and vLLM call it differently, and none calls it both.
+        // llama.cpp and vLLM call it differently, and a stream calls it by one name.
+        let is = |name: &str| choice["delta"][name].is_string();
+        named.extend(["reasoning", "reasoning_content"].into_iter().filter(|it| is(it)));
         got.thinking += &[
             &choice["delta"]["reasoning"],
             &choice["delta"]["reasoning_content"],
@@ -153,6 +155,7 @@ fn got(answer: &Answer) -> Got {
                 .map(str::to_owned),
         );
     }
+    assert!(named.len() <= 1, "{named:?} in {shown}");
     got.ids = ids.len();
     got
 }
@@ -580,6 +583,40 @@ async fn an_ollama_that_does_not_render_is_asked_from_the_start() {
     let id = answer.header("x-lovable-request-id").unwrap();
     let told = daemon.caller().get(&format!("/lovable/v1/requests/{id}")).await.json();
     assert_eq!(told["attempts"].as_array().unwrap().len(), 2, "both questions are one attempt: {told}");
+}
+
+#[tokio::test]
+async fn an_ollama_whose_template_leaves_thinking_out_thinks_anew() {
+    let line = |name: &str, text: &str| {
+        json!({"model": "m", "message": {"role": "assistant", "content": "", name: text}, "done": false})
+            .to_string()
+            + "\n"
+    };
+    let end = json!({"model": "m", "message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop"});
+    let anew =
+        line("thinking", "hm") + &line("thinking", ", so") + &line("content", "one") + &format!("{end}\n");
+    let rendered = json!({"model": "m", "_debug_info": {"rendered_template": "U: hi A: </end>"}}).to_string();
+    let says = |body: &str| {
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    };
+    let (anew, rendered) = (says(&anew), says(&rendered));
+    let ollama = Scripted::ollama(move |post, mut line| {
+        let answer = if post.body.contains("_debug_render_only") { rendered.clone() } else { anew.clone() };
+        async move {
+            line.say(answer).await;
+        }
+    })
+    .await;
+    let thought = |text| word(text).replace("\"content\"", "\"reasoning\"");
+    let first = Scripted::saying(format!("{STREAM}{}{}", thought("h"), thought("m"))).await;
+    let daemon =
+        Options::alone().server(first.endpoint(), "a", 0).server(ollama.endpoint(), "b", 1).start().await;
+    let mut body = question("/v1/chat/completions", true, &Value::Null);
+    body["model"] = "m".into();
+    let answer = daemon.caller().post("/v1/chat/completions", &body).await;
+    let got = got(&answer);
+    assert_eq!((got.thinking.as_str(), got.text.as_str()), ("hm, so", "one"), "{}", answer.text());
+    assert_eq!(ollama.posts().len(), 2);
 }
 
 #[tokio::test]
