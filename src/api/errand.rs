@@ -132,8 +132,10 @@ fn pass(headers: &HeaderMap, request_id: &str, instance: &str) -> HeaderMap {
     let mut pass = HeaderMap::with_capacity(8);
     pass.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     for name in PASSED_ON {
-        if let Some(value) = headers.get(name) {
-            pass.insert(HeaderName::from_static(name), value.clone());
+        // A copy: the value itself would hold the buffer that the head was read into, 8 KiB, for
+        // as long as the request takes.
+        if let Some(value) = headers.get(name).and_then(|it| HeaderValue::from_bytes(it.as_bytes()).ok()) {
+            pass.insert(HeaderName::from_static(name), value);
         }
     }
     if let Ok(value) = HeaderValue::from_str(request_id) {

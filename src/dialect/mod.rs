@@ -10,6 +10,7 @@
 pub mod anthropic;
 pub mod beginning;
 pub mod bridge;
+mod fields;
 pub mod frames;
 mod json;
 mod listed;

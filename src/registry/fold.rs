@@ -47,7 +47,10 @@ impl Registry {
                 continue;
             }
             place.server = Some(id.clone());
-            place.remember_trust(endpoint.is_local() && stored.admission != Admission::Untrusted);
+            // What the store says of trust it says of the address that is asked, and of
+            // one that is switched off it says nothing.
+            let trusted = matches!(stored.admission, Admission::Open | Admission::Draining);
+            place.remember_trust(trusted && endpoint.is_local() && *endpoint == stored.endpoint);
             if stored.found_by.contains(&Source::Added) {
                 let trusted = endpoint.is_local() && place.is_trusted();
                 place.hints.entry(Source::Added).or_insert(trusted);

@@ -225,11 +225,13 @@ impl Live {
             }
             match &mut self.state {
                 State::Calling(calling) => match calling.await {
-                    Ok(Taken { reply, learned }) if reply.status() == 200 => {
+                    Ok(Taken { mut reply, learned }) if reply.status() == 200 => {
                         if let Sense::Translate(translation) = &mut self.sense {
                             translation.learn(learned);
                         }
-                        self.request_id = reply.headers().get(SERVERS_REQUEST_ID).cloned();
+                        let id = reply.headers().get(SERVERS_REQUEST_ID);
+                        self.request_id = id.and_then(|it| HeaderValue::from_bytes(it.as_bytes()).ok());
+                        reply.drop_headers();
                         self.state = State::Reading(reply);
                         self.told.push_back(Told::Head);
                     }

@@ -731,13 +731,15 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn who_was_tried_or_may_not_or_cannot_serve_is_never_chosen(world in any_world()) {
+    fn who_was_tried_or_is_full_or_may_not_or_cannot_serve_is_never_chosen(world in any_world()) {
         let (decision, candidates) = world.choose();
         let servers: BTreeSet<&ServerId> = candidates.iter().map(|it| &it.server).collect();
         prop_assert_eq!(servers.len(), candidates.len(), "each server is listed once");
         if let Decision::Server(choice) = decision {
             let server = choice.server;
             prop_assert!(!world.tried.contains(&server.id));
+            // Else the search for a place would not end.
+            prop_assert!(server.limit.is_none_or(|it| world.in_flight[server.id.as_str()] < it));
             prop_assert!(!matches!(world.said.get(server.id.as_str()), Some(Some(_))));
             prop_assert_eq!(server.admission, Admission::Open);
             prop_assert!(server.zone != Zone::Cloud);

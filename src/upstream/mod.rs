@@ -25,6 +25,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use reqwest::{
     Method, Request, Response, Url, Version,
     header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
@@ -113,18 +114,30 @@ pub struct Limits {
 /// An answer that has begun: its head is here, its body is coming.
 pub struct Reply {
     status: u16,
-    response: Response,
+    headers: HeaderMap,
+    body: reqwest::Body,
 }
 
 impl Reply {
+    fn of(response: Response) -> Self {
+        let (head, body) = hyper::Response::from(response).into_parts();
+        Self { status: head.status.as_u16(), headers: head.headers, body }
+    }
+
     /// The status, redirects included: none is ever followed.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// The headers.
+    /// The headers, until they are let go.
     pub fn headers(&self) -> &HeaderMap {
-        self.response.headers()
+        &self.headers
+    }
+
+    /// Lets the headers go: they hold the buffer that the head was read into, 8 KiB that the
+    /// body can be read into instead.
+    pub fn drop_headers(&mut self) {
+        self.headers = HeaderMap::new();
     }
 
     /// The next piece of the body as it came from the network; `None` at its
@@ -133,7 +146,14 @@ impl Reply {
     /// A fault carries the stage before content, since what is content is not
     /// known here; whoever judges it sets the stage right.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
-        self.response.chunk().await.map_err(|error| fault_of(&error, Stage::FirstToken))
+        loop {
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = frame.map_err(|error| fault_of(&error, Stage::FirstToken))?;
+            // Trailers say nothing that is judged.
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
     }
 }
 
@@ -184,7 +204,7 @@ impl Upstream {
         let dialled = Dialled::new(call.connect);
         let began = Instant::now();
         let error = match dialled.during(lane.clients.pooled.execute(request)).await {
-            Ok(response) => return Ok(Reply { status: response.status().as_u16(), response }),
+            Ok(response) => return Ok(Reply::of(response)),
             Err(error) => error,
         };
         let stale = !dialled.is_connected() && is_closed_early(&error) && began.elapsed() < STALE_WITHIN;
@@ -195,7 +215,7 @@ impl Upstream {
             Ok(response) if response.version() == Version::HTTP_09 => {
                 Err(Fault::new(Stage::Head, Cause::BadHead))
             }
-            Ok(response) => Ok(Reply { status: response.status().as_u16(), response }),
+            Ok(response) => Ok(Reply::of(response)),
             Err(error) => Err(fault_of(&error, Stage::Head)),
         }
     }

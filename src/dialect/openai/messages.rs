@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use super::fields::Fields;
 use crate::{
-    dialect::json::bad,
+    dialect::{fields::Fields, json::bad},
     fault::Failure,
     generate::{Call, Extras, Image, ImageSource, Part, Role, ToolResult, Turn},
 };

@@ -15,7 +15,6 @@ mod base64;
 mod chunk;
 mod conversation;
 mod events;
-mod fields;
 mod fold;
 mod generate;
 mod go_on;

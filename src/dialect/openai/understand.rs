@@ -6,9 +6,9 @@
 
 use serde_json::Value;
 
-use super::{fields::Fields, messages};
+use super::messages;
 use crate::{
-    dialect::{Door, json::bad},
+    dialect::{Door, fields::Fields, json::bad},
     fault::Failure,
     generate::{Chat, Complete, Effort, Embed, Extras, Format, Meaning, Sampling, Tool, ToolChoice},
 };

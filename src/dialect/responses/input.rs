@@ -9,12 +9,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{
-    field::{Fields, keep_rest, list, object, take, take_some_text, take_text, text},
-    tool::custom_arguments,
-};
+use super::tool::custom_arguments;
 use crate::{
-    dialect::json::bad,
+    dialect::{fields::Fields, json::bad},
     fault::Failure,
     generate::{Call, Extras, Image, ImageSource, Part, Role, ToolResult, Turn},
 };
@@ -45,8 +42,7 @@ pub(super) fn turns(value: Value, turns: &mut Vec<Turn>, extras: &mut Extras) ->
     };
     let mut input = Input { turns, extras, called: BTreeMap::new() };
     for (at, item) in items.into_iter().enumerate() {
-        let path = format!("input[{at}]");
-        input.item(object(&path, item)?, &path)?;
+        input.item(Fields::within(&format!("input[{at}]"), item)?)?;
     }
     Ok(())
 }
@@ -59,56 +55,52 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    fn item(&mut self, mut fields: Fields, path: &str) -> Result<(), Failure> {
-        let kind = take_some_text(&mut fields, path, "type")?;
+    fn item(&mut self, mut fields: Fields) -> Result<(), Failure> {
+        let kind = fields.text("type")?;
         match kind.as_deref() {
-            None | Some("message") => self.message(&mut fields, path)?,
+            None | Some("message") => self.message(&mut fields)?,
             Some("function_call") => {
-                let id = take_text(&mut fields, path, "call_id")?;
-                let name = take_text(&mut fields, path, "name")?;
-                let mut arguments = take_text(&mut fields, path, "arguments")?;
+                let id = fields.need_text("call_id")?;
+                let name = fields.need_text("name")?;
+                let mut arguments = fields.need_text("arguments")?;
                 if arguments.trim().is_empty() {
                     arguments = "{}".to_owned();
                 }
                 self.call(id, name, arguments);
             }
             Some("custom_tool_call") => {
-                let id = take_text(&mut fields, path, "call_id")?;
-                let name = take_text(&mut fields, path, "name")?;
-                let input = take_text(&mut fields, path, "input")?;
+                let id = fields.need_text("call_id")?;
+                let name = fields.need_text("name")?;
+                let input = fields.need_text("input")?;
                 self.call(id, name, custom_arguments(&input));
             }
-            Some("function_call_output" | "custom_tool_call_output") => self.result(&mut fields, path)?,
-            Some("reasoning") => self.thinking(&mut fields, path)?,
+            Some("function_call_output" | "custom_tool_call_output") => self.result(&mut fields)?,
+            Some("reasoning") => self.thinking(&mut fields)?,
             Some(kind) => {
-                self.extras.push((format!("{path} ({kind})"), Value::Object(fields)));
+                fields.unnamed(kind, self.extras);
                 return Ok(());
             }
         }
-        self.rest(path, fields);
+        self.rest(fields);
         Ok(())
     }
 
-    fn rest(&mut self, path: &str, mut fields: Fields) {
-        fields.retain(|name, _| !NOTES.contains(&name.as_str()));
-        keep_rest(self.extras, path, fields);
+    fn rest(&mut self, mut fields: Fields) {
+        fields.drop_hints(&NOTES);
+        fields.rest_that_is_on(self.extras);
     }
 
-    fn message(&mut self, fields: &mut Fields, path: &str) -> Result<(), Failure> {
-        let role = match take_text(fields, path, "role")?.as_str() {
+    fn message(&mut self, fields: &mut Fields) -> Result<(), Failure> {
+        let role = match fields.need_text("role")?.as_str() {
             "system" | "developer" => Role::System,
             "user" => Role::User,
             "assistant" => Role::Assistant,
             _ => {
-                return Err(bad(format!(
-                    "`{path}.role` must be `system`, `developer`, `user` or `assistant`"
-                )));
+                return Err(fields.wrong("role", "`system`, `developer`, `user` or `assistant`"));
             }
         };
-        let Some(content) = take(fields, "content") else {
-            return Err(bad(format!("`{path}.content` is missing")));
-        };
-        let parts = self.parts(content, &format!("{path}.content"))?;
+        let content = fields.need("content")?;
+        let parts = self.parts(content, &fields.path("content"))?;
         self.add(role, parts);
         Ok(())
     }
@@ -122,24 +114,21 @@ impl Input<'_> {
         };
         let mut parts = Vec::new();
         for (at, item) in items.into_iter().enumerate() {
-            let path = format!("{path}[{at}]");
-            let mut fields = object(&path, item)?;
-            let kind = take_text(&mut fields, &path, "type")?;
+            let mut fields = Fields::within(&format!("{path}[{at}]"), item)?;
+            let kind = fields.need_text("type")?;
             match kind.as_str() {
-                "input_text" | "output_text" | "text" => {
-                    parts.push(Part::Text(take_text(&mut fields, &path, "text")?));
-                }
+                "input_text" | "output_text" | "text" => parts.push(Part::Text(fields.need_text("text")?)),
                 // To a model its own refusal is what it said.
-                "refusal" => parts.push(Part::Text(take_text(&mut fields, &path, "refusal")?)),
-                "input_image" if fields.get("image_url").is_some_and(|it| !it.is_null()) => {
-                    parts.push(Part::Image(image(&mut fields, &path)?));
+                "refusal" => parts.push(Part::Text(fields.need_text("refusal")?)),
+                "input_image" if fields.peek("image_url").is_some_and(|it| !it.is_null()) => {
+                    parts.push(Part::Image(image(&mut fields)?));
                 }
                 _ => {
-                    self.extras.push((format!("{path} ({kind})"), Value::Object(fields)));
+                    fields.unnamed(&kind, self.extras);
                     continue;
                 }
             }
-            self.rest(&path, fields);
+            self.rest(fields);
         }
         Ok(parts)
     }
@@ -149,26 +138,24 @@ impl Input<'_> {
         self.add(Role::Assistant, vec![Part::Call(Call { id, name, arguments })]);
     }
 
-    fn result(&mut self, fields: &mut Fields, path: &str) -> Result<(), Failure> {
-        let id = take_text(fields, path, "call_id")?;
-        let Some(output) = take(fields, "output") else {
-            return Err(bad(format!("`{path}.output` is missing")));
-        };
-        let parts = self.parts(output, &format!("{path}.output"))?;
-        let told = take_some_text(fields, path, "name")?;
+    fn result(&mut self, fields: &mut Fields) -> Result<(), Failure> {
+        let id = fields.need_text("call_id")?;
+        let output = fields.need("output")?;
+        let parts = self.parts(output, &fields.path("output"))?;
+        let told = fields.text("name")?;
         let name = self.called.get(&id).cloned().or(told);
         self.add(Role::Tool, vec![Part::Result(ToolResult { id, name, parts, is_error: false })]);
         Ok(())
     }
 
     /// The thought itself where it is there, else what was told of it.
-    fn thinking(&mut self, fields: &mut Fields, path: &str) -> Result<(), Failure> {
-        let mut thought = texts(fields, path, "content")?;
-        let told = texts(fields, path, "summary")?;
+    fn thinking(&mut self, fields: &mut Fields) -> Result<(), Failure> {
+        let mut thought = texts(fields, "content")?;
+        let told = texts(fields, "summary")?;
         if thought.is_empty() {
             thought = told;
         }
-        let signature = take_some_text(fields, path, "encrypted_content")?.filter(|it| !it.is_empty());
+        let signature = fields.text("encrypted_content")?.filter(|it| !it.is_empty());
         let text = thought.join("\n\n");
         if !text.is_empty() || signature.is_some() {
             self.add(Role::Assistant, vec![Part::Thinking { text, signature }]);
@@ -187,22 +174,19 @@ impl Input<'_> {
 }
 
 /// The texts of a list of parts that are nothing else.
-fn texts(fields: &mut Fields, path: &str, name: &str) -> Result<Vec<String>, Failure> {
-    let path = format!("{path}.{name}");
-    let Some(parts) = take(fields, name) else { return Ok(Vec::new()) };
+fn texts(fields: &mut Fields, name: &str) -> Result<Vec<String>, Failure> {
     let mut texts = Vec::new();
-    for (at, part) in list(&path, parts)?.into_iter().enumerate() {
-        let path = format!("{path}[{at}]");
-        texts.push(take_text(&mut object(&path, part)?, &path, "text")?);
+    for (at, part) in fields.list(name)?.unwrap_or_default().into_iter().enumerate() {
+        let path = format!("{}[{at}]", fields.path(name));
+        texts.push(Fields::within(&path, part)?.need_text("text")?);
     }
     texts.retain(|it| !it.is_empty());
     Ok(texts)
 }
 
-fn image(fields: &mut Fields, path: &str) -> Result<Image, Failure> {
-    let given = take(fields, "image_url").unwrap_or_default();
-    let url = text(&format!("{path}.image_url"), given)?;
-    let detail = take_some_text(fields, path, "detail")?.filter(|it| it != "auto");
+fn image(fields: &mut Fields) -> Result<Image, Failure> {
+    let url = fields.need_text("image_url")?;
+    let detail = fields.text("detail")?.filter(|it| it != "auto");
     let data = url.strip_prefix("data:").and_then(|it| it.split_once(";base64,"));
     let source = match data {
         Some((media_type, base64)) => {

@@ -8,7 +8,6 @@
 mod answer;
 mod ask;
 mod failure;
-mod field;
 mod fold;
 mod input;
 mod item;

@@ -9,9 +9,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::field::{Fields, flag, keep_rest, list, object, take, take_some_text, take_text, text};
 use crate::{
-    dialect::json::bad,
+    dialect::{fields::Fields, json::bad},
     fault::Failure,
     generate::{Extras, Tool, ToolChoice},
 };
@@ -20,61 +19,52 @@ use crate::{
 pub(super) const CUSTOM_INPUT: &str = "input";
 
 /// Understands `tools`.
-pub(super) fn tools(value: Value, extras: &mut Extras) -> Result<Vec<Tool>, Failure> {
+pub(super) fn tools(list: Vec<Value>, extras: &mut Extras) -> Result<Vec<Tool>, Failure> {
     let mut all = Vec::new();
-    for (at, value) in list("tools", value)?.into_iter().enumerate() {
-        let path = format!("tools[{at}]");
-        let mut fields = object(&path, value)?;
-        let kind = take_text(&mut fields, &path, "type")?;
+    for (at, value) in list.into_iter().enumerate() {
+        let mut fields = Fields::within(&format!("tools[{at}]"), value)?;
+        let kind = fields.need_text("type")?;
         match kind.as_str() {
-            "function" => all.push(function(fields, &path, extras)?),
-            "custom" => all.push(custom(fields, &path, extras)?),
-            _ => extras.push((format!("{path} ({kind})"), Value::Object(fields))),
+            "function" => all.push(function(fields, extras)?),
+            "custom" => all.push(custom(fields, extras)?),
+            _ => fields.unnamed(&kind, extras),
         }
     }
     Ok(all)
 }
 
-fn function(mut fields: Fields, path: &str, extras: &mut Extras) -> Result<Tool, Failure> {
+fn function(mut fields: Fields, extras: &mut Extras) -> Result<Tool, Failure> {
     // Chat nests it; some clients do so here as well.
-    if let Some(inner) = take(&mut fields, "function") {
-        fields.append(&mut object(&format!("{path}.function"), inner)?);
-    }
-    let strict = match take(&mut fields, "strict") {
-        None => None,
-        Some(value) => Some(flag(&format!("{path}.strict"), &value)?),
-    };
+    fields.unfold("function")?;
     let tool = Tool {
-        name: take_text(&mut fields, path, "name")?,
-        description: take_some_text(&mut fields, path, "description")?,
-        parameters: take(&mut fields, "parameters"),
-        strict,
+        name: fields.need_text("name")?,
+        description: fields.text("description")?,
+        parameters: fields.take("parameters"),
+        strict: fields.flag("strict")?,
     };
-    keep_rest(extras, path, fields);
+    fields.rest_that_is_on(extras);
     Ok(tool)
 }
 
 /// A grammar cannot be enforced through a function: it goes into the
 /// description, where the model reads it, as it does at OpenAI too.
-fn custom(mut fields: Fields, path: &str, extras: &mut Extras) -> Result<Tool, Failure> {
-    let name = take_text(&mut fields, path, "name")?;
-    let mut description = take_some_text(&mut fields, path, "description")?;
-    if let Some(format) = take(&mut fields, "format") {
-        let path = format!("{path}.format");
-        let mut format = object(&path, format)?;
-        let kind = take_text(&mut format, &path, "type")?;
-        if kind == "grammar" {
-            let syntax = take_text(&mut format, &path, "syntax")?;
-            let grammar = take_text(&mut format, &path, "definition")?;
-            let words = description.get_or_insert_default();
-            words.push_str(&format!("\n\nThe input must follow this {syntax} grammar:\n{grammar}"));
-        } else if kind != "text" {
-            extras.push((format!("{path} ({kind})"), Value::Object(format.clone())));
-            format.clear();
+fn custom(mut fields: Fields, extras: &mut Extras) -> Result<Tool, Failure> {
+    let name = fields.need_text("name")?;
+    let mut description = fields.text("description")?;
+    if let Some(mut format) = fields.object("format")? {
+        let kind = format.need_text("type")?;
+        match kind.as_str() {
+            "text" => format.rest_that_is_on(extras),
+            "grammar" => {
+                let (syntax, grammar) = (format.need_text("syntax")?, format.need_text("definition")?);
+                let words = description.get_or_insert_default();
+                words.push_str(&format!("\n\nThe input must follow this {syntax} grammar:\n{grammar}"));
+                format.rest_that_is_on(extras);
+            }
+            _ => format.unnamed(&kind, extras),
         }
-        keep_rest(extras, &path, format);
     }
-    keep_rest(extras, path, fields);
+    fields.rest_that_is_on(extras);
     let parameters = json!({
         "type": "object",
         "properties": {CUSTOM_INPUT: {"type": "string", "description": "The input of the tool, as plain text."}},
@@ -92,41 +82,36 @@ pub(super) fn choice(
 ) -> Result<ToolChoice, Failure> {
     let mut fields = match value {
         Value::String(word) => return named_choice("tool_choice", &word),
-        Value::Object(fields) => fields,
+        Value::Object(_) => Fields::within("tool_choice", value)?,
         _ => return Err(bad("`tool_choice` must be a text or an object")),
     };
-    let kind = take_text(&mut fields, "tool_choice", "type")?;
+    let kind = fields.need_text("type")?;
     match kind.as_str() {
         "function" | "custom" => {
-            let name = take_text(&mut fields, "tool_choice", "name")?;
+            let name = fields.need_text("name")?;
             offered("tool_choice.name", &name, tools)?;
-            keep_rest(extras, "tool_choice", fields);
+            fields.rest_that_is_on(extras);
             Ok(ToolChoice::Named(name))
         }
         "allowed_tools" => {
-            let mode = take_text(&mut fields, "tool_choice", "mode")?;
+            let mode = fields.need_text("mode")?;
             let mut allowed = BTreeSet::new();
-            let given = take(&mut fields, "tools").ok_or_else(|| bad("`tool_choice.tools` is missing"))?;
-            for (at, value) in list("tool_choice.tools", given)?.into_iter().enumerate() {
-                let path = format!("tool_choice.tools[{at}]");
-                let mut tool = object(&path, value)?;
-                match take(&mut tool, "name") {
-                    Some(name) => {
-                        let name = text(&format!("{path}.name"), name)?;
-                        offered(&format!("{path}.name"), &name, tools)?;
-                        allowed.insert(name);
-                    }
-                    // A tool that OpenAI runs: it is in the extras already, where it is offered.
-                    None if tool.contains_key("type") => {}
-                    None => return Err(bad(format!("`{path}.name` is missing"))),
+            let given = fields.list("tools")?.ok_or_else(|| bad("`tool_choice.tools` is missing"))?;
+            for (at, value) in given.into_iter().enumerate() {
+                let mut tool = Fields::within(&format!("tool_choice.tools[{at}]"), value)?;
+                // A tool that OpenAI runs has no name: it is in the extras already, where it is offered.
+                if tool.peek("name").is_some() || tool.peek("type").is_none() {
+                    let name = tool.need_text("name")?;
+                    offered(&tool.path("name"), &name, tools)?;
+                    allowed.insert(name);
                 }
             }
             tools.retain(|it| allowed.contains(&it.name));
-            keep_rest(extras, "tool_choice", fields);
+            fields.rest_that_is_on(extras);
             named_choice("tool_choice.mode", &mode)
         }
         _ => {
-            extras.push((format!("tool_choice ({kind})"), Value::Object(fields)));
+            fields.unnamed(&kind, extras);
             Ok(ToolChoice::Auto)
         }
     }
@@ -207,7 +192,8 @@ mod tests {
 
     fn understood(tools_: Value, choice_: Value) -> Result<(Vec<Tool>, ToolChoice, Extras), Failure> {
         let mut extras = Extras::new();
-        let mut all = tools(tools_, &mut extras)?;
+        let Value::Array(list) = tools_ else { panic!("{tools_}") };
+        let mut all = tools(list, &mut extras)?;
         let choice = choice(choice_, &mut all, &mut extras)?;
         Ok((all, choice, extras))
     }
@@ -284,7 +270,6 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        refused(json!({}), json!("auto"), "`tools` must be a list");
         refused(json!([5]), json!("auto"), "`tools[0]` must be an object");
         refused(json!([{"name": "a"}]), json!("auto"), "`tools[0].type` is missing");
         refused(json!([{"type": "function"}]), json!("auto"), "`tools[0].name` is missing");

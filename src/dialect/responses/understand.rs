@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::{
-    field::{Fields, count, flag, is_nothing, keep_rest, list, number, object, take, take_some_text, text},
-    input, request, tool,
-};
+use super::{input, request, tool};
 use crate::{
-    dialect::json::bad,
+    dialect::{
+        fields::{Fields, text},
+        json::bad,
+    },
     fault::Failure,
     generate::{Chat, Effort, Extras, Format, Meaning, Role, Turn},
 };
@@ -50,115 +50,77 @@ const INCLUDED: [&str; 7] = [
 
 /// Takes the whole request apart.
 pub(super) fn understand(body: &[u8]) -> Result<Meaning, Failure> {
-    let mut fields = match serde_json::from_slice(body) {
-        Ok(value) => object("the body", value)?,
-        Err(error) => return Err(bad(format!("the body is not valid JSON: {error}"))),
-    };
+    let mut fields = Fields::of(body)?;
     let mut chat = Chat::default();
     let mut extras = Extras::new();
-    for name in ["model", "stream"].iter().chain(&HINTS) {
-        fields.shift_remove(*name);
+    fields.drop_hints(&["model", "stream"]);
+    fields.drop_hints(&HINTS);
+    if let Some(instructions) = fields.text("instructions")?.filter(|it| !it.is_empty()) {
+        chat.turns.push(Turn::text(Role::System, instructions));
     }
-    if let Some(value) = take(&mut fields, "instructions") {
-        let instructions = text("instructions", value)?;
-        if !instructions.is_empty() {
-            chat.turns.push(Turn::text(Role::System, instructions));
-        }
-    }
-    if let Some(value) = take(&mut fields, "input") {
+    if let Some(value) = fields.take("input") {
         input::turns(value, &mut chat.turns, &mut extras)?;
     }
-    if let Some(value) = take(&mut fields, "tools") {
-        chat.tools = tool::tools(value, &mut extras)?;
+    if let Some(list) = fields.list("tools")? {
+        chat.tools = tool::tools(list, &mut extras)?;
     }
-    if let Some(value) = take(&mut fields, "tool_choice") {
+    if let Some(value) = fields.take("tool_choice") {
         chat.tool_choice = tool::choice(value, &mut chat.tools, &mut extras)?;
     }
-    if let Some(value) = take(&mut fields, "parallel_tool_calls") {
-        chat.parallel_calls = (!flag("parallel_tool_calls", &value)?).then_some(false);
-    }
-    if let Some(value) = take(&mut fields, "text") {
-        let mut text = object("text", value)?;
-        if let Some(value) = take(&mut text, "format") {
-            chat.format = format(value, &mut extras)?;
+    chat.parallel_calls = fields.flag("parallel_tool_calls")?.filter(|it| !it);
+    if let Some(mut text) = fields.object("text")? {
+        if let Some(fields) = text.object("format")? {
+            chat.format = format(fields, &mut extras)?;
         }
         // How wordy to be: advice that only OpenAI's own models were taught to take.
-        text.remove("verbosity");
-        keep_rest(&mut extras, "text", text);
+        text.drop_hints(&["verbosity"]);
+        text.rest_that_is_on(&mut extras);
     }
-    if let Some(value) = take(&mut fields, "reasoning") {
-        let mut reasoning = object("reasoning", value)?;
-        chat.effort = take_some_text(&mut reasoning, "reasoning", "effort")?.map(|it| match it.as_str() {
+    if let Some(mut reasoning) = fields.object("reasoning")? {
+        chat.effort = reasoning.text("effort")?.map(|it| match it.as_str() {
             "none" => Effort::Off,
             _ => Effort::Level(it),
         });
         // How much is told of the thinking: here it is always all of it.
-        reasoning.remove("summary");
-        reasoning.remove("generate_summary");
-        keep_rest(&mut extras, "reasoning", reasoning);
+        reasoning.drop_hints(&["summary", "generate_summary"]);
+        reasoning.rest_that_is_on(&mut extras);
     }
-    sampling(&mut fields, &mut chat)?;
+    chat.sampling.max_tokens = fields.count("max_output_tokens")?;
+    chat.sampling.temperature = fields.number("temperature")?;
+    chat.sampling.top_p = fields.number("top_p")?;
     chat.logprobs = logprobs(&mut fields, &mut extras)?;
     // What is stored elsewhere, work in the background, and whatever has no name here.
-    extras.extend(fields.into_iter().filter(|(_, value)| !is_nothing(value)));
+    fields.rest_that_is_on(&mut extras);
     chat.extras = extras;
     Ok(Meaning::Chat(chat))
 }
 
-fn sampling(fields: &mut Fields, chat: &mut Chat) -> Result<(), Failure> {
-    if let Some(value) = take(fields, "max_output_tokens") {
-        chat.sampling.max_tokens = count("max_output_tokens", &value)?;
-    }
-    if let Some(value) = take(fields, "temperature") {
-        chat.sampling.temperature = Some(number("temperature", &value)?);
-    }
-    if let Some(value) = take(fields, "top_p") {
-        chat.sampling.top_p = Some(number("top_p", &value)?);
-    }
-    Ok(())
-}
-
 /// Log probabilities are asked for by a number, by an inclusion, or by both.
 fn logprobs(fields: &mut Fields, extras: &mut Extras) -> Result<Option<u32>, Failure> {
-    let top = match take(fields, "top_logprobs") {
-        Some(value) => count("top_logprobs", &value)?.unwrap_or(0),
-        None => 0,
-    };
+    let top = fields.count("top_logprobs")?.unwrap_or(0);
     let top = u32::try_from(top).map_err(|_| bad("`top_logprobs` is too large"))?;
     let mut wanted = top > 0;
-    if let Some(value) = take(fields, "include") {
-        for (at, value) in list("include", value)?.into_iter().enumerate() {
-            let path = format!("include[{at}]");
-            let included = text(&path, value)?;
-            wanted |= included == request::LOGPROBS;
-            if !INCLUDED.contains(&included.as_str()) {
-                extras.push((path, included.into()));
-            }
+    for (at, value) in fields.list("include")?.unwrap_or_default().into_iter().enumerate() {
+        let path = format!("include[{at}]");
+        let included = text(&path, value)?;
+        wanted |= included == request::LOGPROBS;
+        if !INCLUDED.contains(&included.as_str()) {
+            extras.push((path, included.into()));
         }
     }
     Ok(wanted.then_some(top))
 }
 
-fn format(value: Value, extras: &mut Extras) -> Result<Format, Failure> {
-    let path = "text.format";
-    let mut fields = object(path, value)?;
-    let Some(kind) = take_some_text(&mut fields, path, "type")? else {
-        return Err(bad("`text.format.type` is missing"));
-    };
+fn format(mut fields: Fields, extras: &mut Extras) -> Result<Format, Failure> {
+    let kind = fields.need_text("type")?;
     let format = match kind.as_str() {
         "text" => Format::Text,
         "json_object" => Format::Json,
         "json_schema" => {
-            let name = take_some_text(&mut fields, path, "name")?;
-            let strict = match take(&mut fields, "strict") {
-                None => None,
-                Some(value) => Some(flag("text.format.strict", &value)?),
-            };
-            let Some(mut schema) = take(&mut fields, "schema") else {
-                return Err(bad("`text.format.schema` is missing"));
-            };
+            let (name, strict) = (fields.text("name")?, fields.flag("strict")?);
+            let mut schema = fields.need("schema")?;
             // What it is for; a schema has a place of its own for that.
-            if let Some(description) = take_some_text(&mut fields, path, "description")?
+            if let Some(description) = fields.text("description")?
                 && let Value::Object(schema) = &mut schema
             {
                 schema.entry("description").or_insert(description.into());
@@ -166,11 +128,11 @@ fn format(value: Value, extras: &mut Extras) -> Result<Format, Failure> {
             Format::Schema { name, schema, strict }
         }
         _ => {
-            extras.push((format!("{path} ({kind})"), Value::Object(fields)));
+            fields.unnamed(&kind, extras);
             return Ok(Format::Text);
         }
     };
-    keep_rest(extras, path, fields);
+    fields.rest_that_is_on(extras);
     Ok(format)
 }
 
@@ -318,7 +280,8 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        refused(json!([]), "`the body` must be an object");
+        refused(json!([]), "the body must be a JSON object");
+        refused(json!({"tools": {}}), "`tools` must be a list");
         refused(json!({"instructions": 5}), "`instructions` must be a text");
         refused(json!({"temperature": "hot"}), "`temperature` must be a number");
         refused(json!({"top_logprobs": 1.5}), "`top_logprobs` must be a whole number");

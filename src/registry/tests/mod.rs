@@ -844,3 +844,23 @@ fn after_a_restart_servers_are_suspect_usable_and_due() {
     after.find("127.0.0.1:3", sighting("vllm", &["m"]));
     assert_eq!(after.server("vllm-3").endpoint, at("127.0.0.1:3"));
 }
+
+#[test]
+fn a_restart_trusts_no_address_that_was_not_trusted() {
+    let mut world = World::new();
+    let ollama = || sighting("ollama", &["m"]);
+    world.find("127.0.0.1:11434", ollama());
+    world.find("[::1]:11434", ollama());
+    world.hint_as("[::1]:11434", Source::SocketTable, false, None);
+    let off = ServerSettings { enabled: false, ..Default::default() };
+    world.hint_as("127.0.0.1:8000", Source::SocketTable, false, None);
+    world.hint_as("127.0.0.1:8000", Source::Config, true, Some(off));
+    world.due();
+    world.seen("127.0.0.1:8000", sighting("vllm", &["m"]));
+    assert_eq!(world.server("ollama").also_at, [at("[::1]:11434")]);
+    assert_eq!(world.server("vllm").admission, Admission::Off);
+    let after = restart(&world);
+    assert!(after.registry.trusts(&at("127.0.0.1:11434")));
+    assert!(!after.registry.trusts(&at("[::1]:11434")), "another user's, though the server is known there");
+    assert!(!after.registry.trusts(&at("127.0.0.1:8000")), "only the configuration spoke for it");
+}

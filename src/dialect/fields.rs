@@ -54,6 +54,14 @@ impl Fields {
         self.fields.get(name)
     }
 
+    /// Takes the fields of an object within it as if they were its own.
+    pub(super) fn unfold(&mut self, name: &str) -> Result<(), Failure> {
+        if let Some(mut inner) = self.object(name)? {
+            self.fields.append(&mut inner.fields);
+        }
+        Ok(())
+    }
+
     /// Takes a field that must be there.
     pub(super) fn need(&mut self, name: &str) -> Result<Value, Failure> {
         self.take(name).ok_or_else(|| bad(format!("`{}` is missing", self.path(name))))
@@ -130,17 +138,22 @@ impl Fields {
     /// What is left over has no name here. What says nothing is as if it were not there.
     pub(super) fn rest(self, extras: &mut Extras) {
         for (name, value) in self.fields {
-            let says_nothing = match &value {
-                Value::Null => true,
-                Value::String(text) => text.is_empty(),
-                Value::Array(list) => list.is_empty(),
-                Value::Object(fields) => fields.is_empty(),
-                Value::Bool(_) | Value::Number(_) => false,
-            };
-            if !says_nothing {
+            if !is_empty(&value) {
                 extras.push((format!("{}{name}", self.at), value));
             }
         }
+    }
+
+    /// The same where every name is switched off by false or zero, so that those say nothing.
+    pub(super) fn rest_that_is_on(mut self, extras: &mut Extras) {
+        self.fields.retain(|_, value| *value != false && value.as_f64() != Some(0.0));
+        self.rest(extras);
+    }
+
+    /// The whole object as something that has no name here, called by its kind.
+    pub(super) fn unnamed(self, kind: &str, extras: &mut Extras) {
+        let place = self.at.strip_suffix('.').unwrap_or(&self.at);
+        extras.push((format!("{place} ({kind})"), Value::Object(self.fields)));
     }
 
     /// What is told of a field of the wrong type.
@@ -149,9 +162,62 @@ impl Fields {
     }
 }
 
+/// A text, found at this place.
+pub(super) fn text(at: &str, value: Value) -> Result<String, Failure> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(bad(format!("`{at}` must be a text"))),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 /// A whole number that was written with a point or an exponent.
 fn whole(number: f64) -> Option<i64> {
     let fits = number.fract() == 0.0 && number.abs() < 9e15;
     #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
     fits.then_some(number as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: Value) -> Fields {
+        Fields::within("x", value).unwrap()
+    }
+
+    #[test]
+    fn a_count_is_whole_and_below_zero_is_none() {
+        let check = |value: Value, expected: Option<Option<u64>>| {
+            assert_eq!(fields(json!({"n": value})).count("n").ok(), expected, "for {value}");
+        };
+        check(json!(5), Some(Some(5)));
+        check(json!(5.0), Some(Some(5)));
+        check(json!(-1), Some(None));
+        check(json!(5.5), None);
+        check(json!(1e300), None);
+        check(json!("5"), None);
+    }
+
+    #[test]
+    fn only_what_says_something_is_kept() {
+        let body = json!({"a": null, "b": false, "c": 0, "d": "", "e": [], "f": {}, "g": 1});
+        let mut extras = Extras::new();
+        fields(body.clone()).rest(&mut extras);
+        let kept: Vec<_> = extras.drain(..).map(|it| it.0).collect();
+        assert_eq!(kept, ["x.b", "x.c", "x.g"]);
+        fields(body).rest_that_is_on(&mut extras);
+        assert_eq!(extras, [("x.g".to_owned(), json!(1))]);
+    }
 }
