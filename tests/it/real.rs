@@ -90,8 +90,14 @@ impl Real {
     }
 
     pub(crate) async fn vllm(alias: &'static str, port: u16) -> Self {
+        Self::vllm_of("slow-v", alias, port, &[]).await
+    }
+
+    /// vLLM with another model.
+    pub(crate) async fn vllm_of(model: &str, alias: &'static str, port: u16, args: &[&str]) -> Self {
         let mut command = script("vllm", "serve_vllm.py");
-        command.arg("--model").arg(directory().join("models/slow-v")).args(["--alias", alias]);
+        let model = directory().join("models").join(model);
+        command.arg("--model").arg(model).args(["--alias", alias]).args(args);
         Self::start("vllm", alias, port, command).await
     }
 

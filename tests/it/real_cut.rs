@@ -114,8 +114,11 @@ fn got(answer: &Answer) -> Got {
         for said in [&choice["delta"]["content"], &choice["message"]["content"], &choice["text"]] {
             got.text += said.as_str().unwrap_or_default();
         }
-        for thought in [&choice["delta"]["reasoning_content"], &choice["message"]["reasoning_content"]] {
-            got.thinking += thought.as_str().unwrap_or_default();
+        // llama.cpp and vLLM call it differently.
+        for said in [&choice["delta"], &choice["message"]] {
+            for name in ["reasoning_content", "reasoning"] {
+                got.thinking += said[name].as_str().unwrap_or_default();
+            }
         }
         got.reasons.extend(choice["finish_reason"].as_str().map(str::to_owned));
         if one["usage"].is_object() {
@@ -163,7 +166,22 @@ async fn thinking_and_words_of_several_tokens_go_on_wherever_they_are_cut() {
     let ports = [odd_port().await, odd_port().await];
     let _first = Real::llama_of("pieces", "real-cut", ports[0], &[]).await;
     let second = Real::llama_of("pieces", "real-cut", ports[1], &[]).await;
-    let twins = Twins::before(ports[0], ports[1]).await;
+    cut_everywhere(&Twins::before(ports[0], ports[1]).await, Some(&second)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs real vLLM; tests/prove sets it up"]
+async fn vllm_and_llama_cpp_go_on_with_each_others_thinking() {
+    let ports = [odd_port().await, odd_port().await];
+    let parser = ["--reasoning-parser", "deepseek_r1"];
+    let _vllm = Real::vllm_of("pieces-v", "real-cut", ports[0], &parser).await;
+    let llama = Real::llama_of("pieces", "real-cut", ports[1], &[]).await;
+    cut_everywhere(&Twins::before(ports[0], ports[1]).await, Some(&llama)).await;
+    cut_everywhere(&Twins::before(ports[1], ports[0]).await, None).await;
+}
+
+/// Cuts answers of the second model at every token. `second` goes on in the middle of anything.
+async fn cut_everywhere(twins: &Twins, second: Option<&Real>) {
     // All of it, half of it, nothing but thoughts, and ended by a stop string.
     for (body, insides) in [
         (json!({"max_tokens": 64}), &[false, true][..]),
@@ -181,17 +199,24 @@ async fn thinking_and_words_of_several_tokens_go_on_wherever_they_are_cut() {
         assert!(tokens > 4, "{uncut:?}");
         for inside in insides {
             twins.scissors.inside.store(*inside, Ordering::Relaxed);
-            let before = second.said().await;
+            let before = said(second).await;
             // The role is an event of its own, and so are the reason and the end.
             for after in 0..tokens as usize + 3 {
                 let (cut, _) = twins.cut(path, &body, after).await;
                 assert_eq!(got(&cut), uncut, "{body} cut after {after}: {}", cut.text());
             }
             // Half of it, and a word that is said again now and then.
-            let (said, all) = (second.said().await - before, tokens * (tokens + 3));
+            let (said, all) = (said(second).await - before, tokens * (tokens + 3));
             assert!(tokens < 10 || said < all * 7 / 10, "{body}: {said} of {all} were said again");
         }
         twins.scissors.inside.store(false, Ordering::Relaxed);
+    }
+}
+
+async fn said(server: Option<&Real>) -> u64 {
+    match server {
+        Some(server) => server.said().await,
+        None => 0,
     }
 }
 

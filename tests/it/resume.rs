@@ -1,6 +1,9 @@
 //! Answers that go on from another server: for each place at which one can be cut, what the
 //! caller has is what it would have had.
 
+mod other;
+mod thinking;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use lovable::simulate::{Fault, Offer, Plan, Script, Shape, Simulated};
@@ -73,7 +76,7 @@ fn got(answer: &Answer) -> Got {
         end: data.last().copied().filter(|it| *it == "[DONE]").unwrap_or_default().to_owned(),
         ..Got::default()
     };
-    let (mut ids, mut named) = (BTreeSet::new(), BTreeSet::new());
+    let (mut ids, mut named, mut blocks) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for one in data.iter().filter(|it| **it != "[DONE]") {
         let one: Value = serde_json::from_str(one).unwrap_or_else(|error| panic!("{error} in {shown}"));
         assert!(one["error"].is_null() && one["type"] != "error", "{shown}");
@@ -122,6 +125,10 @@ fn got(answer: &Answer) -> Got {
         .map(text)
         .concat();
         got.thinking += &parts(&one["content"], "thinking");
+        if matches!(one["type"].as_str(), Some("content_block_start" | "response.output_item.added")) {
+            let place = one["index"].as_u64().or(one["output_index"].as_u64());
+            assert!(blocks.insert(place), "a block begins twice: {shown}");
+        }
         got.roles += usize::from(
             choice["delta"]["role"].is_string()
                 || one["type"] == "message_start"
@@ -300,152 +307,6 @@ async fn a_stop_string_ends_the_answer_wherever_it_was_cut() {
     holds(Shape::Vllm, Shape::LlamaCpp, script, 2, json!({"stop": "3 w4"})).await;
 }
 
-/// The calls of an answer: names and arguments.
-fn calls(answer: &Answer) -> Vec<(String, String)> {
-    let shown = answer.text();
-    let lines =
-        shown.lines().map(|it| it.strip_prefix("data: ").unwrap_or(it)).filter(|it| it.starts_with('{'));
-    let mut calls: Vec<(String, String)> = Vec::new();
-    for one in lines.map(|it| serde_json::from_str::<Value>(it).unwrap()) {
-        let choice = &one["choices"][0];
-        let openai =
-            [&choice["delta"]["tool_calls"], &choice["message"]["tool_calls"], &one["message"]["tool_calls"]];
-        for call in openai.into_iter().filter_map(Value::as_array).flatten() {
-            let function = &call["function"];
-            if let Some(name) = function["name"].as_str() {
-                calls.push((name.to_owned(), String::new()));
-            }
-            let arguments = &function["arguments"];
-            let arguments = arguments.as_str().map_or_else(|| arguments.to_string(), str::to_owned);
-            calls.last_mut().unwrap().1 += &arguments;
-        }
-        if one["content_block"]["type"] == "tool_use" {
-            calls.push((one["content_block"]["name"].as_str().unwrap().to_owned(), String::new()));
-        }
-        if let Some(more) = one["delta"]["partial_json"].as_str() {
-            calls.last_mut().unwrap().1 += more;
-        }
-        // A stream of this language says each item again when it is whole, and all at its end.
-        let item = Some(&one["item"]).filter(|_| one["type"] == "response.output_item.done");
-        let items = one["output"].as_array().into_iter().flatten().chain(item);
-        for item in items.filter(|it| it["type"] == "function_call") {
-            calls.push((
-                item["name"].as_str().unwrap().to_owned(),
-                item["arguments"].as_str().unwrap().to_owned(),
-            ));
-        }
-        for part in one["content"].as_array().into_iter().flatten().filter(|it| it["type"] == "tool_use") {
-            calls.push((part["name"].as_str().unwrap().to_owned(), part["input"].to_string()));
-        }
-    }
-    // Written with other blanks and in other orders by other languages.
-    let parsed = |it: &str| {
-        serde_json::from_str::<Value>(it).unwrap_or_else(|error| panic!("{error}: {shown}")).to_string()
-    };
-    calls.into_iter().map(|(name, it)| (name, parsed(&it))).collect()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_cut_at_any_piece_is_a_whole_call() {
-    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city", "days"]});
-    for second in [Shape::LlamaCpp, Shape::OpenAi, Shape::Ollama] {
-        let twins = Twins::start(Shape::Vllm, second, Script::default).await;
-        for (path, stream) in ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"]
-            .iter()
-            .flat_map(|path| [(path, true), (path, false)])
-        {
-            let mut body = question(path, stream, &Value::Null);
-            body["model"] = if second == Shape::Ollama { "sim:latest" } else { "sim" }.into();
-            let turns = if *path == "/v1/responses" { "input" } else { "messages" };
-            body[turns][0]["content"] = "Use weather and time.".into();
-            let tool = |name: &str| match *path {
-                "/v1/responses" => json!({"type": "function", "name": name, "parameters": schema}),
-                "/v1/messages" => json!({"name": name, "input_schema": schema}),
-                _ => json!({"type": "function", "function": {"name": name, "parameters": schema}}),
-            };
-            body["tools"] = json!([tool("weather"), tool("time")]);
-            twins.first.change(|it| it.plan = Plan::Never);
-            let uncut = calls(&twins.ask(path, &body).await);
-            assert_eq!(uncut.len(), 2, "{path}: {uncut:?}");
-            for after in 0..14 {
-                let answer = twins.cut(path, &body, after, Fault::DieMidStream).await;
-                assert!(answer.status == 200 && answer.clean, "{}", answer.text());
-                assert_eq!(calls(&answer), uncut, "{path} {stream} cut after {after}: {}", answer.text());
-                assert!(!answer.text().contains("\"error\":{"), "{}", answer.text());
-            }
-        }
-    }
-}
-
-/// A question that is to be thought about.
-fn thoughtful(path: &str, stream: bool, more: &Value) -> Value {
-    let mut body = question(path, stream, more);
-    match path {
-        "/v1/messages" => {
-            body["thinking"] = json!({"type": "adaptive"});
-            body["output_config"] = json!({"effort": "medium"});
-        }
-        "/api/chat" | "/api/generate" => body["think"] = true.into(),
-        "/v1/responses" => body["reasoning"] = json!({"effort": "high"}),
-        _ => body["reasoning_effort"] = "high".into(),
-    }
-    body
-}
-
-const THINKING_PATHS: [&str; 5] =
-    ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate"];
-
-/// Cuts an answer that has four thoughts and four words at every piece, in every language that
-/// thinks; says how many words the second server said that it was told of.
-async fn thinks(first: Shape, second: Shape, more: Value) -> u64 {
-    let script = || Script { words: 4, thoughts: 4, ..Script::default() };
-    let twins = Twins::start(first, second, script).await;
-    let mut said_again = 0;
-    for (path, stream) in THINKING_PATHS.iter().flat_map(|path| [(path, true), (path, false)]) {
-        let body = thoughtful(path, stream, &more);
-        let uncut = twins.uncut(path, &body).await;
-        assert!(!uncut.thinking.is_empty() && uncut.usage.len() == 2, "{path} {stream}: {uncut:?}");
-        let pieces = uncut.usage[1] as usize;
-        for after in 0..=pieces {
-            let before = twins.second.counts().words;
-            let answer = twins.cut(path, &body, after, Fault::DieMidStream).await;
-            let (cut, shown) = (got(&answer), answer.text());
-            let expected = Got { roles: cut.roles, ..uncut.clone() };
-            assert_eq!(cut, expected, "{path} {stream} {more} cut after {after}: {shown}");
-            let rest = (pieces - after).max(1);
-            said_again += (twins.second.counts().words - before).saturating_sub(rest as u64);
-        }
-    }
-    said_again
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_cut_in_its_thinking_goes_on_in_there() {
-    let llama = thinks(Shape::Vllm, Shape::LlamaCpp, Value::Null).await;
-    let ollama = thinks(Shape::Vllm, Shape::Ollama, Value::Null).await;
-    let back = thinks(Shape::Ollama, Shape::LlamaCpp, Value::Null).await;
-    assert_eq!((llama, ollama, back), (0, 0, 0), "all of it was told");
-    // The last word is said again, in case that it was cut.
-    thinks(Shape::Vllm, Shape::LlamaCpp, json!({"temperature": 0})).await;
-    thinks(Shape::LlamaCpp, Shape::Ollama, json!({"temperature": 0})).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thoughts_count_against_the_limit() {
-    for limit in [3, 6] {
-        thinks(Shape::Vllm, Shape::LlamaCpp, json!({"max_tokens": limit})).await;
-        thinks(Shape::Vllm, Shape::Ollama, json!({"max_tokens": limit})).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thoughts_are_not_shown_twice_where_a_server_thinks_anew() {
-    for second in [Shape::Vllm, Shape::OpenAi, Shape::LmStudio] {
-        let again = thinks(Shape::Vllm, second, Value::Null).await;
-        assert!(again > 0, "{second:?} was told nothing");
-    }
-}
-
 #[tokio::test]
 async fn what_happened_is_told_as_it_was() {
     let twins = Twins::start(Shape::Vllm, Shape::LlamaCpp, Script::default).await;
@@ -586,40 +447,6 @@ async fn an_ollama_that_does_not_render_is_asked_from_the_start() {
 }
 
 #[tokio::test]
-async fn an_ollama_whose_template_leaves_thinking_out_thinks_anew() {
-    let line = |name: &str, text: &str| {
-        json!({"model": "m", "message": {"role": "assistant", "content": "", name: text}, "done": false})
-            .to_string()
-            + "\n"
-    };
-    let end = json!({"model": "m", "message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop"});
-    let anew =
-        line("thinking", "hm") + &line("thinking", ", so") + &line("content", "one") + &format!("{end}\n");
-    let rendered = json!({"model": "m", "_debug_info": {"rendered_template": "U: hi A: </end>"}}).to_string();
-    let says = |body: &str| {
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
-    };
-    let (anew, rendered) = (says(&anew), says(&rendered));
-    let ollama = Scripted::ollama(move |post, mut line| {
-        let answer = if post.body.contains("_debug_render_only") { rendered.clone() } else { anew.clone() };
-        async move {
-            line.say(answer).await;
-        }
-    })
-    .await;
-    let thought = |text| word(text).replace("\"content\"", "\"reasoning\"");
-    let first = Scripted::saying(format!("{STREAM}{}{}", thought("h"), thought("m"))).await;
-    let daemon =
-        Options::alone().server(first.endpoint(), "a", 0).server(ollama.endpoint(), "b", 1).start().await;
-    let mut body = question("/v1/chat/completions", true, &Value::Null);
-    body["model"] = "m".into();
-    let answer = daemon.caller().post("/v1/chat/completions", &body).await;
-    let got = got(&answer);
-    assert_eq!((got.thinking.as_str(), got.text.as_str()), ("hm, so", "one"), "{}", answer.text());
-    assert_eq!(ollama.posts().len(), 2);
-}
-
-#[tokio::test]
 async fn a_stop_string_of_which_the_caller_has_the_beginning_ends_the_answer() {
     let word = |text: &str| word(text).replace("\"delta\":{\"content\"", "\"text\"").replace("}}]}", "}]}");
     let first = Scripted::saying(format!("{STREAM}{}", word("one EN"))).await;
@@ -631,69 +458,4 @@ async fn a_stop_string_of_which_the_caller_has_the_beginning_ends_the_answer() {
     assert_eq!((got.text.as_str(), got.reasons[0].as_str(), got.end.as_str()), ("one EN", "stop", "[DONE]"));
     let asked: Value = serde_json::from_str(&second.posts()[0].body).unwrap();
     assert_eq!((&asked["prompt"], &asked["max_tokens"]), (&json!("Count: one EN"), &json!(6)));
-}
-
-#[tokio::test]
-async fn what_was_said_before_a_call_is_not_said_again() {
-    let call = |more: &str| {
-        format!(
-            "data: {{\"id\":\"c\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"tool_calls\":[{{\"index\":0,{more}}}]}}}}]}}\n\n"
-        )
-    };
-    let begun = call("\"id\":\"x\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}");
-    let half = call("\"function\":{\"arguments\":\"{\\\"a\\\":\"}");
-    let rest = call("\"function\":{\"arguments\":\"1}\"}");
-    let said = word("Let me look.");
-    let answer =
-        of(&format!("{said}{begun}{half}"), &format!("{said}{begun}{half}{rest}"), &Value::Null).await;
-    assert_eq!(got(&answer).text, "Let me look.", "{}", answer.text());
-    assert_eq!(calls(&answer), [("f".to_owned(), "{\"a\":1}".to_owned())]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_gone_on_with_is_begun_anew_or_broken_off_in_the_callers_language() {
-    let schema = json!({"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"], "additionalProperties": false});
-    let format = json!({"type": "json_schema", "name": "a", "schema": schema});
-    let nameless = json!({"type": "json_schema", "schema": schema});
-    let twins = Twins::start(Shape::Vllm, Shape::LlamaCpp, Script::default).await;
-    for (path, more) in [
-        ("/v1/chat/completions", json!({"response_format": {"type": "json_object"}})),
-        ("/v1/chat/completions", json!({"n": 2})),
-        ("/v1/chat/completions", json!({"logprobs": true})),
-        ("/v1/completions", json!({"n": 2})),
-        ("/v1/completions", json!({"logprobs": 1})),
-        ("/v1/responses", json!({"text": {"format": format}})),
-        ("/v1/responses", json!({"include": ["message.output_text.logprobs"]})),
-        ("/v1/messages", json!({"output_config": {"format": nameless}})),
-        ("/api/chat", json!({"format": "json"})),
-        ("/api/chat", json!({"logprobs": true})),
-        ("/api/generate", json!({"format": schema})),
-    ] {
-        for stream in [true, false] {
-            let mut body = question(path, stream, &Value::Null);
-            for (name, value) in more.as_object().unwrap() {
-                body[name] = value.clone();
-            }
-            let uncut = twins.uncut(path, &body).await;
-            for after in [0, 1, 2] {
-                let answer = twins.struck(path, &body, after, Fault::DieMidStream).await;
-                let shown = answer.text();
-                if !stream || after == 0 {
-                    assert_eq!(got(&answer).text, uncut.text, "{path} {more} {stream} {after}: {shown}");
-                    continue;
-                }
-                let broken = match path {
-                    "/v1/responses" => "\"type\":\"response.failed\"",
-                    "/v1/messages" => "event: error\n",
-                    "/api/chat" | "/api/generate" => "{\"error\":",
-                    _ => "data: {\"error\":",
-                };
-                assert!(shown.contains(broken), "{path} {more} {after}: {shown}");
-                let ends = ["[DONE]", "response.completed", "message_stop", "\"done\":true"];
-                assert!(!ends.iter().any(|it| shown.contains(it)), "{path} {more} {after}: {shown}");
-                let reasons = ["\"finish_reason\":\"", "\"stop_reason\":\"", "\"done_reason\""];
-                assert!(!reasons.iter().any(|it| shown.contains(it)), "{path} {more} {after}: {shown}");
-            }
-        }
-    }
 }
