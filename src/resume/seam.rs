@@ -278,10 +278,8 @@ impl Seam {
             input_tokens: usage.input_tokens.map(|it| it.saturating_sub(self.tokens)),
             output_tokens: answer,
             cached_tokens: usage.cached_tokens,
-            reasoning_tokens: match (usage.reasoning_tokens, self.thoughts) {
-                (None, 0) => None,
-                (told, thoughts) => Some(told.unwrap_or(0) + thoughts),
-            },
+            // Who does not tell thoughts from words leaves them uncounted, however many were told.
+            reasoning_tokens: usage.reasoning_tokens.map(|it| it + self.thoughts),
         };
         self.usage
     }

@@ -173,6 +173,14 @@ fn counts_are_those_of_the_whole_answer() {
     }
     assert_eq!(mute.usage().output_tokens, Some(4));
     assert_eq!(out.last(), Some(&Event::Finished { reason: Reason::Length, stop: None }));
+    let mut begun_thinking = Begun::default();
+    begun_thinking.think("hm");
+    let mut seam = Seam::after(&begun_thinking, Told::Thinking(2), Repeats::Hardly, None);
+    seam.turn(Event::Usage(usage), &mut |_| {}).unwrap();
+    assert_eq!(seam.usage().reasoning_tokens, None);
+    let thought = Usage { reasoning_tokens: Some(2), ..usage };
+    seam.turn(Event::Usage(thought), &mut |_| {}).unwrap();
+    assert_eq!(seam.usage().reasoning_tokens, Some(3));
     let mut again = Seam::again(&begun("a"));
     again.turn(Event::Usage(usage), &mut |_| {}).unwrap();
     assert_eq!(again.usage(), usage);
