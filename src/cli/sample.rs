@@ -215,6 +215,7 @@ pub(super) fn request() -> RequestView {
         first_token: Some(Duration::from_millis(180)),
         total: Duration::from_millis(2_400),
         usage: Usage::default(),
+        usage_estimated: false,
         reason: Some(Reason::Stop),
     })
 }

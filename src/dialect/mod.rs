@@ -120,7 +120,7 @@ pub trait Dialect: Sync {
     fn writer(&self, door: Door, voice: Voice) -> Box<dyn Writer>;
 
     /// Writes the rest of a stream whose beginning the caller has from a server, whose first
-    /// frame held this. What was said is written to it before, and thrown away.
+    /// frame with content held this. What was said is written to it before, and thrown away.
     fn writer_after(&self, door: Door, voice: Voice, _first: &[u8]) -> Box<dyn Writer> {
         self.writer(door, voice)
     }
@@ -143,16 +143,15 @@ pub trait Dialect: Sync {
     /// The caller's bytes for a server that speaks its language: only what `to` names is different.
     fn readdress(&self, request: &Request, body: &Bytes, to: &To<'_>) -> Bytes;
 
-    /// The caller's bytes for a server that is to go on with an answer another one began. `None`
-    /// where that cannot be said so; asking for what was meant may do.
-    fn go_on(
-        &self,
-        _request: &Request,
-        _body: &Bytes,
-        _to: &To<'_>,
-        _beginning: &Beginning<'_>,
-    ) -> Option<Bytes> {
+    /// What is asked at this door, as a question to go on with an answer that another server
+    /// began. `None` where that cannot be said so; asking for what was meant may do.
+    fn go_on(&self, _door: Door, _asked: &Bytes, _beginning: &Beginning<'_>) -> Option<Bytes> {
         None
+    }
+
+    /// What is asked, with another limit in place of the one that it has.
+    fn limit(&self, asked: &Bytes, _max_tokens: u64) -> Bytes {
+        asked.clone()
     }
 
     /// Asks for no answer to this conversation, but for the text that the model would see of it.
@@ -238,7 +237,7 @@ pub struct To<'a> {
 pub struct Beginning<'a> {
     /// What was thought.
     pub thinking: &'a str,
-    /// What was said.
+    /// What was said. Where that is nothing the thinking is not over.
     pub text: &'a str,
     /// How many tokens are left of the caller's limit, if it gave one.
     pub max_tokens: Option<u64>,

@@ -16,7 +16,8 @@ pub struct Begun {
     /// Where each piece of the text ends. Servers send a piece for each token, but for those
     /// that are no whole character.
     ends: Vec<u32>,
-    thoughts: u64,
+    /// The same of the thinking.
+    thoughts: Vec<u32>,
     beyond: bool,
 }
 
@@ -24,8 +25,7 @@ impl Begun {
     /// More text.
     pub fn say(&mut self, more: &str) {
         self.text.push_str(more);
-        // What is longer than that is not gone on with anyway.
-        self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
+        self.ends.push(place(self.text.len()));
     }
 
     /// More thinking.
@@ -33,7 +33,7 @@ impl Begun {
         // Thoughts between two texts have no place in a conversation.
         self.beyond |= !self.text.is_empty();
         self.thinking.push_str(more);
-        self.thoughts += 1;
+        self.thoughts.push(place(self.thinking.len()));
     }
 
     /// Something that no other server can go on from: a call, a refusal, a second choice.
@@ -61,7 +61,7 @@ impl Begun {
             text: self.text.len(),
             thinking: self.thinking.len(),
             ends: self.ends.len(),
-            thoughts: self.thoughts,
+            thoughts: self.thoughts.len(),
         }
     }
 
@@ -70,7 +70,7 @@ impl Begun {
         self.text.truncate(mark.text);
         self.thinking.truncate(mark.thinking);
         self.ends.truncate(mark.ends);
-        self.thoughts = mark.thoughts;
+        self.thoughts.truncate(mark.thoughts);
         self.beyond = false;
     }
 
@@ -86,13 +86,12 @@ impl Begun {
 
     /// About how many tokens the thinking and so many bytes of the text have.
     pub fn tokens(&self, bytes: usize) -> u64 {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.thoughts + self.ends.partition_point(|it| *it <= bytes) as u64
+        (self.thoughts.len() + pieces(&self.ends, bytes)) as u64
     }
 
-    /// About how many tokens the thinking has.
-    pub fn thoughts(&self) -> u64 {
-        self.thoughts
+    /// About how many tokens so many bytes of the thinking have.
+    pub fn thoughts(&self, bytes: usize) -> u64 {
+        pieces(&self.thoughts, bytes) as u64
     }
 
     /// Whether something was said that no other server can go on from.
@@ -107,8 +106,18 @@ impl Begun {
 
     /// How many bytes are held, about.
     pub fn len(&self) -> usize {
-        self.text.len() + self.thinking.len() + 4 * self.ends.len()
+        self.text.len() + self.thinking.len() + 4 * (self.ends.len() + self.thoughts.len())
     }
+}
+
+/// What is longer than that is not gone on with anyway.
+fn place(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// How many pieces end within so many bytes.
+fn pieces(ends: &[u32], bytes: usize) -> usize {
+    ends.partition_point(|it| *it <= place(bytes))
 }
 
 /// How far an answer went that could be gone on with.
@@ -117,7 +126,7 @@ pub struct Mark {
     text: usize,
     thinking: usize,
     ends: usize,
-    thoughts: u64,
+    thoughts: usize,
 }
 
 /// Answers reach no log.
@@ -147,7 +156,8 @@ mod tests {
         begun.say("ab");
         begun.say("c");
         assert_eq!([0, 1, 2, 3, 9].map(|it| begun.tokens(it)), [2, 2, 3, 4, 4]);
-        assert_eq!((begun.text(), begun.thinking(), begun.thoughts()), ("abc", "hmm", 2));
+        assert_eq!([0, 1, 2, 3, 9].map(|it| begun.thoughts(it)), [0, 0, 1, 2, 2]);
+        assert_eq!((begun.text(), begun.thinking()), ("abc", "hmm"));
         assert_eq!(said(&[]), Begun::default());
     }
 

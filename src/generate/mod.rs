@@ -220,6 +220,8 @@ pub struct Outcome {
     pub total: Duration,
     /// Token counts.
     pub usage: Usage,
+    /// Whether they are an estimate.
+    pub usage_estimated: bool,
     /// Why the model stopped.
     pub reason: Option<Reason>,
 }

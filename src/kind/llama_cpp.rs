@@ -133,9 +133,9 @@ impl Kind for LlamaCpp {
     }
 
     fn continuation(&self) -> Continuation {
-        // Builds since May 2026 know the flags; older ones go on without them, unless their
-        // template thinks (b11549, recorded).
-        Continuation::Flags
+        // Builds since May 2026 know the flags (b11549, recorded); older ones go on without them,
+        // unless their template thinks. These refuse a flag that names a part.
+        Continuation::Parts
     }
 
     fn plain_is_cancelled(&self) -> bool {

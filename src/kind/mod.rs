@@ -179,6 +179,8 @@ pub enum Continuation {
     /// A last turn of the model is gone on with where two flags say so; a stream of it has
     /// only what is new.
     Flags,
+    /// The same, and one flag may name the thinking as the part that is gone on with.
+    Parts,
     /// A last turn of the model is gone on with; some say it again.
     LastTurn,
     /// The conversation is rendered by the server itself, and the text with the beginning

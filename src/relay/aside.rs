@@ -31,6 +31,27 @@ const BYTES: usize = 32 << 20;
 /// Where Anthropic's own question for a count is answered.
 const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
 
+/// For what a server is told of an answer: the caller waits for the rest of it.
+const TIME_FOR_TOLD: Duration = Duration::from_millis(500);
+
+/// What a server is to be told of an answer.
+pub(super) enum ToldSo {
+    /// As a text.
+    Text {
+        /// The model by the server's own name.
+        model: String,
+        /// That text.
+        text: String,
+    },
+    /// As the last turn of a conversation.
+    Turn {
+        /// The question without it.
+        without: Bytes,
+        /// The question with it.
+        with: Bytes,
+    },
+}
+
 /// A conversation to be counted.
 pub struct Counting<'a> {
     /// What routing needs of it.
@@ -83,6 +104,33 @@ impl Relay {
     pub(super) async fn count_before_sending(&self, server: &Server, chat: Bytes) -> Option<u64> {
         let tokenizer = kind::by_id(server.kind.as_str())?.tokenizer()?;
         timeout_at(Instant::now() + TIME, self.counted_chat(server, tokenizer, chat)).await.ok()?
+    }
+
+    /// How many tokens that is by the count of the server that is told. `None` where it has no
+    /// tokenizer, or its template does not put the turn at the end.
+    pub(super) async fn tokens_told(&self, server: &Server, told: &ToldSo) -> Option<u64> {
+        let tokenizer = kind::by_id(server.kind.as_str())?.tokenizer()?;
+        let until = Instant::now() + TIME_FOR_TOLD;
+        timeout_at(until, self.told_by(server, tokenizer, told)).await.ok()?
+    }
+
+    async fn told_by(&self, server: &Server, tokenizer: Tokenizer, told: &ToldSo) -> Option<u64> {
+        match (tokenizer, told) {
+            (Tokenizer::Conversation, ToldSo::Text { model, text }) => {
+                let text = json!({"model": model, "prompt": text, "add_special_tokens": false});
+                self.conversation(server, text.to_string().into()).await
+            }
+            (Tokenizer::Conversation, ToldSo::Turn { without, with }) => {
+                let without = self.conversation(server, without.clone()).await?;
+                self.conversation(server, with.clone()).await?.checked_sub(without)
+            }
+            (Tokenizer::Text, ToldSo::Text { text, .. }) => self.text(server, text, false).await,
+            (Tokenizer::Text, ToldSo::Turn { without, with }) => {
+                let without = self.applied(server, without.clone()).await?;
+                let with = self.applied(server, with.clone()).await?;
+                self.text(server, with.strip_prefix(&without)?, false).await
+            }
+        }
     }
 
     /// Servers that may answer, have the model in memory and a tokenizer for callers.
@@ -141,14 +189,29 @@ impl Relay {
     /// The tokens of a conversation in OpenAI's language, as this server counts them.
     async fn counted_chat(&self, server: &Server, tokenizer: Tokenizer, chat: Bytes) -> Option<u64> {
         match tokenizer {
-            Tokenizer::Conversation => self.question(server, "/tokenize", chat).await?["count"].as_u64(),
+            Tokenizer::Conversation => self.conversation(server, chat).await,
             Tokenizer::Text => {
-                let applied = self.question(server, "/apply-template", chat).await?;
-                let text = json!({"content": applied["prompt"].as_str()?, "add_special": true});
-                let answer = self.question(server, "/tokenize", text.to_string().into()).await?;
-                Some(answer["tokens"].as_array()?.len() as u64)
+                let prompt = self.applied(server, chat).await?;
+                self.text(server, &prompt, true).await
             }
         }
+    }
+
+    /// The tokens of a conversation, or of a text.
+    async fn conversation(&self, server: &Server, body: Bytes) -> Option<u64> {
+        self.question(server, "/tokenize", body).await?["count"].as_u64()
+    }
+
+    /// A conversation as a text.
+    async fn applied(&self, server: &Server, chat: Bytes) -> Option<String> {
+        Some(self.question(server, "/apply-template", chat).await?["prompt"].as_str()?.to_owned())
+    }
+
+    /// The tokens of a text, those among them that begin each prompt or not.
+    async fn text(&self, server: &Server, text: &str, special: bool) -> Option<u64> {
+        let text = json!({"content": text, "add_special": special});
+        let answer = self.question(server, "/tokenize", text.to_string().into()).await?;
+        Some(answer["tokens"].as_array()?.len() as u64)
     }
 
     /// The JSON of a success. A refusal here says nothing about the server: it is not remembered.

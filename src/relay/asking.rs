@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::{
     Errand, Relay,
-    live::{Live, Mode, Start},
-    resuming::Render,
+    before::Before,
+    live::{Live, Mode, Start, Taken},
     telling,
     translation::{Listener, Translation},
     work::Work,
@@ -20,7 +20,7 @@ use crate::{
     generate::{Candidate, Operation},
     kind,
     registry::{Server, Snapshot},
-    resume::Care,
+    resume::{Care, Learned},
     route::{self, Ask, Choice, Decision, Fallback, Fidelity},
     server::ServerId,
     upstream::Call,
@@ -206,25 +206,27 @@ impl Work {
     }
 
     fn call(&mut self, no: AttemptNo, choice: Choice, asking: Asking) {
-        let Asking { at, mode, body, translation, render } = asking;
-        let (renders, bytes) = (render.is_some(), body.len() as u64);
+        let Asking { at, mode, body, translation, before, may_lack } = asking;
+        let bytes = body.len() as u64;
         let relay = self.record.relay.clone();
         let request = &self.errand.request;
         let server = &choice.server;
         // Where the same server is asked once more within one attempt it has its place already.
-        let again = || self.record.live.take().map(|it| it.in_flight);
-        let Some(mut in_flight) = self.turn.place().or_else(again) else { return };
+        let again = || self.record.live.take().map(|it| (it.in_flight, it.requests));
+        let place = self.turn.place().map(|it| (it, 0)).or_else(again);
+        let Some((mut in_flight, before_this)) = place else { return };
         in_flight.uses(&choice.model);
         let calling = {
             let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
             async move {
                 let endpoint = &server.endpoint;
                 let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
-                let body = match render {
-                    Some(render) => render.by(&relay, &server, body).await?,
-                    None => body,
+                let (body, learned) = match before {
+                    Some(before) => before.by(&relay, &server, body).await?,
+                    None => (body, Learned::default()),
                 };
-                relay.upstream.send(Call { endpoint, path: at.path(), body, headers, key, connect }).await
+                let call = Call { endpoint, path: at.path(), body, headers, key, connect };
+                Ok(Taken { reply: relay.upstream.send(call).await?, learned })
             }
         };
         // `upstream` enforces the patience for a connection and does not say when it has one.
@@ -237,11 +239,12 @@ impl Work {
             operation: request.head.operation,
             keeps: self.keeps(mode),
             holds: self.holds(),
-            renders,
+            may_lack,
             drop_usage: mode != Mode::Plain && !request.asks_usage,
             translation,
             calling: Box::pin(calling),
             bytes,
+            requests: before_this + 1,
             in_flight,
             choice,
         }));
@@ -282,7 +285,14 @@ impl Work {
                     max_tokens: kind::by_id(kind).is_some_and(|it| it.wants_max_tokens()),
                 };
                 let body = request.door.dialect().readdress(request, body, &to);
-                Some(Asking { at: request.door, mode, body, translation: None, render: None })
+                Some(Asking {
+                    at: request.door,
+                    mode,
+                    body,
+                    translation: None,
+                    before: None,
+                    may_lack: false,
+                })
             }
             Way::Other(at) => match self.telling.ask(at, kind, model, request, body) {
                 Ok(asked) => {
@@ -300,7 +310,8 @@ impl Work {
                         mode,
                         body: asked.body,
                         translation: Some(Box::new(translation)),
-                        render: None,
+                        before: None,
+                        may_lack: false,
                     })
                 }
                 Err(failure) => {
@@ -352,8 +363,10 @@ pub(super) struct Asking {
     pub(super) mode: Mode,
     pub(super) body: Bytes,
     pub(super) translation: Option<Box<Translation>>,
-    /// The body is a question for the conversation as a text, and this is asked with it.
-    pub(super) render: Option<Render>,
+    /// What is found out before; the body may hang on it.
+    pub(super) before: Option<Before>,
+    /// Whether it is asked in a way that not every server of its kind knows.
+    pub(super) may_lack: bool,
 }
 
 /// What ids in an answer are made of: the number in our own id of the request. One that

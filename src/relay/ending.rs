@@ -44,7 +44,9 @@ impl Work {
         self.record.over = Some((ending, self.record.status, None, false));
         let Some(live) = &self.record.live else { return };
         (self.record.usage, self.record.reason) = live.tally();
-        self.record.usage = live.sum.unwrap_or(self.record.usage);
+        if let Some(sum) = live.sum {
+            (self.record.usage, self.record.usage_estimated) = sum;
+        }
         // The server has done its work, whatever becomes of the caller, who may leave
         // once it has the terminator: no line below needs to run.
         let live = self.record.close(None);

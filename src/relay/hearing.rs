@@ -62,7 +62,7 @@ impl Live {
                 break;
             }
             let done = judged.verdict == Verdict::Done;
-            if self.first.is_none() && self.begun.is_some() {
+            if self.first.is_none() && self.begun.is_some() && judged.verdict == Verdict::Content {
                 // Copied, because the piece that it came in shall not stay for it.
                 self.first = Some(Bytes::copy_from_slice(data));
             }

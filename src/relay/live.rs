@@ -22,6 +22,7 @@ use crate::{
     generate::{Begun, Operation, Reason, Usage},
     housekeeping::InFlight,
     kind::{self, Refusal},
+    resume::Learned,
     route::Choice,
     upstream::Reply,
 };
@@ -80,7 +81,14 @@ pub(super) enum Mode {
     Plain,
 }
 
-pub(super) type Calling = Pin<Box<dyn Future<Output = Result<Reply, Fault>> + Send>>;
+/// The server took the request.
+pub(super) struct Taken {
+    pub(super) reply: Reply,
+    /// What it told before.
+    pub(super) learned: Learned,
+}
+
+pub(super) type Calling = Pin<Box<dyn Future<Output = Result<Taken, Fault>> + Send>>;
 
 pub(super) enum State {
     Calling(Calling),
@@ -113,21 +121,21 @@ pub(super) struct Live {
     /// What was said of an answer that is not translated, where another server may have to go
     /// on with it.
     pub(super) begun: Option<Begun>,
-    /// The data of the first frame that went on.
+    /// The data of the first frame with content.
     pub(super) first: Option<Bytes>,
     /// The frames from the first piece of a call, or the finish reason, on: they go on once the
     /// answer is whole, because after them nobody could go on with it.
     pub(super) tail: Vec<Bytes>,
-    /// Whether the server was to render the conversation first.
-    pub(super) renders: bool,
+    /// Whether it was asked in a way that not every server of its kind knows.
+    pub(super) may_lack: bool,
     /// Whether they are held.
     pub(super) holding: bool,
     /// Whether calls are held: somebody else could make them.
     pub(super) holds: bool,
     /// Whether it said something else than what the caller has.
     pub(super) misfit: bool,
-    /// The counts of an answer that this server only went on with.
-    pub(super) sum: Option<Usage>,
+    /// The counts of an answer that this server only went on with, and whether they are an estimate.
+    pub(super) sum: Option<(Usage, bool)>,
     /// The answer put together, once it is whole.
     whole: Option<Bytes>,
     pub(super) plain: BytesMut,
@@ -163,8 +171,8 @@ pub(super) struct Start {
     pub(super) keeps: bool,
     /// Whether calls are held until they are whole.
     pub(super) holds: bool,
-    /// Whether the server is to render the conversation first.
-    pub(super) renders: bool,
+    /// Whether it is asked in a way that not every server of its kind knows.
+    pub(super) may_lack: bool,
     /// For a caller who speaks another language than is spoken there, or has the beginning of
     /// the answer from another server.
     pub(super) translation: Option<Box<Translation>>,
@@ -200,7 +208,7 @@ impl Live {
             begun: (it.keeps && !matches!(sense, Sense::Translate(_))).then(Begun::default),
             first: None,
             tail: Vec::new(),
-            renders: it.renders,
+            may_lack: it.may_lack,
             holding: false,
             holds: it.holds,
             misfit: false,
@@ -224,14 +232,17 @@ impl Live {
             }
             match &mut self.state {
                 State::Calling(calling) => match calling.await {
-                    Ok(mut reply) if reply.status() == 200 => {
+                    Ok(Taken { mut reply, learned }) if reply.status() == 200 => {
+                        if let Sense::Translate(translation) = &mut self.sense {
+                            translation.learn(learned);
+                        }
                         let id = reply.headers().get(SERVERS_REQUEST_ID);
                         self.request_id = id.and_then(|it| HeaderValue::from_bytes(it.as_bytes()).ok());
                         reply.drop_headers();
                         self.state = State::Reading(reply);
                         self.told.push_back(Told::Head);
                     }
-                    Ok(reply) => {
+                    Ok(Taken { reply, .. }) => {
                         let until = Instant::now() + REFUSAL_TIME;
                         self.state = State::Refusing(reply, BytesMut::new(), until);
                     }

@@ -9,6 +9,7 @@
 mod answer;
 mod aside;
 mod asking;
+mod before;
 mod conduit;
 mod ending;
 mod hearing;

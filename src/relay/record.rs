@@ -34,6 +34,7 @@ pub(super) struct Record {
     pub(super) zone: Option<Zone>,
     pub(super) substituted: Substitution,
     pub(super) usage: Usage,
+    pub(super) usage_estimated: bool,
     pub(super) reason: Option<Reason>,
     pub(super) held: usize,
     pub(super) mouth: Mouth,
@@ -59,6 +60,7 @@ impl Record {
             zone: None,
             substituted: Substitution::No,
             usage: Usage::default(),
+            usage_estimated: false,
             reason: None,
             held: 0,
             mouth,
@@ -160,6 +162,7 @@ impl Drop for Record {
             first_token: self.first_token,
             total: self.started.elapsed(),
             usage: self.usage,
+            usage_estimated: self.usage_estimated,
             reason: self.reason,
         });
     }

@@ -4,8 +4,9 @@
 use bytes::Bytes;
 
 use super::{
-    Relay,
+    aside::ToldSo,
     asking::Asking,
+    before::{Before, Count, RENDERED_AT},
     live::Mode,
     telling,
     translation::{Listener, Translation},
@@ -14,27 +15,23 @@ use super::{
 use crate::{
     dialect::{Beginning, Door, To, bridge::Way},
     fault::{Cause, Fault, Stage},
-    generate::{Begun, Complete, Head, Meaning, Substitution},
-    kind::{self, Continuation, Question, Refusal},
-    registry::Server,
-    resume::{self, Care, Plan},
+    generate::{Begun, Head, Substitution},
+    kind::{self, Continuation},
+    resume::{self, Care, Plan, Rendered, Told},
     route::{Choice, Fallback},
     server::ModelName,
-    upstream::Limits,
 };
 
 /// What is kept of an answer is counted in steps of that many bytes: a count for each token
 /// would cost more than the token.
 const STEP: usize = 4096;
-/// The longest text of a conversation that is read. The longest contexts have a few million tokens.
-const LONGEST_TEXT: usize = 32 << 20;
 
 /// The half of an answer that there is.
 pub(super) struct Half {
     begun: Begun,
     /// What the caller hears it by, once that is not the server's own frames.
     translation: Option<Box<Translation>>,
-    /// The data of the first frame that the caller has.
+    /// The data of the first frame with content that the caller has.
     first: Option<Bytes>,
     /// The model that began it.
     model: ModelName,
@@ -42,54 +39,11 @@ pub(super) struct Half {
     substituted: Substitution,
 }
 
-/// Where a text is continued that the server rendered itself.
-const RENDERED_AT: Door = Door::OllamaGenerate;
-
 /// What is said to a server that is to go on, and where.
 struct OnSaid {
     at: Door,
     body: Bytes,
-    render: Option<Render>,
-}
-
-impl OnSaid {
-    fn new(at: Door, body: Bytes) -> Self {
-        Self { at, body, render: None }
-    }
-}
-
-/// What is asked once the server has rendered the conversation.
-pub(super) struct Render {
-    text: String,
-    model: String,
-    complete: Complete,
-}
-
-impl Render {
-    /// Has the conversation rendered, and says what is asked then.
-    pub(super) async fn by(self, relay: &Relay, server: &Server, question: Bytes) -> Result<Bytes, Fault> {
-        let question = Question::post(Door::OllamaChat.path(), question);
-        let patience = relay.settings.patience;
-        // It loads the model first, if it must.
-        let limits = Limits { time: patience.load, connect: patience.connect, bytes: LONGEST_TEXT };
-        let key = relay.house.key(&server.endpoint);
-        let answer = relay.upstream.ask(&server.endpoint, &question, key, limits).await?;
-        let lacking = || Fault::new(Stage::Head, Cause::Unsupported);
-        if answer.status != 200 {
-            let refusal = Refusal { status: answer.status, retry_after: None, body: &answer.body };
-            let cause = kind::classify(server.kind.as_str(), refusal);
-            return Err(Fault { status: Some(answer.status), ..Fault::new(Stage::Head, cause) });
-        }
-        self.body(&answer.body).ok_or_else(lacking)
-    }
-
-    /// What is asked, given what it said to the question for the text.
-    fn body(mut self, answer: &[u8]) -> Option<Bytes> {
-        self.complete.prompt = RENDERED_AT.dialect().rendered(answer)? + &self.text;
-        let to = To { model: &self.model, stream: true, ask_usage: true, max_tokens: false };
-        let asked = RENDERED_AT.dialect().ask(RENDERED_AT, &Meaning::Complete(self.complete), &to);
-        Some(asked.ok()?.body)
-    }
+    before: Option<Before>,
 }
 
 impl Work {
@@ -139,9 +93,9 @@ impl Work {
     pub(super) fn goes_on(&self, kind: &str) -> bool {
         let continuation = kind::continuation(kind, self.errand.request.head.operation);
         let plan = |half| self.plan(half, continuation);
-        self.half
-            .as_ref()
-            .is_some_and(|half| half.begun.is_empty() || plan(half).is_some_and(|it| it.told.is_some()))
+        self.half.as_ref().is_some_and(|half| {
+            half.begun.is_empty() || plan(half).is_some_and(|it| it.told != Told::Nothing)
+        })
     }
 
     fn plan(&self, half: &Half, continuation: Continuation) -> Option<Plan> {
@@ -163,7 +117,7 @@ impl Work {
         let half = self.half.take()?;
         let kind = choice.server.kind.as_str();
         let plan = self.plan(&half, kind::continuation(kind, self.errand.request.head.operation));
-        let plan = plan.filter(|it| self.committed || it.told.is_some());
+        let plan = plan.filter(|it| self.committed || it.told != Told::Nothing);
         let Some(plan) = plan else {
             if self.committed {
                 self.half = Some(half);
@@ -171,7 +125,7 @@ impl Work {
             }
             return self.asking(choice);
         };
-        let Some(OnSaid { at, body, render }) = self.said_on(choice, &half.begun, &plan) else {
+        let Some(OnSaid { at, body, before }) = self.said_on(choice, &half.begun, &plan) else {
             if self.committed {
                 self.half = Some(half);
                 return None;
@@ -200,52 +154,49 @@ impl Work {
         self.resumed = true;
         self.record.substituted = self.record.substituted.max(choice.substituted);
         let mode = if stream { Mode::Pass } else { Mode::Fold };
-        Some(Asking { at, mode, body, translation: Some(translation), render })
+        let may_lack = matches!(plan.told, Told::Thinking(_)) || matches!(before, Some(Before::Render(..)));
+        Some(Asking { at, mode, body, translation: Some(translation), before, may_lack })
     }
 
     /// The door of a server and what is said there.
     fn said_on(&self, choice: &Choice, begun: &Begun, plan: &Plan) -> Option<OnSaid> {
         let (request, body) = (&self.errand.request, &self.errand.body);
         let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
-        let way = telling::way(kind, request)?;
+        let continuation = kind::continuation(kind, request.head.operation);
         let max_tokens = kind::by_id(kind).is_some_and(|it| it.wants_max_tokens());
         let to = To { model, stream: true, ask_usage: true, max_tokens };
-        let Some(told) = plan.told else {
-            return match way {
-                Way::Same => {
-                    Some(OnSaid::new(request.door, request.door.dialect().readdress(request, body, &to)))
-                }
-                Way::Other(door) => {
-                    let asked = self.telling.ask(door, kind, model, request, body).ok()?;
-                    asked.forced.is_none().then(|| OnSaid::new(door, asked.body))
-                }
-            };
-        };
-        let (text, thinking) = (&begun.text()[..told], begun.thinking());
-        let continuation = kind::continuation(kind, request.head.operation);
-        if continuation == Continuation::Rendered {
+        if continuation == Continuation::Rendered && plan.told != Told::Nothing {
             let meaning = self.telling.meaning(request, body).ok()?;
-            let render = Render {
-                text: text.to_owned(),
-                model: model.to_owned(),
-                complete: resume::rendered(meaning, plan.max_tokens)?,
-            };
-            let body = RENDERED_AT.dialect().ask_rendered(meaning, &to)?;
-            return Some(OnSaid { at: RENDERED_AT, body, render: Some(render) });
+            let rendered = Rendered::of(meaning, begun, plan.told, plan.max_tokens)?;
+            let body = RENDERED_AT.dialect().ask_rendered(&rendered.meaning, &to)?;
+            let before = Before::Render(Box::new(rendered), model.to_owned());
+            return Some(OnSaid { at: RENDERED_AT, body, before: Some(before) });
         }
-        let flags = continuation == Continuation::Flags;
-        let beginning = Beginning { thinking, text, max_tokens: plan.max_tokens, flags };
-        let door = match way {
-            Way::Same => match request.door.dialect().go_on(request, body, &to, &beginning) {
-                Some(body) => return Some(OnSaid::new(request.door, body)),
-                None => request.door,
-            },
-            Way::Other(door) => door,
+        let (at, asked) = match telling::way(kind, request)? {
+            Way::Same => (request.door, request.door.dialect().readdress(request, body, &to)),
+            Way::Other(door) => {
+                let asked = self.telling.ask(door, kind, model, request, body).ok()?;
+                (door, Some(asked).filter(|it| it.forced.is_none())?.body)
+            }
         };
-        let meaning = self.telling.meaning(request, body).ok()?;
-        let meaning = resume::continued(meaning, text, thinking, plan.max_tokens);
-        let asked = door.dialect().ask(door, &meaning, &to).ok()?;
-        asked.forced.is_none().then(|| OnSaid::new(door, asked.body))
+        if plan.told == Told::Nothing {
+            return Some(OnSaid { at, body: asked, before: None });
+        }
+        let (thinking, text) = plan.told.of(begun);
+        let flags = matches!(continuation, Continuation::Flags | Continuation::Parts);
+        let beginning = Beginning { thinking, text, max_tokens: plan.max_tokens, flags };
+        let with = at.dialect().go_on(at, &asked, &beginning).or_else(|| {
+            let meaning = self.telling.meaning(request, body).ok()?;
+            let meaning = resume::continued(meaning, begun, plan.told, plan.max_tokens);
+            Some(at.dialect().ask(at, &meaning, &to).ok().filter(|it| it.forced.is_none())?.body)
+        })?;
+        let told = match continuation {
+            Continuation::Prompt => ToldSo::Text { model: model.to_owned(), text: text.to_owned() },
+            _ => ToldSo::Turn { without: asked, with: with.clone() },
+        };
+        let counts = kind::by_id(kind).is_some_and(|it| it.tokenizer().is_some());
+        let before = counts.then(|| Before::Count(Count::new(at, told, &plan.seam)));
+        Some(OnSaid { at, body: with, before })
     }
 
     /// What became of an attempt that was to go on with an answer, as a fault of its own: what
@@ -258,12 +209,12 @@ impl Work {
     }
 
     /// How the same server can be asked once more, where it only said a word differently that
-    /// was cut, or would not render the conversation.
+    /// was cut, would not render the conversation, or not go on inside its thinking.
     pub(super) fn more_care(&self, fault: Fault) -> Option<Care> {
         let live = self.record.live.as_ref().filter(|_| fault.cause == Cause::Unsupported)?;
         match self.care {
             Care::WholeWords if live.misfit => Some(Care::AsItIs),
-            Care::WholeWords | Care::AsItIs if live.renders && fault.stage <= Stage::Head => {
+            Care::WholeWords | Care::AsItIs if live.may_lack && fault.stage <= Stage::Head => {
                 Some(Care::FromTheStart)
             }
             Care::WholeWords | Care::AsItIs | Care::FromTheStart => None,

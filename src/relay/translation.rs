@@ -9,7 +9,7 @@ use super::keeping::CALL_CAP;
 use crate::{
     dialect::{Door, Framing, Voice, Writer, bridge::Calling},
     generate::{Answer, Begun, Event, Usage},
-    resume::Seam,
+    resume::{Learned, Seam},
 };
 
 /// The most that one answer may say when it is translated: some languages repeat all
@@ -97,8 +97,8 @@ impl Translation {
         }
     }
 
-    /// One that goes on where `begun` ends. `first` is the data of the first frame that the
-    /// caller of a stream has, if it has any frame.
+    /// One that goes on where `begun` ends. `first` is the data of the first frame with
+    /// content that the caller of a stream has, if it has any.
     pub(super) fn of_begun(listener: Listener, begun: Begun, first: Option<&[u8]>) -> Self {
         let mut it = Self::new(listener, None);
         if let (To::Soon(voice), Some(first)) = (&mut it.to, first)
@@ -151,9 +151,17 @@ impl Translation {
         self.seam.as_ref().is_some_and(Seam::is_over)
     }
 
-    /// The counts of the whole answer, where this server only went on with it.
-    pub(super) fn usage(&self) -> Option<Usage> {
-        self.seam.as_ref().map(Seam::usage)
+    /// Takes what was found out before the server was asked to go on.
+    pub(super) fn learn(&mut self, learned: Learned) {
+        if let Some(seam) = &mut self.seam {
+            seam.learn(learned);
+        }
+    }
+
+    /// The counts of the whole answer, where this server only went on with it, and whether they
+    /// are an estimate.
+    pub(super) fn usage(&self) -> Option<(Usage, bool)> {
+        self.seam.as_ref().map(|it| (it.usage(), it.is_about()))
     }
 
     /// Where a reader puts what it read.

@@ -273,10 +273,12 @@ impl Work {
 
     /// The attempt did not work.
     pub(super) fn fail(&mut self, no: AttemptNo, fault: Fault, now: std::time::Instant) {
+        let fault = self.as_resumption(fault);
         if let Some(care) = self.more_care(fault) {
             return self.say_it_again(no, care);
         }
-        let fault = self.as_resumption(fault);
+        // The next server may well go on where this one did not.
+        self.care = Care::WholeWords;
         self.drop_attempt(Some(fault));
         self.machine.on_fault(no, &fault, now);
     }

@@ -10,13 +10,22 @@
 //! templates cut off; the last word where the model says the same every time anyway, since a
 //! word that is cut in two is put together of other tokens; and everything, where a server
 //! cannot go on with what another one said.
+//!
+//! An answer that was cut in its thinking goes on in there where the kind can. Else the model
+//! thinks once more, and of that nothing is shown that differs from what the caller has seen.
 
+mod closing;
+mod rendered;
 mod same;
 mod seam;
+mod strand;
 
-pub use self::seam::{Misfit, Seam};
+pub use self::{
+    rendered::Rendered,
+    seam::{Learned, Misfit, Seam},
+};
 use crate::{
-    generate::{Begun, Complete, Effort, Format, Meaning, Part, Role, Sampling, Turn},
+    generate::{Begun, Format, Meaning, Part, Role, Sampling, Turn},
     kind::Continuation,
 };
 
@@ -31,12 +40,18 @@ pub struct Terms {
     pub greedy: bool,
     /// Whether its conversation is only words, so that a text of it says all of it.
     pub only_words: bool,
+    /// Whether the caller had written the beginning of the answer itself.
+    pub is_begun: bool,
 }
 
 impl Terms {
     /// Those of a request whose answer can be gone on with at all. An answer in a given form
     /// cannot: the next server's grammar would begin at its beginning.
     pub fn of(meaning: &Meaning) -> Option<Self> {
+        let is_begun = match meaning {
+            Meaning::Chat(it) => it.turns.last().is_some_and(|it| it.role == Role::Assistant),
+            Meaning::Complete(_) | Meaning::Embed(_) => true,
+        };
         let (format, logprobs, choices, sampling, only_words) = match meaning {
             Meaning::Chat(it) => {
                 let parts = it.turns.iter().flat_map(|it| &it.parts);
@@ -54,19 +69,58 @@ impl Terms {
             stop: sampling.stop.clone(),
             greedy: sampling.temperature == Some(0.0),
             only_words,
+            is_begun,
         })
+    }
+}
+
+/// How much of an answer a server is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing: it is asked from the start.
+    Nothing,
+    /// So many bytes of the thinking, in which it goes on.
+    Thinking(usize),
+    /// All thinking, and so many bytes of the text.
+    Text(usize),
+}
+
+impl Told {
+    /// The thinking and the text that are told.
+    pub fn of(self, begun: &Begun) -> (&str, &str) {
+        match self {
+            Self::Nothing => ("", ""),
+            Self::Thinking(bytes) => (&begun.thinking()[..bytes], ""),
+            Self::Text(bytes) => (begun.thinking(), &begun.text()[..bytes]),
+        }
+    }
+
+    /// About how many tokens that is, and how many of them are thoughts.
+    fn about(self, begun: &Begun) -> (u64, u64) {
+        let all = begun.thoughts(begun.thinking().len());
+        match self {
+            Self::Nothing => (0, 0),
+            Self::Thinking(bytes) => (begun.thoughts(bytes), begun.thoughts(bytes)),
+            Self::Text(bytes) => (begun.tokens(bytes), all),
+        }
     }
 }
 
 /// How the next server is asked.
 #[derive(Debug)]
 pub struct Plan {
-    /// How many bytes of the text it is told; `None` asks it from the start.
-    pub told: Option<usize>,
-    /// How many tokens are left of the limit.
+    /// What it is told.
+    pub told: Told,
+    /// How many tokens are left of the limit, about.
     pub max_tokens: Option<u64>,
     /// What lets pass only what is new.
     pub seam: Seam,
+}
+
+/// How many tokens are left. One at the least: where all were said and only the end was lost,
+/// that is asked for.
+pub fn left(limit: u64, tokens: u64) -> u64 {
+    limit.saturating_sub(tokens).max(1)
 }
 
 /// How careful a plan is.
@@ -83,33 +137,43 @@ pub enum Care {
 /// How a server that continues answers so is asked. `None` if it cannot go on with this one.
 /// `terms` are `None` where an answer cannot be gone on with once something was said.
 pub fn plan(begun: &Begun, terms: Option<&Terms>, continuation: Continuation, care: Care) -> Option<Plan> {
+    let again = |max_tokens| Plan { told: Told::Nothing, max_tokens, seam: Seam::again(begun) };
     if begun.is_empty() {
         // Nothing that anybody has seen: it is asked as if for the first time.
-        let max_tokens = terms.and_then(|it| it.max_tokens);
-        return Some(Plan { told: None, max_tokens, seam: Seam::again(begun) });
+        return Some(again(terms.and_then(|it| it.max_tokens)));
     }
     let terms = terms.filter(|_| !begun.is_beyond())?;
-    let again = || Plan { told: None, max_tokens: terms.max_tokens, seam: Seam::again(begun) };
-    let (may_repeat, goes_on) = match continuation {
-        Continuation::Flags | Continuation::Prompt => (Repeats::Hardly, true),
-        Continuation::LastTurn => (Repeats::Perhaps, true),
-        // How a template lays out thoughts, calls and images is known to nobody else.
-        Continuation::Rendered => (Repeats::Hardly, terms.only_words && begun.thinking().is_empty()),
-        Continuation::None => (Repeats::Hardly, false),
+    let told = match care {
+        Care::FromTheStart => Told::Nothing,
+        Care::WholeWords => told(begun, terms, continuation, terms.greedy),
+        Care::AsItIs => told(begun, terms, continuation, false),
     };
-    let told = told(begun.text(), terms.greedy && care == Care::WholeWords);
-    if !goes_on || care == Care::FromTheStart || begun.text()[..told].is_empty() {
-        return Some(again());
+    if told == Told::Nothing {
+        return Some(again(terms.max_tokens));
     }
-    let tokens = begun.tokens(told);
-    let left = terms.max_tokens.map(|it| it.saturating_sub(tokens));
-    let seam = Seam::after(begun, told, tokens, may_repeat, &terms.stop);
-    Some(match left {
-        // All were said, only their end was lost: it is asked for, and what it says with it
-        // is thrown away.
-        Some(0) => Plan { told: Some(told), max_tokens: Some(1), seam: seam.mute() },
-        _ => Plan { told: Some(told), max_tokens: left, seam },
-    })
+    let repeats = if continuation == Continuation::LastTurn { Repeats::Perhaps } else { Repeats::Hardly };
+    let max_tokens = terms.max_tokens.map(|it| left(it, told.about(begun).0));
+    let seam = Seam::after(begun, told, repeats, terms.max_tokens).stopped_by(begun, &terms.stop);
+    Some(Plan { told, max_tokens, seam })
+}
+
+/// What a server is told that continues answers so.
+fn told(begun: &Begun, terms: &Terms, continuation: Continuation, without_word: bool) -> Told {
+    let (text, thinks_on) = match continuation {
+        Continuation::Flags | Continuation::Prompt | Continuation::LastTurn => (true, false),
+        Continuation::Parts => (true, true),
+        // How a template lays out calls and images is known to nobody else.
+        Continuation::Rendered => (terms.only_words, terms.only_words),
+        Continuation::None => (false, false),
+    };
+    let (said, thought) = (begun.text(), begun.thinking());
+    let told = words(said, without_word);
+    if text && told > 0 {
+        return Told::Text(told);
+    }
+    // Where the text has begun the thinking is whole, and needs to be told as it is.
+    let told = if said.is_empty() { words(thought, without_word) } else { thought.len() };
+    if thinks_on && !terms.is_begun && told > 0 { Told::Thinking(told) } else { Told::Nothing }
 }
 
 /// Whether a server may say again what it is told.
@@ -124,8 +188,9 @@ pub(crate) enum Repeats {
 /// The longest word that is said again.
 const WORD: usize = 48;
 
-/// How much of the text is told: all but the blanks at its end, and perhaps the last word.
-fn told(text: &str, without_word: bool) -> usize {
+/// How much of a text is told: all but the blanks at its end, and perhaps the last word;
+/// nothing if that has only blanks.
+fn words(text: &str, without_word: bool) -> usize {
     let trimmed = text.trim_end();
     if !without_word {
         return trimmed.len();
@@ -137,36 +202,23 @@ fn told(text: &str, without_word: bool) -> usize {
     trimmed[..word].trim_end().len()
 }
 
-/// A conversation that was rendered as a text to be gone on with.
-pub fn rendered(meaning: &Meaning, max_tokens: Option<u64>) -> Option<Complete> {
-    let Meaning::Chat(chat) = meaning else { return None };
-    Some(Complete {
-        sampling: Sampling { max_tokens, ..chat.sampling.clone() },
-        keep_alive: chat.keep_alive.clone(),
-        context: chat.context,
-        extras: chat.extras.clone(),
-        ..Complete::default()
-    })
-}
-
 /// The request with the beginning of its answer as the last that was said.
-pub fn continued(meaning: &Meaning, text: &str, thinking: &str, max_tokens: Option<u64>) -> Meaning {
+pub fn continued(meaning: &Meaning, begun: &Begun, told: Told, max_tokens: Option<u64>) -> Meaning {
+    let (thinking, text) = told.of(begun);
     let mut meaning = meaning.clone();
     let limit = |sampling: &mut Sampling| sampling.max_tokens = max_tokens;
     match &mut meaning {
         Meaning::Chat(chat) => {
             limit(&mut chat.sampling);
-            if !thinking.is_empty() {
-                chat.effort = Some(Effort::Off);
-            }
             let own = chat.turns.last_mut().filter(|it| it.role == Role::Assistant);
             match own.and_then(|it| it.parts.last_mut()) {
                 // The caller had written the beginning of the answer itself.
                 Some(Part::Text(own)) => own.push_str(text),
                 _ => {
                     let thought = Part::Thinking { text: thinking.to_owned(), signature: None };
-                    let parts = Some(thought).filter(|_| !thinking.is_empty()).into_iter();
-                    let parts = parts.chain([Part::Text(text.to_owned())]).collect();
+                    let thought = Some(thought).filter(|_| !thinking.is_empty());
+                    let said = Some(Part::Text(text.to_owned())).filter(|_| !text.is_empty());
+                    let parts = thought.into_iter().chain(said).collect();
                     chat.turns.push(Turn { role: Role::Assistant, name: None, parts });
                 }
             }
@@ -183,7 +235,7 @@ pub fn continued(meaning: &Meaning, text: &str, thinking: &str, max_tokens: Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::Chat;
+    use crate::generate::{Chat, Complete};
 
     fn begun(pieces: &[&str]) -> Begun {
         let mut begun = Begun::default();
@@ -192,7 +244,7 @@ mod tests {
     }
 
     fn terms(max_tokens: Option<u64>, greedy: bool) -> Terms {
-        Terms { max_tokens, stop: Vec::new(), greedy, only_words: true }
+        Terms { max_tokens, stop: Vec::new(), greedy, only_words: true, is_begun: false }
     }
 
     #[test]
@@ -205,11 +257,11 @@ mod tests {
             ("  ", "", ""),
             ("ä ö", "ä ö", "ä"),
         ] {
-            assert_eq!(&text[..told(text, false)], as_it_is, "{text:?}");
-            assert_eq!(&text[..told(text, true)], whole_words, "{text:?}");
+            assert_eq!(&text[..words(text, false)], as_it_is, "{text:?}");
+            assert_eq!(&text[..words(text, true)], whole_words, "{text:?}");
         }
         let long = format!("a {}", "x".repeat(WORD + 1));
-        assert_eq!(told(&long, true), long.len());
+        assert_eq!(words(&long, true), long.len());
     }
 
     #[test]
@@ -220,12 +272,39 @@ mod tests {
                 plan(&begun, Some(&terms(limit, greedy)), Continuation::Flags, Care::WholeWords).unwrap();
             assert_eq!((plan.told, plan.max_tokens), expected);
         };
-        check(None, false, (Some(5), None));
-        check(Some(8), false, (Some(5), Some(5)));
-        check(Some(8), true, (Some(3), Some(6)));
-        check(Some(3), false, (Some(5), Some(1)));
+        check(None, false, (Told::Text(5), None));
+        check(Some(8), false, (Told::Text(5), Some(5)));
+        check(Some(8), true, (Told::Text(3), Some(6)));
+        check(Some(3), false, (Told::Text(5), Some(1)));
         let again = plan(&begun, Some(&terms(Some(8), false)), Continuation::None, Care::WholeWords).unwrap();
-        assert_eq!((again.told, again.max_tokens), (None, Some(8)));
+        assert_eq!((again.told, again.max_tokens), (Told::Nothing, Some(8)));
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_in_its_thinking_goes_on_in_there_where_the_kind_can() {
+        let check = |thinking: &str, text: &str, greedy, expected: [Told; 3]| {
+            let mut begun = Begun::default();
+            begun.think(thinking);
+            if !text.is_empty() {
+                begun.say(text);
+            }
+            let kinds = [Continuation::Parts, Continuation::Rendered, Continuation::Flags];
+            let told =
+                kinds.map(|it| plan(&begun, Some(&terms(None, greedy)), it, Care::WholeWords).unwrap().told);
+            assert_eq!(told, expected, "{thinking:?} {text:?}");
+        };
+        let both = |told| [told, told, Told::Nothing];
+        check("a bc ", "", false, both(Told::Thinking(4)));
+        check("a bc ", "", true, both(Told::Thinking(1)));
+        check("a", "", true, both(Told::Nothing));
+        check("a bc\n", "\n", false, both(Told::Thinking(5)));
+        check("a bc\n", "d", true, both(Told::Thinking(5)));
+        check("a", "b c", true, [Told::Text(1); 3]);
+        let mut begun = Begun::default();
+        begun.think("a b");
+        let own = Terms { is_begun: true, ..terms(None, false) };
+        let told = plan(&begun, Some(&own), Continuation::Parts, Care::AsItIs).unwrap().told;
+        assert_eq!(told, Told::Nothing);
     }
 
     #[test]
@@ -252,17 +331,33 @@ mod tests {
     fn the_beginning_is_the_last_turn_or_the_end_of_the_prompt() {
         let hi = Turn::text(Role::User, "hi");
         let chat = Meaning::Chat(Chat { turns: vec![hi.clone()], ..Chat::default() });
-        let Meaning::Chat(it) = continued(&chat, "a b", "", Some(5)) else { panic!() };
+        let both = |thinking: &str, text: &str| {
+            let mut begun = begun(&[text]);
+            if !thinking.is_empty() {
+                begun = Begun::default();
+                begun.think(thinking);
+                begun.say(text);
+            }
+            begun
+        };
+        let told = |meaning: &Meaning, thinking: &str, text: &str, left| {
+            continued(meaning, &both(thinking, text), Told::Text(text.len()), left)
+        };
+        let Meaning::Chat(it) = told(&chat, "", "a b", Some(5)) else { panic!() };
         assert_eq!(it.turns, [hi.clone(), Turn::text(Role::Assistant, "a b")]);
-        assert_eq!((it.sampling.max_tokens, it.effort), (Some(5), None));
-        let Meaning::Chat(it) = continued(&chat, "a b", "hm", None) else { panic!() };
-        assert_eq!((it.turns[1].parts.len(), it.effort), (2, Some(Effort::Off)));
+        assert_eq!(it.sampling.max_tokens, Some(5));
+        let Meaning::Chat(it) = told(&chat, "hm", "a b", None) else { panic!() };
+        assert_eq!(it.turns[1].parts.len(), 2);
+        let inside = continued(&chat, &both("hm, so", ""), Told::Thinking(3), None);
+        let Meaning::Chat(it) = inside else { panic!() };
+        let thought = Part::Thinking { text: "hm,".to_owned(), signature: None };
+        assert_eq!(it.turns[1].parts, [thought]);
         let turns = vec![hi, Turn::text(Role::Assistant, "{")];
         let chat = Meaning::Chat(Chat { turns, ..Chat::default() });
-        let Meaning::Chat(it) = continued(&chat, "a", "", None) else { panic!() };
+        let Meaning::Chat(it) = told(&chat, "", "a", None) else { panic!() };
         assert_eq!(it.turns[1], Turn::text(Role::Assistant, "{a"));
         let text = Meaning::Complete(Complete { prompt: "x".to_owned(), ..Complete::default() });
-        let Meaning::Complete(it) = continued(&text, " y", "", None) else { panic!() };
+        let Meaning::Complete(it) = told(&text, "", " y", None) else { panic!() };
         assert_eq!(it.prompt, "x y");
     }
 }

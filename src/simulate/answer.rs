@@ -95,7 +95,7 @@ impl Voice<'_> {
         match self.ask.max_tokens {
             _ if !self.pieces.calls().is_empty() => Reason::Calls,
             _ if self.pieces.stop.is_some() => Reason::Stop,
-            Some(limit) if self.pieces.said() >= limit => Reason::Length,
+            Some(limit) if self.pieces.count() >= limit => Reason::Length,
             _ => Reason::Stop,
         }
     }

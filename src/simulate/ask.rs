@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{
+    begun::{self, Begun},
     http::Request,
     picture,
     shape::{Refusal, Shape},
@@ -151,14 +152,6 @@ pub(super) struct Ask {
     pub(super) only_loads: Option<bool>,
 }
 
-/// The beginning of an answer.
-#[derive(Clone)]
-pub(super) struct Begun {
-    pub(super) text: String,
-    /// Whether it is the end of a prompt, with something before it.
-    pub(super) ends_prompt: bool,
-}
-
 impl Ask {
     /// A token is four bytes of what is asked.
     pub(super) fn prompt_tokens(&self) -> usize {
@@ -208,8 +201,14 @@ pub(super) fn read(shape: Shape, gate: Gate, request: &Request) -> Result<Ask, R
     let operation = gate.operation();
     let options = if ollama { &body["options"] } else { &body };
     let mut turns = turns(gate, &body)?;
-    let begun = begun(shape, gate, &body, &mut turns);
+    let begun = begun::taken(shape, gate, &body, &mut turns);
     let begins = begun.as_ref().is_some_and(|it| !it.ends_prompt);
+    let thinks = match &begun {
+        // What comes of a text is text.
+        Some(it) if it.ends_prompt => false,
+        Some(it) => it.inside && thinks(gate, &body),
+        None => thinks(gate, &body),
+    };
     let last = turns.last().filter(|it| ["user", "tool"].contains(&it["role"].as_str().unwrap_or("user")));
     let mut told = Told::default();
     if let Some(last) = last {
@@ -251,7 +250,7 @@ pub(super) fn read(shape: Shape, gate: Gate, request: &Request) -> Result<Ask, R
         parallel: body["parallel_tool_calls"] != false
             && body["tool_choice"]["disable_parallel_tool_use"] != true,
         format: format(gate, &body)?,
-        thinks: operation == Operation::Chat && !begins && thinks(gate, &body),
+        thinks: operation == Operation::Chat && thinks,
         images: told.images,
         last: told.text,
         logprobs: logprobs(gate, &body),
@@ -260,26 +259,6 @@ pub(super) fn read(shape: Shape, gate: Gate, request: &Request) -> Result<Ask, R
         truncates: ollama && body["truncate"] != false,
         only_loads: only_loads.then(|| body["keep_alive"] != 0),
     })
-}
-
-/// The beginning of the answer, taken off the turns. vLLM goes on with it where two flags say
-/// so, llama.cpp and LM Studio by themselves, and whoever continues a text does.
-fn begun(shape: Shape, gate: Gate, body: &Value, turns: &mut Vec<Value>) -> Option<Begun> {
-    let is_told = body["continue_final_message"] == true && body["add_generation_prompt"] == false;
-    let goes_on = match (shape, gate) {
-        (Shape::LlamaCpp | Shape::LmStudio, Gate::Chat) => true,
-        (Shape::Vllm, Gate::Chat) => is_told,
-        (_, Gate::Complete) | (Shape::Ollama, Gate::OllamaGenerate) => {
-            let raw = gate == Gate::Complete || body["raw"] == true;
-            let text = body["prompt"].as_str().filter(|_| raw)?.to_owned();
-            return Some(Begun { text, ends_prompt: true });
-        }
-        _ => false,
-    };
-    let text =
-        turns.last().filter(|it| goes_on && it["role"] == "assistant")?["content"].as_str()?.to_owned();
-    turns.pop();
-    Some(Begun { text, ends_prompt: false })
 }
 
 /// How many bytes the JSON has of what is asked; without the last turn where that was begun.

@@ -28,6 +28,7 @@
 
 mod answer;
 mod ask;
+mod begun;
 mod fit;
 mod http;
 mod listing;

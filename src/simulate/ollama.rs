@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::{Reason, Voice, Writes},
     ask::Gate,
+    begun,
     pieces::{Bit, Call},
 };
 
@@ -103,14 +104,17 @@ impl Writes for Ollama {
 }
 
 /// A conversation as the text that the model sees, where that is asked for instead of an
-/// answer: the JSON of its turns, so that it weighs the same.
+/// answer: the JSON of its turns, so that it weighs the same. A last turn of the model is laid
+/// out where it thinks.
 pub(super) fn rendered(body: &[u8]) -> Option<Value> {
     memchr::memmem::find(body, b"_debug_render_only")?;
     let body: Value = serde_json::from_slice(body).ok()?;
     (body["_debug_render_only"] == true).then(|| {
+        let last = body["messages"].as_array().and_then(|it| it.last());
+        let (prompt, begun) = begun::rendered(&body, last.is_some_and(|it| it["thinking"].is_string()));
         json!({"model": body["model"], "created_at": "2026-08-21T10:00:00.52472528Z",
             "message": {"role": "", "content": ""}, "done": false,
-            "_debug_info": {"rendered_template": body["messages"].to_string()}})
+            "_debug_info": {"rendered_template": prompt + &begun}})
     })
 }
 

@@ -6,7 +6,8 @@
 use std::time::SystemTime;
 
 use super::{
-    ask::{Ask, Begun},
+    ask::Ask,
+    begun::{Begun, THINK},
     fit::fit,
     script::Script,
 };
@@ -64,10 +65,14 @@ pub(super) struct Call {
 /// All pieces of an answer.
 pub(super) struct Pieces<'a> {
     thoughts: usize,
+    /// How many thoughts were thought before.
+    thought: usize,
+    /// Whether thoughts come as text, which shows where they end.
+    bare: bool,
     body: Body<'a>,
     /// How many pieces of the body were said before.
     start: usize,
-    /// How many bytes of the prompt's JSON are the beginning of the answer.
+    /// How many bytes of the prompt are the beginning of the answer.
     pub(super) begun_bytes: usize,
     /// What a plain answer repeats of the beginning.
     repeats: String,
@@ -87,7 +92,10 @@ impl<'a> Pieces<'a> {
     /// What the script says to what is asked. `number` makes the ids of calls unique.
     pub(super) fn of(script: &'a Script, ask: &Ask, number: u64) -> Self {
         let limit = ask.max_tokens.unwrap_or(usize::MAX);
-        let thoughts = if ask.thinks { script.thoughts } else { 0 };
+        let begun = ask.begun.clone().unwrap_or_default();
+        let bare = begun.inside && begun.ends_prompt;
+        let thoughts = if ask.thinks || bare { script.thoughts.saturating_sub(begun.thoughts) } else { 0 };
+        let thoughts = thoughts.min(limit);
         let called = ask.called(script.calls);
         let mut body = if !called.is_empty() {
             let calls: Vec<_> = called
@@ -111,7 +119,7 @@ impl<'a> Pieces<'a> {
             let count = cut.len();
             Body::Cut(cut, count)
         } else if let Some(sentence) = &script.sentence {
-            let words: Vec<_> = sentence.split_inclusive(' ').collect();
+            let words: Vec<_> = sentence.split_inclusive(char::is_whitespace).collect();
             let count = words.len();
             Body::Sentence(words, count)
         } else if script.stamps {
@@ -122,16 +130,19 @@ impl<'a> Pieces<'a> {
         };
         let (start, rest) = ask.begun.as_ref().map_or((0, None), |it| body.start_after(it));
         let begun_bytes = match &ask.begun {
-            Some(begun) if begun.ends_prompt => body.bytes_before(start, rest.as_deref()),
+            Some(begun) if begun.ends_prompt => {
+                body.bytes_before(start, rest.as_deref()) + begun.thought_bytes
+            }
             _ => 0,
         };
         if let Some(rest) = rest {
             body.say_instead(start, rest);
         }
-        body.limit(start.saturating_add(limit));
+        body.limit(start.saturating_add(limit - thoughts));
         let stop = body.stop_at(&ask.stop, start);
         let repeats = ask.begun.as_ref().filter(|it| !it.ends_prompt).map(|it| it.text.clone());
-        Self { thoughts, body, start, begun_bytes, repeats: repeats.unwrap_or_default(), stop }
+        let repeats = repeats.unwrap_or_default();
+        Self { thoughts, thought: begun.thoughts, bare, body, start, begun_bytes, repeats, stop }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -140,7 +151,7 @@ impl<'a> Pieces<'a> {
 
     /// How many tokens of the answer were in the prompt.
     pub(super) fn begun(&self) -> usize {
-        self.start
+        self.start + self.thought
     }
 
     /// How many of them are thoughts, which come first.
@@ -155,9 +166,13 @@ impl<'a> Pieces<'a> {
 
     /// Piece `index`, counted from 0; beyond the end it goes on counting.
     pub(super) fn at(&self, index: usize) -> Bit {
-        match index.checked_sub(self.thoughts) {
-            None => Bit::Thinking(thought(index)),
-            Some(index) => self.body.at(index + self.start),
+        let Some(said) = index.checked_sub(self.thoughts) else {
+            let thought = thought(index + self.thought);
+            return if self.bare { Bit::Text(thought) } else { Bit::Thinking(thought) };
+        };
+        match self.body.at(said + self.start) {
+            Bit::Text(text) if self.bare && said == 0 => Bit::Text(THINK.1.to_owned() + &text),
+            bit => bit,
         }
     }
 
@@ -167,14 +182,15 @@ impl<'a> Pieces<'a> {
     }
 
     pub(super) fn thinking(&self) -> String {
-        (0..self.thoughts).map(thought).collect()
+        let thoughts = if self.bare { 0 } else { self.thoughts };
+        (0..thoughts).map(|it| thought(it + self.thought)).collect()
     }
 
     pub(super) fn text(&self) -> String {
         if matches!(self.body, Body::Calls(..)) {
             return String::new();
         }
-        (self.thoughts..self.count())
+        (0..self.count())
             .map(|index| match self.at(index) {
                 Bit::Text(text) => text,
                 Bit::Thinking(_) | Bit::Call { .. } => String::new(),
@@ -383,7 +399,7 @@ mod tests {
     #[test]
     fn an_answer_goes_on_where_it_was_cut() {
         let check = |text: &str, ends_prompt, expected: (usize, Option<&str>)| {
-            let begun = Begun { text: text.to_owned(), ends_prompt };
+            let begun = Begun { text: text.to_owned(), ends_prompt, ..Begun::default() };
             let (start, rest) = Body::Numbered(12).start_after(&begun);
             assert_eq!((start, rest.as_deref()), expected, "for {text:?}");
         };

@@ -43,12 +43,16 @@ pub struct Counts {
     pub refused: u64,
     /// Of these: given a fault.
     pub faulted: u64,
+    /// Of those: closed without a byte on a connection that had served before.
+    pub hung_up: u64,
     /// Of these: left by their client before the end, a stalled one too.
     pub cancelled: u64,
     /// Of these: being worked on now, waiting ones not counted.
     pub in_flight: u32,
     /// The most that were ever worked on at once.
     pub most_in_flight: u32,
+    /// Words and thoughts of all answers that were begun, but for those said elsewhere before.
+    pub words: u64,
 }
 
 #[derive(Debug, Default)]
@@ -59,12 +63,14 @@ pub(super) struct Counters {
     served: AtomicU64,
     refused: AtomicU64,
     faulted: AtomicU64,
+    hung_up: AtomicU64,
     cancelled: AtomicU64,
     in_flight: AtomicU32,
     most_in_flight: AtomicU32,
+    words: AtomicU64,
     freed: Notify,
     /// Words written so far.
-    words: AtomicU64,
+    written: AtomicU64,
     /// How many read a prompt.
     reading: AtomicU32,
 }
@@ -72,7 +78,7 @@ pub(super) struct Counters {
 impl Counters {
     /// A word is being written.
     pub(super) fn word(&self) {
-        self.words.fetch_add(1, Relaxed);
+        self.written.fetch_add(1, Relaxed);
     }
 
     /// A prompt is read until the guard is dropped.
@@ -84,7 +90,7 @@ impl Counters {
     fn busy(&self) -> Busy {
         let reads = self.reading.load(Relaxed) > 0;
         let pieces = if reads { since_1970().as_millis() } else { 0 };
-        let progress = self.words.load(Relaxed).wrapping_add(pieces as u64);
+        let progress = self.written.load(Relaxed).wrapping_add(pieces as u64);
         Busy { requests: self.in_flight.load(Relaxed), progress }
     }
 
@@ -96,9 +102,11 @@ impl Counters {
             served: self.served.load(Relaxed),
             refused: self.refused.load(Relaxed),
             faulted: self.faulted.load(Relaxed),
+            hung_up: self.hung_up.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
             most_in_flight: self.most_in_flight.load(Relaxed),
+            words: self.words.load(Relaxed),
         }
     }
 
@@ -246,6 +254,8 @@ impl Server {
         let struck = Strike { gate, request, ask: ask.as_ref().ok(), script };
         if let Some(kept) = self.strike_first(&mut connection, fault, struck).await {
             counters.faulted.fetch_add(1, Relaxed);
+            let hangs_up = matches!(fault, Some(Fault::Refuse | Fault::Reset | Fault::CloseBeforeHead));
+            counters.hung_up.fetch_add(u64::from(hangs_up && connection.is_kept()), Relaxed);
             return match kept {
                 Struck::Reply(reply) => self.say(connection, &reply, false).await,
                 Struck::Reset => {
@@ -291,6 +301,7 @@ impl Server {
             }
         };
         let pieces = Pieces::of(script, &ask, number);
+        counters.words.fetch_add(pieces.count() as u64, Relaxed);
         let created = since_1970().as_secs();
         let voice = Voice {
             shape: self.shape,

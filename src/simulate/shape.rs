@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     ask::{Gate, Tongue},
+    begun,
     http::Request,
     listing::{llama_props, llama_slots, lm_studio_v0, lm_studio_v1, show, vllm_metrics},
     script::{Offer, Script},
@@ -199,8 +200,9 @@ impl Shape {
                 self.tokens(request)
             }
             (Self::LlamaCpp, false, "/apply-template") => {
-                let body = String::from_utf8_lossy(&request.body).into_owned();
-                Reply::json(200, json!({"prompt": body}))
+                let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+                let (prompt, begun) = begun::rendered(&body, !body["continue_final_message"].is_null());
+                Reply::json(200, json!({"prompt": prompt + &begun}))
             }
             (Self::Vllm, true, "/metrics") => Reply::text(200, &vllm_metrics(script, busy.requests)),
             (Self::Vllm, true, "/load") => Reply::json(200, json!({"server_load": busy.requests})),
@@ -263,13 +265,19 @@ impl Shape {
         }
     }
 
-    /// A token is four bytes of what is to be counted.
+    /// A token is a word of an answer, or four bytes of what is asked.
     fn tokens(self, request: &Request) -> Reply {
         let Ok(body) = serde_json::from_slice::<Value>(&request.body) else {
             return self.refuse(&Refusal::Malformed("the body is no JSON".to_owned()));
         };
         let text = body["content"].as_str().or(body["prompt"].as_str());
-        let count = text.map_or(request.body.len(), str::len).div_ceil(4);
+        let count = text.map_or_else(
+            || {
+                let (prompt, begun) = begun::rendered(&body, !body["continue_final_message"].is_null());
+                begun::tokens(&prompt) + begun::tokens(&begun)
+            },
+            begun::tokens,
+        );
         if request.path == "/v1/messages/count_tokens" {
             return Reply::json(200, json!({"input_tokens": count}));
         }

@@ -47,6 +47,7 @@ fn outcome(hour: u64, ending: Ending, attempts: Vec<Attempt>) -> Outcome {
         first_token: ending.is_success().then_some(Duration::from_millis(200)),
         total: Duration::from_millis(1200),
         usage: Usage { input_tokens: Some(5), output_tokens: Some(101), ..Usage::default() },
+        usage_estimated: false,
         reason: None,
     }
 }

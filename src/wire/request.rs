@@ -50,6 +50,10 @@ pub struct RequestView {
     pub total_ms: f64,
     /// Token counts.
     pub usage: Usage,
+    /// Whether they are an estimate: the answer is of several servers, and the last has no
+    /// tokenizer to count what was said before it.
+    #[serde(default)]
+    pub usage_estimated: bool,
     /// Why the model stopped.
     pub reason: Option<Reason>,
 }
@@ -103,6 +107,7 @@ impl From<&Outcome> for RequestView {
             first_token_ms: outcome.first_token.map(millis),
             total_ms: millis(outcome.total),
             usage: outcome.usage,
+            usage_estimated: outcome.usage_estimated,
             reason: outcome.reason,
         }
     }

@@ -78,15 +78,26 @@ impl Real {
 
     /// The same, with more arguments.
     pub(crate) async fn llama_with(alias: &'static str, port: u16, args: &[&str]) -> Self {
+        Self::llama_of("slow", alias, port, args).await
+    }
+
+    /// llama.cpp's server with another model.
+    pub(crate) async fn llama_of(model: &str, alias: &'static str, port: u16, args: &[&str]) -> Self {
         let mut command = script("llamacpp", "serve_llamacpp.py");
-        command.arg("--model").arg(directory().join("models/slow.gguf")).args(["--alias", alias]);
-        command.args(args);
+        let model = directory().join(format!("models/{model}.gguf"));
+        command.arg("--model").arg(model).args(["--alias", alias]).args(args);
         Self::start("llamacpp", alias, port, command).await
     }
 
     pub(crate) async fn vllm(alias: &'static str, port: u16) -> Self {
+        Self::vllm_of("slow-v", alias, port, &[]).await
+    }
+
+    /// vLLM with another model.
+    pub(crate) async fn vllm_of(model: &str, alias: &'static str, port: u16, args: &[&str]) -> Self {
         let mut command = script("vllm", "serve_vllm.py");
-        command.arg("--model").arg(directory().join("models/slow-v")).args(["--alias", alias]);
+        let model = directory().join("models").join(model);
+        command.arg("--model").arg(model).args(["--alias", alias]).args(args);
         Self::start("vllm", alias, port, command).await
     }
 
@@ -130,6 +141,13 @@ impl Real {
                     .map_or(0, |it| it.parse::<f64>().unwrap() as usize)
             }
         }
+    }
+
+    /// How many tokens it has said since it was started.
+    pub(crate) async fn said(&self) -> u64 {
+        let metrics = Caller::port(self.port).get("/metrics").await.text();
+        let said = metrics.lines().find_map(|line| line.strip_prefix("llamacpp:tokens_predicted_total "));
+        said.unwrap().trim().parse().unwrap()
     }
 
     async fn until_busy(&self, wanted: usize) -> Duration {

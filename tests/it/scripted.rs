@@ -83,6 +83,13 @@ impl Scripted {
         Self::start_as(OLLAMA, play).await
     }
 
+    /// Starts one that is recognised as llama.cpp's server.
+    pub(crate) async fn llama_cpp<P: Future<Output = ()> + Send + 'static>(
+        play: impl Fn(Post, Line) -> P + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_as(LLAMA_CPP, play).await
+    }
+
     async fn start_as<P: Future<Output = ()> + Send + 'static>(
         pages: Pages,
         play: impl Fn(Post, Line) -> P + Send + Sync + 'static,
@@ -159,6 +166,11 @@ type Pages = &'static [(&'static str, &'static str)];
 
 const OPENAI: Pages =
     &[("/v1/models", r#"{"object":"list","data":[{"id":"m","object":"model","owned_by":"me"}]}"#)];
+
+const LLAMA_CPP: Pages = &[
+    ("/v1/models", r#"{"object":"list","data":[{"id":"m","object":"model","owned_by":"llamacpp"}]}"#),
+    ("/props", "{}"),
+];
 
 const OLLAMA: Pages = &[
     ("/", "Ollama is running"),

@@ -1,4 +1,4 @@
-//! The caller's own bytes, for a server that is to go on with an answer another one began.
+//! What is asked, of a server that is to go on with an answer another one began.
 //!
 //! What the caller wrote goes along byte for byte, so that nothing of its request is lost on
 //! the way to the second server: only the end of the conversation (or of the prompt) and the
@@ -11,38 +11,23 @@ use crate::dialect::{Beginning, Door, json};
 
 /// `None` where the beginning has no place: a prompt of token numbers.
 pub(super) fn go_on(door: Door, body: &Bytes, beginning: &Beginning<'_>) -> Option<Bytes> {
-    let mut found = Found::default();
-    json::walk(body, |name, _, value| {
-        let slot = match name {
-            "messages" => &mut found.messages,
-            "prompt" => &mut found.prompt,
-            "max_tokens" => &mut found.max_tokens,
-            "max_completion_tokens" => &mut found.max_completion,
-            "chat_template_kwargs" => &mut found.kwargs,
-            _ => return Ok(()),
-        };
-        *slot = Some(value).filter(|it| it.get() != "null");
-        Ok(())
-    })
-    .ok()?;
+    let found = Found::of(body)?;
     let mut fields: Vec<(&str, String)> = Vec::new();
     if let Some(left) = beginning.max_tokens {
-        for (name, value) in
-            [("max_tokens", found.max_tokens), ("max_completion_tokens", found.max_completion)]
-        {
-            fields.extend(value.map(|_| (name, left.to_string())));
-        }
+        fields.extend(found.limits().map(|name| (name, left.to_string())));
     }
     if door == Door::OpenAiComplete {
         let prompt = json::text(found.prompt?)?;
         fields.push(("prompt", json::quote(&format!("{prompt}{}", beginning.text))));
     } else {
         fields.push(("messages", messages(found.messages?, beginning)?));
+        let thinks = beginning.text.is_empty();
         if beginning.flags {
-            fields.push(("continue_final_message", "true".to_owned()));
+            let part = if thinks { json::quote(IN_THINKING) } else { "true".to_owned() };
+            fields.push(("continue_final_message", part));
             fields.push(("add_generation_prompt", "false".to_owned()));
         }
-        if beginning.flags && !beginning.thinking.is_empty() {
+        if beginning.flags && !beginning.thinking.is_empty() && !thinks {
             // The thinking is over. Templates and parsers would else expect some at the start
             // of what is generated, and take the rest of the answer for it.
             fields.push(("chat_template_kwargs", without_thinking(found.kwargs)?));
@@ -52,6 +37,18 @@ pub(super) fn go_on(door: Door, body: &Bytes, beginning: &Beginning<'_>) -> Opti
     Some(json::set(body, &fields))
 }
 
+/// The same question with another limit in place of the one that it has.
+pub(super) fn limit(body: &Bytes, max_tokens: u64) -> Bytes {
+    let Some(found) = Found::of(body) else { return body.clone() };
+    let max_tokens = max_tokens.to_string();
+    let fields: Vec<_> = found.limits().map(|name| (name, max_tokens.as_str())).collect();
+    json::set(body, &fields)
+}
+
+/// What the flag says where the thinking of the last message is gone on with: llama.cpp knows
+/// it (b11549), vLLM does not (0.32.0).
+const IN_THINKING: &str = "reasoning_content";
+
 #[derive(Default)]
 struct Found<'a> {
     messages: Option<&'a RawValue>,
@@ -59,6 +56,32 @@ struct Found<'a> {
     max_tokens: Option<&'a RawValue>,
     max_completion: Option<&'a RawValue>,
     kwargs: Option<&'a RawValue>,
+}
+
+impl<'a> Found<'a> {
+    fn of(body: &'a Bytes) -> Option<Self> {
+        let mut found = Self::default();
+        json::walk(body, |name, _, value| {
+            let slot = match name {
+                "messages" => &mut found.messages,
+                "prompt" => &mut found.prompt,
+                "max_tokens" => &mut found.max_tokens,
+                "max_completion_tokens" => &mut found.max_completion,
+                "chat_template_kwargs" => &mut found.kwargs,
+                _ => return Ok(()),
+            };
+            *slot = Some(value).filter(|it| it.get() != "null");
+            Ok(())
+        })
+        .ok()?;
+        Some(found)
+    }
+
+    /// The fields in which there is a limit.
+    fn limits(&self) -> impl Iterator<Item = &'static str> {
+        let all = [("max_tokens", self.max_tokens), ("max_completion_tokens", self.max_completion)];
+        all.into_iter().filter_map(|(name, value)| value.map(|_| name))
+    }
 }
 
 /// The messages with the beginning as the last. A caller who had written the beginning of the
@@ -158,6 +181,28 @@ mod tests {
         let sent: Value = serde_json::from_slice(&sent).unwrap();
         assert_eq!(sent["messages"][0]["reasoning_content"], "hm");
         assert_eq!(sent["chat_template_kwargs"], serde_json::json!({"a": 1, "enable_thinking": false}));
+    }
+
+    #[test]
+    fn thinking_that_is_not_over_is_named_as_the_part_to_go_on_with() {
+        let sent = go_on(
+            Door::OpenAiChat,
+            &Bytes::from_static(br#"{"messages":[]}"#),
+            &Beginning { thinking: "hm", text: "", ..BEGUN },
+        );
+        let sent: Value = serde_json::from_slice(&sent.unwrap()).unwrap();
+        let last = serde_json::json!({"role": "assistant", "content": "", "reasoning": "hm", "reasoning_content": "hm"});
+        assert_eq!(sent["messages"], serde_json::json!([last]));
+        assert_eq!(sent["continue_final_message"], "reasoning_content");
+        assert!(sent["chat_template_kwargs"].is_null(), "it may think");
+    }
+
+    #[test]
+    fn another_limit_stands_where_one_stood() {
+        let body = Bytes::from_static(br#"{"max_tokens":5,"x":1}"#);
+        assert_eq!(limit(&body, 3), &br#"{"max_tokens":3,"x":1}"#[..]);
+        let body = Bytes::from_static(br#"{"max_tokens":null}"#);
+        assert_eq!(limit(&body, 3), body);
     }
 
     #[test]

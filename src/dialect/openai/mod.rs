@@ -94,14 +94,12 @@ impl Dialect for OpenAi {
         readdress(request, body, to)
     }
 
-    fn go_on(
-        &self,
-        request: &Request,
-        body: &Bytes,
-        to: &To<'_>,
-        beginning: &Beginning<'_>,
-    ) -> Option<Bytes> {
-        go_on::go_on(request.door, &readdress(request, body, to), beginning)
+    fn go_on(&self, door: Door, asked: &Bytes, beginning: &Beginning<'_>) -> Option<Bytes> {
+        go_on::go_on(door, asked, beginning)
+    }
+
+    fn limit(&self, asked: &Bytes, max_tokens: u64) -> Bytes {
+        go_on::limit(asked, max_tokens)
     }
 
     fn ask(&self, door: Door, meaning: &Meaning, to: &To<'_>) -> Result<Asked, Lack> {

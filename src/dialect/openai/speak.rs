@@ -27,6 +27,8 @@ pub(super) struct Speaker {
     functions: bool,
     /// What stands before the choices of each chunk.
     head: String,
+    /// What thinking is called.
+    thinking: &'static str,
     begun: bool,
     /// For each call, whether it has arguments.
     calls: Vec<bool>,
@@ -55,6 +57,7 @@ impl Speaker {
             asks_usage: voice.asks_usage,
             functions: Wants::of(&voice.request).functions,
             head,
+            thinking: "reasoning_content",
             begun: false,
             calls: Vec::new(),
             offset: 0,
@@ -63,7 +66,8 @@ impl Speaker {
         }
     }
 
-    /// A writer that goes on with a stream that began with this frame: a stream has one id.
+    /// A writer that goes on with a stream whose first content came with this frame: a stream
+    /// has one id, and one name for its thinking, which vLLM calls otherwise than llama.cpp.
     pub(super) fn after(door: Door, voice: &Voice, first: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct Named<'a> {
@@ -77,6 +81,18 @@ impl Speaker {
             model: Option<&'a RawValue>,
             #[serde(borrow)]
             system_fingerprint: Option<&'a RawValue>,
+            #[serde(default)]
+            choices: Vec<Choice>,
+        }
+        #[derive(Deserialize)]
+        struct Choice {
+            #[serde(default)]
+            delta: Delta,
+        }
+        #[derive(Default, Deserialize)]
+        struct Delta {
+            reasoning: Option<String>,
+            reasoning_content: Option<String>,
         }
         let speaker = Self::new(door, voice);
         let Ok(it) = serde_json::from_slice::<Named<'_>>(first) else { return speaker };
@@ -88,7 +104,11 @@ impl Speaker {
             ("system_fingerprint", it.system_fingerprint),
         ];
         let fields = named.into_iter().filter_map(|(name, value)| Some(format!("\"{name}\":{},", value?)));
-        Self { head: format!("data: {{{}\"choices\":[", fields.collect::<String>()), ..speaker }
+        let head = format!("data: {{{}\"choices\":[", fields.collect::<String>());
+        let delta = it.choices.first().map(|it| &it.delta);
+        let short = delta.is_some_and(|it| it.reasoning.is_some() && it.reasoning_content.is_none());
+        let thinking = if short { "reasoning" } else { speaker.thinking };
+        Self { head, thinking, ..speaker }
     }
 
     fn is_chat(&self) -> bool {
@@ -170,7 +190,7 @@ impl crate::dialect::Writer for Speaker {
     fn write(&mut self, event: Event, out: &mut BytesMut) {
         match event {
             Event::Text(text) => self.field("content", &text, out),
-            Event::Thinking(text) => self.field("reasoning_content", &text, out),
+            Event::Thinking(text) => self.field(self.thinking, &text, out),
             Event::Refusal(text) => self.field("refusal", &text, out),
             Event::Call { index, id, name } => self.call(index, id, &name, out),
             Event::Arguments { index, text } => self.arguments(index, &text, out),
@@ -286,6 +306,24 @@ mod tests {
         let stream = chat(called());
         assert_eq!(stream.matches("\"role\"").count(), 1);
         assert!(stream.lines().next().unwrap().contains("\"role\":\"assistant\""));
+    }
+
+    #[test]
+    fn thinking_is_called_what_it_was_called_before() {
+        for (first, expected) in [
+            (r#"{"choices":[{"delta":{"reasoning":"h"}}]}"#, "reasoning"),
+            (r#"{"choices":[{"delta":{"reasoning_content":"h"}}]}"#, "reasoning_content"),
+            (r#"{"choices":[{"delta":{"reasoning":"h","reasoning_content":"h"}}]}"#, "reasoning_content"),
+            (r#"{"choices":[{"delta":{"content":"a"}}]}"#, "reasoning_content"),
+            (r#"{"choices":5}"#, "reasoning_content"),
+        ] {
+            let voice = voice(Operation::Chat, false, "{}");
+            let mut speaker = Speaker::after(Door::OpenAiChat, &voice, first.as_bytes());
+            let mut out = BytesMut::new();
+            speaker.write(Event::Thinking("m".to_owned()), &mut out);
+            let written = String::from_utf8(out.to_vec()).unwrap();
+            assert!(written.contains(&format!("\"{expected}\":\"m\"")), "{first}: {written}");
+        }
     }
 
     #[test]
