@@ -39,6 +39,8 @@ pub struct Counts {
     pub refused: u64,
     /// Of these: given a fault.
     pub faulted: u64,
+    /// Of those: closed without a byte on a connection that had served before.
+    pub hung_up: u64,
     /// Of these: left by their client before the end, a stalled one too.
     pub cancelled: u64,
     /// Of these: being worked on now, waiting ones not counted.
@@ -55,6 +57,7 @@ pub(super) struct Counters {
     served: AtomicU64,
     refused: AtomicU64,
     faulted: AtomicU64,
+    hung_up: AtomicU64,
     cancelled: AtomicU64,
     in_flight: AtomicU32,
     most_in_flight: AtomicU32,
@@ -70,6 +73,7 @@ impl Counters {
             served: self.served.load(Relaxed),
             refused: self.refused.load(Relaxed),
             faulted: self.faulted.load(Relaxed),
+            hung_up: self.hung_up.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
             most_in_flight: self.most_in_flight.load(Relaxed),
@@ -183,6 +187,8 @@ impl Server {
         let struck = Strike { gate, request, ask: ask.as_ref().ok(), script };
         if let Some(kept) = self.strike_first(&mut connection, fault, struck).await {
             counters.faulted.fetch_add(1, Relaxed);
+            let hangs_up = matches!(fault, Some(Fault::Refuse | Fault::Reset | Fault::CloseBeforeHead));
+            counters.hung_up.fetch_add(u64::from(hangs_up && connection.is_kept()), Relaxed);
             return match kept {
                 Struck::Reply(reply) => self.say(connection, &reply, false).await,
                 Struck::Reset => {
