@@ -7,6 +7,8 @@
 
 mod accept;
 mod furnish;
+#[cfg(test)]
+mod randomised;
 
 use std::{io, time::Duration};
 

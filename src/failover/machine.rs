@@ -67,8 +67,6 @@ struct Tried {
     fault: Option<Fault>,
     /// When it may be asked again, for those that may.
     back: Option<Instant>,
-    /// Whether content of it had gone to the caller when it failed.
-    spoke: bool,
 }
 
 impl Failover {
@@ -322,7 +320,7 @@ impl Failover {
         self.spent += 1;
         self.barred.push(server.clone());
         self.history.retain(|it| it.server != server);
-        self.history.push(Tried { server, fault: None, back: None, spoke: false });
+        self.history.push(Tried { server, fault: None, back: None });
         self.state = State::Live(Live {
             sent: false,
             stage: Stage::Connect,
@@ -393,9 +391,9 @@ impl Failover {
         let committed = self.phase == Phase::Committed;
         let spoke = committed && live.stage == Stage::Content;
         if spoke {
-            // The answer goes on elsewhere, and the caller waits for that with a clock of its own.
-            let patience = &self.policy.patience;
-            self.deadline = after(now, patience.first_token.min(patience.before_commit));
+            // The answer goes on elsewhere, and the caller waits for that with a clock of its own:
+            // as for a first word, so that one server that hangs does not use up all of it.
+            self.deadline = after(now, self.policy.patience.before_commit);
         } else if live.stage == Stage::Content {
             self.deadline += now.saturating_duration_since(live.content_since);
         }
@@ -416,9 +414,6 @@ impl Failover {
             }
         };
         self.record(fault, back);
-        if let Some(tried) = self.history.last_mut() {
-            tried.spoke = spoke;
-        }
         self.choose_or_give_up();
     }
 
@@ -457,7 +452,8 @@ impl Failover {
     /// with the request in their hands: then it may itself be to blame, and is not
     /// sent round again. Where nobody listened nobody had it; servers that restart
     /// together, or one that restarts beside one that is long gone, are waited for.
-    /// Nor does it speak against a request that a server died while it answered it well.
+    /// Nor does it speak against a request that it was answered well for a while. And where
+    /// all have died somebody may be killing them: each is asked once more, and not again.
     fn grant_rest(&mut self, now: Instant) {
         let struck = |it: &Tried| it.fault.is_some_and(|it| it.blame() == Blame::Server);
         let absent = |it: &Tried| {
@@ -465,9 +461,13 @@ impl Failover {
                 it.stage == Stage::Connect && matches!(it.cause, Cause::Refused | Cause::Unreachable)
             })
         };
-        let had_it = self.history.iter().filter(|it| struck(it) && !absent(it) && !it.spoke).count();
+        let mut had_it = self.history.iter().filter(|it| struck(it) && !absent(it));
+        let is_second = self.rests > 0;
+        let suspected = self.phase != Phase::Committed
+            && had_it.clone().count() > 1
+            && (is_second || had_it.any(|it| !it.fault.is_some_and(is_death)));
         let unrested = |it: &Tried| struck(it) && it.back.is_none();
-        if had_it > 1 || self.rests >= self.policy.rests || !self.history.iter().any(unrested) {
+        if suspected || self.rests >= self.policy.rests || !self.history.iter().any(unrested) {
             return;
         }
         let back = now + self.pause(self.rests);
@@ -533,6 +533,11 @@ impl Failover {
 /// A `Retry-After` or a header may name any number of seconds; a year from now is never.
 fn after(now: Instant, wait: Duration) -> Instant {
     now + wait.min(Duration::from_secs(365 * 24 * 3600))
+}
+
+/// Whether the server broke off without a word, as one does whose process ends.
+pub(super) fn is_death(fault: Fault) -> bool {
+    fault.stage > Stage::Connect && matches!(fault.cause, Cause::Reset | Cause::EarlyEnd)
 }
 
 /// Nobody is asked more often than that, whatever is said about when to come

@@ -13,7 +13,8 @@
 //!    failed, never once `Choose` was answered with `Never`, and each time the
 //!    caller's wait for more has a deadline of its own.
 //! 3. No server twice, except after a rest: one that was alone in failing with
-//!    the request in its hands, did not listen, said that it is loading, or is no
+//!    the request in its hands, failed when content had gone to the caller, died
+//!    as all others did (once), did not listen, said that it is loading, or is no
 //!    longer busy. No rest is longer than ten seconds.
 //! 4. Never more sends than `Policy::sends`. A server that says it is loading has
 //!    not worked on the request, so that send is given back; the rests between

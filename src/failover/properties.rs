@@ -181,8 +181,7 @@ impl Observer {
         let since = self.content_since.take();
         let spoke = since.is_some() && self.committed();
         if spoke {
-            let patience = self.policy.patience;
-            self.deadline = self.now + patience.first_token.min(patience.before_commit);
+            self.deadline = self.now + self.policy.patience.before_commit;
         } else if let Some(since) = since {
             self.deadline += self.now - since;
         }

@@ -182,6 +182,16 @@ fn an_answer_that_nobody_can_go_on_with_is_cut_short_at_once() {
 }
 
 #[test]
+fn the_rest_of_an_answer_comes_from_a_third_server_while_the_second_hangs() {
+    let mut it = Journey::stream();
+    it.expect("choose ![]").choose("a").expect("send 1").content(1).expect("commit");
+    it.fault(1, Cause::EarlyEnd).expect("choose ![a]").choose("b").expect("send 2").connect(2);
+    it.wait(Policy::default().patience.first_token)
+        .expect("abort 2, it gave no first token in time; choose ![a, b]");
+    it.choose("c").expect("send 3").content(3).end(3).expect("finish Resumed");
+}
+
+#[test]
 fn a_server_that_died_in_its_answer_may_go_on_with_it_after_a_rest() {
     let mut it = Journey::stream();
     it.expect("choose ![]").choose("a").expect("send 1").content(1).expect("commit");
@@ -192,7 +202,8 @@ fn a_server_that_died_in_its_answer_may_go_on_with_it_after_a_rest() {
 
 #[test]
 fn whoever_waits_for_the_rest_of_an_answer_waits_with_a_deadline_of_its_own() {
-    let mut it = Journey::of(Policy { caller: Some(SECOND), ..Policy::default() });
+    let patience = Patience { load: SECOND * 1000, ..Patience::default() };
+    let mut it = Journey::of(Policy { caller: Some(SECOND), patience, ..Policy::default() });
     it.expect("choose ![]").choose("a").expect("send 1").connect(1).content(1).expect("commit");
     for _ in 0..100 {
         it.wait(SECOND).expect("");
@@ -200,7 +211,7 @@ fn whoever_waits_for_the_rest_of_an_answer_waits_with_a_deadline_of_its_own() {
     }
     it.fault(1, Cause::Reset).expect("choose ![a]").choose_loading("b").expect("send 2").connect(2);
     it.expect("").wait_as_told().expect("abort 2; finish CutShort");
-    assert_eq!(it.passed(), SECOND * 100 + Policy::default().patience.first_token);
+    assert_eq!(it.passed(), SECOND * 100 + patience.before_commit);
 }
 
 #[test]
@@ -326,6 +337,27 @@ fn servers_that_restart_together_are_all_tried_again_after_a_rest() {
     it.expect("choose ![b]").choose("a").expect("send 4").absent(4);
     it.expect("choose ![b, a]").nobody().expect("").wait_as_told();
     it.expect("choose ![]").choose("a").expect("send 5").content(5).expect("commit");
+}
+
+#[test]
+fn servers_that_all_died_are_asked_once_more_and_not_again() {
+    let mut it = Journey::stream();
+    it.expect("choose ![]").choose("a").expect("send 1").fault(1, Cause::Reset);
+    it.expect("choose ![a]").choose("b").expect("send 2").fault(2, Cause::EarlyEnd);
+    it.expect("choose ![a, b]").nobody().expect("").wait_as_told();
+    it.expect("choose ![]").choose("a").expect("send 3").fault(3, Cause::Reset);
+    it.expect("choose ![a]").choose("b").expect("send 4").fault(4, Cause::Reset);
+    it.expect("choose ![a, b]").nobody().expect("finish Exhausted");
+}
+
+#[test]
+fn an_answer_that_has_begun_is_no_poison_whatever_becomes_of_the_servers_that_go_on_with_it() {
+    let mut it = Journey::stream();
+    it.expect("choose ![]").choose("a").expect("send 1").content(1).expect("commit");
+    it.fault(1, Cause::Reset).expect("choose ![a]").choose("b").expect("send 2").fault(2, Cause::Status);
+    it.expect("choose ![a, b]").choose("c").expect("send 3").fault(3, Cause::Status);
+    it.expect("choose ![a, b, c]").nobody().expect("").wait_as_told();
+    it.expect("choose ![]").choose("b").expect("send 4").content(4).end(4).expect("finish Resumed");
 }
 
 #[test]

@@ -6,13 +6,17 @@ use super::live::{Heard, Live, Mode, PRELUDE_CAP, Sense, State, Told};
 use crate::{
     dialect::{Framing, Verdict, frames::FrameData},
     fault::Cause,
+    generate::Operation,
 };
+
+/// The longest plain answer of words: only short ones are asked for so, and with all their log
+/// probabilities they have a fraction of it. More is an answer without end.
+const SHORT_CAP: usize = 16 << 20;
 
 impl Live {
     pub(super) fn hear(&mut self, chunk: Bytes) -> Option<Told> {
         if self.mode == Mode::Plain {
-            self.plain.extend_from_slice(&chunk);
-            return Some(Told::Heard(Heard { content: true, ..Heard::default() }));
+            return Some(self.hear_plain(&chunk));
         }
         let mut heard = Heard::default();
         self.cutter.push(chunk.clone());
@@ -115,6 +119,17 @@ impl Live {
             return Some(fault);
         }
         (heard.content || heard.whole || !heard.pass.is_empty()).then_some(Told::Heard(heard))
+    }
+
+    /// A piece of a plain answer.
+    fn hear_plain(&mut self, chunk: &[u8]) -> Told {
+        self.plain.extend_from_slice(chunk);
+        if self.operation != Operation::Embed && self.plain.len() > SHORT_CAP {
+            return self.broke(Cause::Unreadable);
+        }
+        // White space between its parts proves the socket, not the model.
+        let content = chunk.iter().any(|byte| !byte.is_ascii_whitespace());
+        Told::Heard(Heard { content, ..Heard::default() })
     }
 
     /// Lets go what was held.

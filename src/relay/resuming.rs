@@ -103,9 +103,10 @@ impl Work {
         resume::plan(&half.begun, terms, continuation, self.care)
     }
 
-    /// Of whom the rest of the answer is wanted: of the model that began it.
+    /// Of whom the rest of an answer is wanted that the caller has begun to read: of the model
+    /// that began it.
     pub(super) fn head_of_the_rest(&self) -> Option<Head> {
-        let half = self.half.as_ref()?;
+        let half = self.half.as_ref().filter(|_| self.committed)?;
         let head = &self.errand.request.head;
         let other = head.model == "auto" || half.substituted > Substitution::Equivalent;
         other.then(|| Head { model: half.model.to_string(), ..head.clone() })
@@ -115,6 +116,10 @@ impl Work {
     /// which the caller has nothing is begun anew where that is as good.
     pub(super) fn asking_on(&mut self, choice: &Choice) -> Option<Asking> {
         let half = self.half.take()?;
+        // Nothing of it has gone out, and another model would go on in its own way.
+        if !self.committed && !self.is_of_the_model_of(&half, choice) {
+            return self.asking(choice);
+        }
         let kind = choice.server.kind.as_str();
         let plan = self.plan(&half, kind::continuation(kind, self.errand.request.head.operation));
         let plan = plan.filter(|it| self.committed || it.told != Told::Nothing);
@@ -156,6 +161,13 @@ impl Work {
         let mode = if stream { Mode::Pass } else { Mode::Fold };
         let may_lack = matches!(plan.told, Told::Thinking(_)) || matches!(before, Some(Before::Render(..)));
         Some(Asking { at, mode, body, translation: Some(translation), before, may_lack })
+    }
+
+    /// Whether the model that was chosen is the one that began the answer.
+    fn is_of_the_model_of(&self, half: &Half, choice: &Choice) -> bool {
+        let as_asked = |it: Substitution| it <= Substitution::Equivalent;
+        let named = self.errand.request.head.model != "auto";
+        half.model == choice.model || (named && as_asked(half.substituted) && as_asked(choice.substituted))
     }
 
     /// The door of a server and what is said there.
@@ -221,8 +233,8 @@ impl Work {
         }
     }
 
-    /// How far a stand-in may be for the rest of an answer.
+    /// How far a stand-in may be for the rest of an answer that the caller has begun to read.
     pub(super) fn fallback_of_the_rest(&self, fallback: Fallback) -> Fallback {
-        if self.half.is_some() { fallback.min(Fallback::Same) } else { fallback }
+        if self.committed && self.half.is_some() { fallback.min(Fallback::Same) } else { fallback }
     }
 }

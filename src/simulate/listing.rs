@@ -56,7 +56,7 @@ impl Shape {
                 model["owned_by"] = "llamacpp".into();
                 model["aliases"] = json!([offer.name]);
                 model["meta"] = json!({
-                    "n_ctx": offer.context, "n_ctx_train": offer.context, "n_params": 1_000_000_000_u64,
+                    "n_ctx": offer.context, "n_ctx_train": offer.context, "n_params": parameters(offer),
                     "size": 5_022_000_000_u64, "ftype": offer.quantization,
                 });
             }
@@ -64,6 +64,12 @@ impl Shape {
         }
         model
     }
+}
+
+/// `8.2B` as a number.
+fn parameters(offer: &Offer) -> u64 {
+    let billions: f64 = offer.parameters.trim_end_matches('B').parse().unwrap_or(1.0);
+    (billions * 1e9) as u64
 }
 
 fn details(offer: &Offer) -> Value {

@@ -37,8 +37,8 @@ impl Turn<'_> {
             Some(Fault::LengthTooLong) => "content-length: 1000000\r\n".to_owned(),
             // Room for the words before the fault and a part of the next.
             Some(Fault::LengthTooShort) => {
-                let pieces =
-                    (0..self.script.after).map(|index| writes.piece(&self.voice, index, false).len());
+                let before = self.script.after.min(self.voice.pieces.count());
+                let pieces = (0..before).map(|index| writes.piece(&self.voice, index, false).len());
                 format!("content-length: {}\r\n", first.len() + pieces.sum::<usize>() + 20)
             }
             _ => "transfer-encoding: chunked\r\n".to_owned(),

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -26,6 +27,7 @@ use crate::{
     caller::{Answer, Caller, Verdict},
     daemon::{Daemon, Options},
     load::Load,
+    process::signal,
     proof::{Table, times},
 };
 
@@ -47,7 +49,7 @@ pub(crate) fn words() -> &'static [String] {
 }
 
 /// Counts the words of an answer that is a beginning of the list.
-fn check(text: &str) -> Result<usize, String> {
+pub(crate) fn check(text: &str) -> Result<usize, String> {
     let mut count = 0;
     for (found, wanted) in text.split_ascii_whitespace().zip(words().iter().cycle()) {
         if found != wanted {
@@ -72,7 +74,7 @@ pub(crate) struct Real {
 
 impl Real {
     /// llama.cpp's server with the model that says some 150 words a second.
-    async fn llama(alias: &'static str, port: u16) -> Self {
+    pub(crate) async fn llama(alias: &'static str, port: u16) -> Self {
         Self::llama_with(alias, port, &[]).await
     }
 
@@ -122,8 +124,31 @@ impl Real {
         Self { kind, alias, port, child }
     }
 
-    async fn kill(&mut self) {
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Kills it with SIGKILL.
+    pub(crate) async fn kill(&mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// Starts it again as it was first started, after a kill; returns once it is ready.
+    pub(crate) async fn start_again(&mut self) {
+        *self = match self.kind {
+            "vllm" => Self::vllm(self.alias, self.port).await,
+            _ => Self::llama(self.alias, self.port).await,
+        };
+    }
+
+    /// Stops it with SIGSTOP.
+    pub(crate) fn freeze(&self) {
+        signal(&self.child, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        signal(&self.child, Signal::CONT);
     }
 
     /// How many requests it is working on, by its own word.
@@ -188,7 +213,7 @@ fn body(model: &str, stream: bool, max_tokens: usize) -> Value {
     })
 }
 
-async fn until_found(daemon: &Daemon, ports: &[u16]) -> Vec<Value> {
+pub(crate) async fn until_found(daemon: &Daemon, ports: &[u16]) -> Vec<Value> {
     daemon
         .until("every real server is found and up", |servers| {
             ports.iter().all(|port| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lovable::simulate::{At, Script, Shape, Simulated};
+use lovable::simulate::{At, Fault, Plan, Script, Shape, Simulated};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -392,6 +392,23 @@ async fn comments_without_end_after_content_are_a_stall() {
     // It was asked once more to go on, and said the same.
     let attempts = attempts(&told(&daemon, "r").await);
     assert!(attempts.split(", ").all(|it| it == "a stalled"), "{attempts}");
+}
+
+#[tokio::test]
+async fn blanks_without_end_are_a_stall_and_bytes_without_end_no_short_answer() {
+    for fault in [Fault::EndlessComments, Fault::EndlessFrame] {
+        let script = |plan| Script { plan, ..Script::default() };
+        let first = Simulated::start(Shape::Vllm, script(Plan::Always(fault))).await.unwrap();
+        let second = Simulated::start(Shape::Vllm, script(Plan::Never)).await.unwrap();
+        let daemon =
+            Options::alone().config(SHORT).simulated(&first, "a", 0).simulated(&second, "b", 1).start().await;
+        let mut body = chat("sim", false, "x");
+        // Short enough to be asked for whole.
+        body["max_tokens"] = 5.into();
+        let answer = ask(&daemon, &body, &[]).await;
+        assert_eq!(answer.verdict(), Verdict::Whole(5), "{}", answer.text());
+        assert_eq!((answer.header("x-lovable-server"), first.counts().received), (Some("b"), 1));
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::{
     scripted::{STREAM, Scripted},
 };
 
-const PATHS: [&str; 6] = [
+pub(crate) const PATHS: [&str; 6] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/responses",
@@ -26,7 +26,7 @@ const PATHS: [&str; 6] = [
 ];
 
 /// A question in the language of the path; `more` as OpenAI calls it.
-fn question(path: &str, stream: bool, more: &Value) -> Value {
+pub(crate) fn question(path: &str, stream: bool, more: &Value) -> Value {
     let mut body = json!({"model": "sim", "stream": stream});
     let turns = json!([{"role": "user", "content": "Count for me."}]);
     match path {

@@ -91,6 +91,18 @@ async fn no_other_model_answers_unless_the_caller_or_the_person_says_so() {
 }
 
 #[tokio::test]
+async fn another_model_answers_anew_where_nothing_of_a_half_answer_has_gone_out() {
+    let (daemon, servers) = three("").await;
+    for server in &servers[..2] {
+        server.change(|script| script.plan = Plan::Always(Fault::DieMidStream));
+    }
+    assert_eq!(who(&ask(&daemon, "qwen3:8b", false, "local").await), "c qwen3-14b alternative");
+    let begun = ask(&daemon, "qwen3:8b", true, "local").await;
+    assert!(matches!(begun.verdict(), Verdict::BrokenOff(3..)), "{}", begun.text());
+    assert_eq!(servers[2].counts().received, 1, "it cannot go on with the words of another model");
+}
+
+#[tokio::test]
 async fn nothing_goes_beyond_the_limit() {
     let (daemon, servers) = three("[fallback]\ndefault = \"local\"\nlimit = \"same\"\n").await;
     fails(&servers[0]);
