@@ -185,6 +185,7 @@ impl House {
                 fallback: Fallback::Same,
                 limit: Fallback::Local,
                 held: 64 << 20,
+                gpu_memory: None,
             },
             sequence.seed,
         );
