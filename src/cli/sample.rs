@@ -193,6 +193,7 @@ pub(super) fn request() -> RequestView {
         after: Duration::from_millis(1),
         first_token: None,
         total: Duration::from_millis(2),
+        requests: 1,
         fault: Some(Fault::new(Stage::Connect, Cause::Refused)),
         usage: Usage::default(),
     };

@@ -479,10 +479,11 @@ fn same_at_server(
     counts: &Counts,
     outcomes: &[Arc<Outcome>],
 ) -> Result<(), String> {
-    let (mut attempts, mut whole, mut left, mut late) = (0, 0, 0, 0);
+    let (mut attempts, mut requests, mut whole, mut left, mut late) = (0, 0, 0, 0, 0);
     for outcome in outcomes {
         for attempt in outcome.attempts.iter().filter(|it| it.server.as_str() == id) {
             attempts += 1;
+            requests += u64::from(attempt.requests);
             match attempt.fault {
                 None if outcome.ending.is_success() => whole += 1,
                 // It may have come to its end all the same, or not have begun.
@@ -493,7 +494,7 @@ fn same_at_server(
     }
     let err = |what: &str| {
         Err(format!(
-            "{what} at {id}: {counts:?}, attempts {attempts}, whole {whole}, left {left}: {outcomes:#?}"
+            "{what} at {id}: {counts:?}, attempts {attempts} of {requests} requests, whole {whole}, left {left}: {outcomes:#?}"
         ))
     };
     if !is_settled(counts) {
@@ -501,7 +502,7 @@ fn same_at_server(
     }
     // What broke on a kept connection is sent once more within the same attempt, unless a new
     // connection was made for it meanwhile.
-    if counts.received > attempts + counts.hung_up || counts.received + left < attempts {
+    if counts.received > requests + counts.hung_up || counts.received + left < requests {
         return err("attempts");
     }
     if counts.served < whole || counts.served > whole + left + late {

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{machine::LEAST_REST, *};
+use super::{
+    machine::{LEAST_REST, is_death},
+    *,
+};
 use crate::{
     fault::{Blame, Cause, Stage},
     server::Doing,
@@ -85,8 +88,6 @@ struct Standing {
     /// Whether nobody else could be asked since, while the request itself was
     /// not suspected.
     nobody: bool,
-    /// Whether it failed while its answer went to the caller.
-    spoke: bool,
 }
 
 impl Observer {
@@ -192,7 +193,7 @@ impl Observer {
             Blame::Loading => self.counted_sends -= 1,
             Blame::Server | Blame::Busy { .. } | Blame::Misfit => {}
         }
-        self.servers.insert(server, Standing { fault: Some(fault), since: self.now, nobody: false, spoke });
+        self.servers.insert(server, Standing { fault: Some(fault), since: self.now, nobody: false });
     }
 
     /// Takes steps until there are none, and checks each.
@@ -233,14 +234,12 @@ impl Observer {
                 Some(server.to_string())
             }
             Chosen::Server { .. } | Chosen::Later(_) | Chosen::Nobody | Chosen::Never => {
-                let had_it = |it: &&Standing| {
-                    !it.spoke
-                        && it.fault.is_some_and(|it| {
-                            it.blame() == Blame::Server
-                                && (it.stage != Stage::Connect || it.cause != Cause::Refused)
-                        })
+                let had_it = |it: &Fault| {
+                    it.blame() == Blame::Server && (it.stage != Stage::Connect || it.cause != Cause::Refused)
                 };
-                let suspected = self.servers.values().filter(had_it).count() > 1;
+                let had_it: Vec<_> = self.servers.values().filter_map(|it| it.fault).filter(had_it).collect();
+                let all_died = had_it.iter().all(|it| is_death(*it));
+                let suspected = !self.committed() && had_it.len() > 1 && !all_died;
                 for it in self.servers.values_mut() {
                     let struck = it.fault.is_some_and(|it| it.blame() == Blame::Server);
                     it.nobody |= !(struck && suspected);
@@ -275,10 +274,7 @@ impl Observer {
                 self.check_again(&server);
                 self.counted_sends += 1;
                 assert!(self.counted_sends <= self.policy.sends, "rule 4");
-                self.servers.insert(
-                    server.clone(),
-                    Standing { fault: None, since: self.now, nobody: false, spoke: false },
-                );
+                self.servers.insert(server.clone(), Standing { fault: None, since: self.now, nobody: false });
                 self.alive = Some((number, server));
                 self.content_since = None;
             }

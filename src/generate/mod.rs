@@ -166,6 +166,8 @@ pub struct Attempt {
     pub first_token: Option<Duration>,
     /// From the start of the attempt to its end.
     pub total: Duration,
+    /// How many requests the server got in it: more than one where it had to be asked with more care.
+    pub requests: u32,
     /// Why it did not work; `None` when it did, or when the caller left.
     pub fault: Option<Fault>,
     /// Token counts that this server gave.

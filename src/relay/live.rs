@@ -145,6 +145,8 @@ pub(super) struct Live {
     pub(super) in_flight: InFlight,
     /// How many bytes it was sent.
     pub(super) bytes: u64,
+    /// How many requests it has got in this attempt.
+    pub(super) requests: u32,
     /// Whether it is known to load the model first.
     pub(super) loads: bool,
 }
@@ -178,6 +180,7 @@ pub(super) struct Start {
     pub(super) translation: Option<Box<Translation>>,
     pub(super) calling: Calling,
     pub(super) bytes: u64,
+    pub(super) requests: u32,
     pub(super) in_flight: InFlight,
 }
 
@@ -192,6 +195,7 @@ impl Live {
         Self {
             no: it.no,
             bytes: it.bytes,
+            requests: it.requests,
             loads: it.choice.loading,
             choice: it.choice,
             started: Instant::now(),

@@ -78,6 +78,7 @@ impl Record {
             after: live.started - self.started,
             first_token: live.first_token,
             total: live.started.elapsed(),
+            requests: live.requests,
             fault,
             usage,
         });

@@ -19,6 +19,7 @@ fn attempt(server: &str, fault: Option<Fault>) -> Attempt {
         after: Duration::ZERO,
         first_token: fault.is_none().then_some(Duration::from_millis(100)),
         total: Duration::from_millis(1100),
+        requests: 1,
         fault,
         usage: Usage {
             input_tokens: None,
@@ -247,6 +248,7 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
                 .into_iter()
                 .map(|(server, fault, millis)| Attempt {
                     total: Duration::from_millis(100 + millis),
+                    requests: 1,
                     ..attempt(server, fault)
                 })
                 .collect();

@@ -73,6 +73,8 @@ pub struct AttemptView {
     pub first_token_ms: Option<f64>,
     /// From the start of the attempt to its end.
     pub total_ms: f64,
+    /// How many requests the server got in it: more than one where it had to be asked with more care.
+    pub requests: u32,
     /// Why it did not work.
     pub fault: Option<FaultView>,
 }
@@ -122,6 +124,7 @@ impl From<&Attempt> for AttemptView {
             after_ms: millis(attempt.after),
             first_token_ms: attempt.first_token.map(millis),
             total_ms: millis(attempt.total),
+            requests: attempt.requests,
             fault: attempt.fault.as_ref().map(FaultView::from),
         }
     }
