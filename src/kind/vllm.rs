@@ -84,7 +84,7 @@ impl Kind for Vllm {
         Some(Tokenizer::Conversation)
     }
 
-    fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {
+    fn pulse(&self, _: &str, answers: &Answers, earlier: &Answers) -> Pulse {
         // Its list stays well when the engine is dead.
         if let Err(known) = doing::well(self.id(), answers, HEALTH) {
             return known;
@@ -93,7 +93,11 @@ impl Kind for Vllm {
         let text = String::from_utf8_lossy(&metrics.body);
         let gauge = |name: &str| doing::gauge(&text, name).filter(|_| metrics.status == 200);
         Pulse::Is(match (gauge("vllm:num_requests_running"), gauge("vllm:num_requests_waiting")) {
-            (Some(running), _) if running > 0.0 => Doing::Working,
+            // An engine that hangs counts what it runs as well, but gets nowhere with it.
+            (Some(running), _) if running > 0.0 => match progress(earlier) {
+                before @ Some(_) if progress(answers) == before => Doing::Unknown,
+                _ => Doing::Working,
+            },
             (Some(_), Some(waiting)) if waiting > 0.0 => Doing::Queued,
             (Some(_), Some(_)) => Doing::Idle,
             // They can be switched off.
@@ -119,6 +123,21 @@ impl Kind for Vllm {
     fn wants_room_for_the_answer(&self) -> bool {
         true
     }
+}
+
+/// How far it has come with all that it runs: counters of tokens, and the memory that grows with
+/// each piece of a long prompt. 0.32.0; the last name is that of older versions.
+fn progress(answers: &Answers) -> Option<Vec<f64>> {
+    let metrics = answers.get(METRICS).filter(|it| it.status == 200)?;
+    let text = String::from_utf8_lossy(&metrics.body);
+    let names = [
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "vllm:kv_cache_usage_perc",
+        "vllm:gpu_cache_usage_perc",
+    ];
+    let known: Vec<f64> = names.iter().filter_map(|it| doing::gauge(&text, it)).collect();
+    Some(known).filter(|it| !it.is_empty())
 }
 
 /// A longer context elsewhere may take these.
@@ -180,5 +199,35 @@ mod tests {
     fn the_quoted_words_of_a_caller_decide_nothing() {
         let quoted = r#"{"error":{"message":"1 validation error: {'input': 'maximum context length, not supported'}","type":"Bad Request","code":400}}"#;
         check(400, quoted, Some(Cause::Malformed));
+    }
+
+    #[test]
+    fn what_runs_and_gets_nowhere_may_hang() {
+        let answers = |running: u32, waiting: u32, more: &str| {
+            let text = format!(
+                "vllm:num_requests_running{{m=\"a\"}} {running}.0\nvllm:num_requests_waiting{{m=\"a\"}} {waiting}.0\n{more}"
+            );
+            let mut answers = Answers::default();
+            for (path, body) in [(HEALTH, String::new()), (METRICS, text)] {
+                answers.push(
+                    Question::get(path),
+                    Answer { status: 200, headers: Vec::new(), body: body.into() },
+                );
+            }
+            answers
+        };
+        let check = |now: &Answers, earlier: &Answers, expected: Doing| {
+            let Pulse::Is(doing) = Vllm.pulse("a", now, earlier) else { panic!("it asks for more") };
+            assert_eq!(doing, expected);
+        };
+        let none = Answers::default();
+        let at =
+            |tokens: u32| answers(1, 0, &format!("vllm:generation_tokens_total{{m=\"a\"}} {tokens}.0\n"));
+        check(&at(5), &none, Doing::Working);
+        check(&at(6), &at(5), Doing::Working);
+        check(&at(5), &at(5), Doing::Unknown);
+        check(&answers(1, 0, ""), &answers(1, 0, ""), Doing::Working);
+        check(&answers(0, 2, ""), &none, Doing::Queued);
+        check(&answers(0, 0, ""), &none, Doing::Idle);
     }
 }

@@ -164,11 +164,13 @@ pub(super) fn llama_slots(script: &Script, busy: Busy) -> Value {
     (0..slots).map(slot).collect()
 }
 
-/// Those of its gauges that tell what it does.
-pub(super) fn vllm_metrics(script: &Script, busy: u32) -> String {
+/// Those of its gauges and counters that tell what it does.
+pub(super) fn vllm_metrics(script: &Script, busy: Busy) -> String {
     let model = script.models.first().map_or("", |it| it.name.as_str());
-    let gauge = |name: &str, value: u32| {
-        format!("# TYPE vllm:{name} gauge\nvllm:{name}{{engine=\"0\",model_name=\"{model}\"}} {value}.0\n")
+    let one = |name: &str, sort: &str, value: u64| {
+        format!("# TYPE vllm:{name} {sort}\nvllm:{name}{{engine=\"0\",model_name=\"{model}\"}} {value}.0\n")
     };
-    gauge("num_requests_running", busy) + &gauge("num_requests_waiting", 0)
+    one("num_requests_running", "gauge", busy.requests.into())
+        + &one("num_requests_waiting", "gauge", 0)
+        + &one("generation_tokens_total", "counter", busy.progress)
 }

@@ -204,7 +204,7 @@ impl Shape {
                 let (prompt, begun) = begun::rendered(&body, !body["continue_final_message"].is_null());
                 Reply::json(200, json!({"prompt": prompt + &begun}))
             }
-            (Self::Vllm, true, "/metrics") => Reply::text(200, &vllm_metrics(script, busy.requests)),
+            (Self::Vllm, true, "/metrics") => Reply::text(200, &vllm_metrics(script, busy)),
             (Self::Vllm, true, "/load") => Reply::json(200, json!({"server_load": busy.requests})),
             (Self::LmStudio, true, "/api/v1/models") => Reply::json(200, lm_studio_v1(script)),
             (Self::LmStudio, true, "/api/v0/models") => Reply::json(200, lm_studio_v0(script)),
