@@ -109,7 +109,6 @@ impl Kind for LlamaCpp {
         if let Err(known) = doing::well(self.id(), answers, HEALTH) {
             return known;
         }
-        // Between two batches of a prompt: while one is computed it is not answered.
         let slots = match doing::well(self.id(), answers, SLOTS) {
             Ok(slots) => slots,
             // They are switched off (501).
@@ -163,9 +162,9 @@ fn answers_of(answers: &Answers, path: &'static str) -> Value {
     answers.get(path).and_then(Answer::success).unwrap_or_default()
 }
 
-/// What its slots do. Newer builds count in each how much of the prompt was read and how much
-/// written: since nothing is answered while a batch is computed, a slot whose counts are the
-/// same twice has not been worked on between.
+/// What its slots do. Newer builds count in each how much was written: where all that are busy
+/// have begun to write, and none has written more since it was asked last, nothing is worked
+/// on. While a prompt is read no count moves (b11549), so one that reads is taken to work.
 fn by_slots(slots: &Value, before: &Value) -> Doing {
     let busy = |slots: &Value| -> Option<Vec<Value>> {
         let all = slots.as_array().filter(|it| !it.is_empty())?;
@@ -174,13 +173,15 @@ fn by_slots(slots: &Value, before: &Value) -> Doing {
         }
         let busy = all.iter().filter(|it| it["is_processing"] == true).map(|it| {
             let decoded = it["next_token"].pointer("/0/n_decoded").or(it["next_token"].get("n_decoded"));
-            json!([it["id"], it["id_task"], it["n_prompt_tokens_processed"], decoded])
+            json!([it["id"], it["id_task"], decoded])
         });
         Some(busy.collect())
     };
     match (busy(slots), busy(before)) {
         (Some(now), _) if now.is_empty() => Doing::Idle,
-        (Some(now), Some(before)) if now == before && now.iter().all(|it| it[3].is_u64()) => Doing::Idle,
+        (Some(now), Some(before)) if now == before && now.iter().all(|it| it[2].as_u64() > Some(0)) => {
+            Doing::Idle
+        }
         (Some(_), _) => Doing::Working,
         (None, _) => Doing::Unknown,
     }
@@ -294,19 +295,23 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_works_while_its_counts_move() {
-        let slot = |id: u64, busy: bool, read: u64, written: u64| {
-            json!({"id": id, "is_processing": busy, "n_prompt_tokens_processed": read,
-                "next_token": [{"n_decoded": written}]})
-        };
+    fn a_slot_works_while_it_reads_or_its_count_moves() {
+        let slot = |id: u64, busy: bool, written: u64| json!({"id": id, "is_processing": busy, "next_token": [{"n_decoded": written}]});
         let bare = json!([{"id": 0, "is_processing": true}]);
-        let reads = json!([slot(0, true, 512, 0), slot(1, false, 9, 9)]);
+        let (reads, writes) = (json!([slot(0, true, 0)]), json!([slot(0, true, 7), slot(1, false, 9)]));
         for (now, before, expected) in [
-            (json!([slot(0, false, 5, 5), slot(1, false, 9, 9)]), Value::Null, Doing::Idle),
-            (reads.clone(), Value::Null, Doing::Working),
-            (reads.clone(), json!([slot(0, true, 256, 0), slot(1, false, 9, 9)]), Doing::Working),
-            (reads.clone(), json!([slot(0, true, 512, 0), slot(1, true, 9, 9)]), Doing::Working),
-            (reads.clone(), json!([slot(0, true, 512, 0), slot(1, false, 8, 8)]), Doing::Idle),
+            (json!([slot(0, false, 5), slot(1, false, 9)]), Value::Null, Doing::Idle),
+            (writes.clone(), Value::Null, Doing::Working),
+            (writes.clone(), json!([slot(0, true, 6), slot(1, false, 9)]), Doing::Working),
+            (writes.clone(), json!([slot(0, true, 7), slot(1, true, 9)]), Doing::Working),
+            (writes.clone(), json!([slot(0, true, 7), slot(1, false, 8)]), Doing::Idle),
+            // It stands still because another slot reads.
+            (
+                json!([slot(0, true, 7), slot(1, true, 0)]),
+                json!([slot(0, true, 7), slot(1, true, 0)]),
+                Doing::Working,
+            ),
+            (reads.clone(), reads, Doing::Working),
             // Older builds do not count.
             (bare.clone(), bare, Doing::Working),
             (json!([]), Value::Null, Doing::Unknown),
