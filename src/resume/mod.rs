@@ -18,7 +18,7 @@ mod closing;
 mod rendered;
 mod same;
 mod seam;
-mod strand;
+mod stretch;
 
 pub use self::{
     rendered::Rendered,

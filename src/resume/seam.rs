@@ -1,7 +1,7 @@
 //! Between a server that goes on with an answer and the caller who has its beginning: lets
 //! pass only what is new.
 
-use super::{Repeats, Told, closing::Closing, strand::Strand};
+use super::{Repeats, Told, closing::Closing, stretch::Stretch};
 use crate::generate::{Begun, Event, Reason, Usage};
 
 /// The server said something else than what the caller has.
@@ -20,7 +20,7 @@ pub struct Learned {
 /// What is still to be taken off the beginning of what a server says.
 #[derive(Clone, Debug, Default)]
 pub struct Seam {
-    text: Strand,
+    text: Stretch,
     thinking: Thoughts,
     /// Parts what comes as text, where some of it is thinking.
     closing: Option<Closing>,
@@ -45,16 +45,16 @@ pub struct Seam {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Thoughts {
     /// It passes, once this was thought again; where it is not, nothing of it does.
-    Again(Strand),
+    Again(Stretch),
     /// It goes on where it was cut, and must fit.
-    On(Strand),
+    On(Stretch),
     /// None of it: the caller has seen other thoughts, or text after them.
     Not,
 }
 
 impl Default for Thoughts {
     fn default() -> Self {
-        Self::Again(Strand::default())
+        Self::Again(Stretch::default())
     }
 }
 
@@ -63,10 +63,10 @@ impl Seam {
     /// may differ from what the caller has seen, and then nothing more of it is shown.
     pub(super) fn again(begun: &Begun) -> Self {
         let thinking = match begun.text().is_empty() {
-            true => Thoughts::Again(Strand::again(begun.thinking())),
+            true => Thoughts::Again(Stretch::again(begun.thinking())),
             false => Thoughts::Not,
         };
-        Self { text: Strand::again(begun.text()), thinking, ..Self::default() }
+        Self { text: Stretch::again(begun.text()), thinking, ..Self::default() }
     }
 
     /// For a server that is told so much of it.
@@ -74,10 +74,10 @@ impl Seam {
         let (text, thinking) = match told {
             Told::Nothing => return Self::again(begun),
             Told::Thinking(told) if begun.text().is_empty() => {
-                (Strand::default(), Thoughts::On(Strand::after(begun.thinking(), told, repeats)))
+                (Stretch::default(), Thoughts::On(Stretch::after(begun.thinking(), told, repeats)))
             }
-            Told::Thinking(_) => (Strand::after(begun.text(), 0, repeats), Thoughts::Not),
-            Told::Text(told) => (Strand::after(begun.text(), told, repeats), Thoughts::Not),
+            Told::Thinking(_) => (Stretch::after(begun.text(), 0, repeats), Thoughts::Not),
+            Told::Text(told) => (Stretch::after(begun.text(), told, repeats), Thoughts::Not),
         };
         let (tokens, thoughts) = told.about(begun);
         Self { text, thinking, limit, tokens, thoughts, about: true, ..Self::default() }
@@ -175,14 +175,14 @@ impl Seam {
 
     fn think(&mut self, more: &str, give: &mut dyn FnMut(Event)) -> Result<(), Misfit> {
         let new = match &mut self.thinking {
-            Thoughts::Again(strand) => match strand.take(more) {
+            Thoughts::Again(stretch) => match stretch.take(more) {
                 Ok(new) => new,
                 Err(Misfit) => {
                     self.thinking = Thoughts::Not;
                     return Ok(());
                 }
             },
-            Thoughts::On(strand) => strand.take(more)?,
+            Thoughts::On(stretch) => stretch.take(more)?,
             Thoughts::Not => return Ok(()),
         };
         if !new.is_empty() {
@@ -198,11 +198,11 @@ impl Seam {
             self.think(&rest, give)?;
         }
         match &mut self.thinking {
-            Thoughts::Again(strand) if *strand == Strand::default() => {}
+            Thoughts::Again(stretch) if *stretch == Stretch::default() => {}
             Thoughts::Again(_) | Thoughts::Not => self.thinking = Thoughts::Not,
-            Thoughts::On(strand) => {
-                let new = strand.settle()?;
-                if !strand.is_over() {
+            Thoughts::On(stretch) => {
+                let new = stretch.settle()?;
+                if !stretch.is_over() {
                     return Err(Misfit);
                 }
                 self.thinking = Thoughts::default();

@@ -8,7 +8,7 @@ use super::{
 
 /// What is still to be taken off the beginning of what a server says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Strand {
+pub(super) struct Stretch {
     /// What it was told, in case that it says all of it again.
     echo: String,
     /// What it must say again.
@@ -19,7 +19,7 @@ pub(super) struct Strand {
     held: String,
 }
 
-impl Strand {
+impl Stretch {
     /// For a server that was told nothing of it: it says all of it again, and blanks at its end
     /// are exact as well.
     pub(super) fn again(said: &str) -> Self {
