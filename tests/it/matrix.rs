@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use futures_util::future::join_all;
+use http_body_util::BodyExt;
 use lovable::simulate::{Fault, Offer, Plan, Script, Shape, Simulated, Strikes};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -100,7 +101,7 @@ impl Case {
 
 /// Every combination at these paths.
 fn cases(paths: &[&'static str]) -> Vec<Case> {
-    // Words without end are no fault that can be seen from what comes; see below.
+    // Words without end are no fault that can be seen from what comes; the last test has them.
     let faults = Fault::ALL.iter().copied().filter(|it| *it != Fault::EndlessWords).map(Some);
     let mut cases = Vec::new();
     for fault in [None].into_iter().chain(faults) {
@@ -299,5 +300,27 @@ async fn no_answer_is_corrupted_and_beside_a_twin_none_fails() {
     assert!(bad.is_empty(), "{} of {}: {:#?}", bad.len(), all.len() * 4, &bad[..bad.len().min(20)]);
     if !is_full() {
         insta::assert_snapshot!("matrix", fixed);
+    }
+}
+
+#[tokio::test]
+async fn words_without_end_go_on_until_the_caller_leaves() {
+    let plan = Plan::Always(Fault::EndlessWords);
+    let script = Script { plan, between: Duration::from_millis(1), ..Script::default() };
+    let server = Simulated::start(Shape::Vllm, script).await.unwrap();
+    let daemon = Options::alone().simulated(&server, "endless", 0).start().await;
+    let mut connection = daemon.caller().connect().await.unwrap();
+    let body = question(PATHS[0], true, &Value::Null).to_string();
+    let mut answer = connection.send_request(request("POST", PATHS[0], body.into(), &[])).await.unwrap();
+    let mut text = Vec::new();
+    while memchr::memmem::find(&text, b"w50\"").is_none() {
+        let frame = answer.frame().await.unwrap().unwrap();
+        text.extend_from_slice(frame.data_ref().unwrap());
+    }
+    drop((answer, connection));
+    let left = Instant::now();
+    while server.counts().cancelled == 0 {
+        assert!(left.elapsed() < Duration::from_secs(2), "{:?}", server.counts());
+        sleep(Duration::from_millis(5)).await;
     }
 }

@@ -10,25 +10,25 @@
 //! waits for the real clock. (Left to itself a paused clock leaps on while bytes are on their
 //! way.)
 
+mod caller;
+mod compare;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
 use tokio::{sync::watch, task::yield_now, time::Instant};
 
+use self::{
+    caller::{Account, Plans, Saw, ask},
+    compare::{agree, is_settled, same, same_at_server},
+};
 use crate::{
     api::{self, Door, Peer},
     failover::Patience,
-    fault::Cause,
-    generate::{Ending, Outcome},
     housekeeping::{self, Housekeeping},
     kind,
     registry::{self, Hint, Registry, ServerSettings, Standing},
@@ -36,8 +36,8 @@ use crate::{
     route::Fallback,
     scan::{self, Watch as _},
     server::Source,
-    simulate::{At, Counts, Fault, Plan, Script, Shape, Simulated, check},
-    stats::{By, Endings, Query, Stats},
+    simulate::{At, Fault, Plan, Script, Shape, Simulated},
+    stats::{Endings, Stats},
     store::Store,
     upstream::{self, Upstream},
     wire::ConfigView,
@@ -47,8 +47,6 @@ use crate::{
 const STEP: Duration = Duration::from_millis(5);
 /// How often everybody has a turn before that: a request goes through a few hands.
 const TURNS: usize = 4;
-/// What a caller measures may differ from what was recorded by that.
-const BLUR: Duration = Duration::from_millis(60);
 /// Everything is over by then.
 const END: Duration = Duration::from_secs(120);
 
@@ -69,42 +67,6 @@ struct Sequence {
     /// Whether the last server never fails.
     has_a_good_one: bool,
     callers: Vec<Plans>,
-}
-
-/// What one caller will do.
-#[derive(Clone, Copy, Debug)]
-struct Plans {
-    comes: Duration,
-    stream: bool,
-    /// Short enough for a server to be asked for all of it at once.
-    short: bool,
-    /// How long after it came it leaves.
-    leaves: Option<Duration>,
-}
-
-/// What one caller saw.
-#[derive(Debug)]
-enum Saw {
-    /// A whole answer: words, and tokens as it tells them.
-    Whole { words: usize, tokens: Option<u64> },
-    /// An answer that had begun and ended in an error.
-    BrokenOff { status: u16 },
-    /// A refusal.
-    Refused { status: u16 },
-    /// Nothing any more.
-    Left,
-    /// What nobody should ever see.
-    Wrong(String),
-}
-
-#[derive(Debug)]
-struct Account {
-    id: String,
-    plans: Plans,
-    saw: Saw,
-    attempts: Option<usize>,
-    first: Option<Duration>,
-    total: Duration,
 }
 
 impl Sequence {
@@ -168,7 +130,7 @@ impl House {
             stats: Stats::default(),
             store: Store::none("nothing is kept"),
             keys: BTreeMap::new(),
-            kinds_off: std::collections::BTreeSet::new(),
+            kinds_off: BTreeSet::new(),
             trusts: Box::new(|_| true),
             ours: Box::new(|_| true),
             tracking: false,
@@ -263,94 +225,6 @@ impl House {
     }
 }
 
-/// Asks, and sees the answer to its end. Dropping it is leaving.
-async fn ask(stream: tokio::io::DuplexStream, account: &mut Account, begun: Instant) {
-    let plans = account.plans;
-    let mut body = json!({
-        "model": "sim", "stream": plans.stream, "messages": [{"role": "user", "content": "Count for me."}],
-    });
-    if plans.stream {
-        body["stream_options"] = json!({"include_usage": true});
-    }
-    if plans.short {
-        body["max_tokens"] = 40.into();
-    }
-    let request = Request::post("/v1/chat/completions")
-        .header("host", "localhost")
-        .header("x-request-id", &account.id)
-        .body(Full::new(Bytes::from(body.to_string())))
-        .unwrap();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-    let exchange = async {
-        let response = sender.send_request(request).await.unwrap();
-        let (parts, mut body) = response.into_parts();
-        account.attempts =
-            parts.headers.get("x-lovable-attempts").and_then(|it| it.to_str().ok()?.parse().ok());
-        let (mut text, mut clean) = (Vec::new(), true);
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
-                clean = false;
-                break;
-            };
-            text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
-            if account.first.is_none() && memchr::memmem::find(&text, b"w1").is_some() {
-                account.first = Some(begun.elapsed());
-            }
-        }
-        account.saw = judge(parts.status.as_u16(), plans.stream, &text, clean);
-        drop(sender);
-    };
-    let _ = tokio::join!(exchange, connection);
-}
-
-/// What an answer is worth.
-fn judge(status: u16, stream: bool, text: &[u8], clean: bool) -> Saw {
-    let text = String::from_utf8_lossy(text);
-    let wrong = |why: &str| Saw::Wrong(format!("{why} in {status} {text:?}"));
-    if !clean {
-        return wrong("torn");
-    }
-    let parse = |it: &str| serde_json::from_str::<Value>(it).ok();
-    if status != 200 || !stream {
-        let Some(body) = parse(&text) else { return wrong("no JSON") };
-        if status != 200 {
-            return if body["error"]["message"].is_string() {
-                Saw::Refused { status }
-            } else {
-                wrong("no error")
-            };
-        }
-        let said = body["choices"][0]["message"]["content"].as_str().unwrap_or_default();
-        return match (check(said), body["choices"][0]["finish_reason"].is_string()) {
-            (Ok(words), true) => Saw::Whole { words, tokens: body["usage"]["completion_tokens"].as_u64() },
-            _ => wrong("no whole answer"),
-        };
-    }
-    let Some(events) = text.strip_suffix("\n\n") else { return wrong("a torn event") };
-    let (mut said, mut reasons, mut done, mut failed, mut tokens) = (String::new(), 0, 0, 0, None);
-    for event in events.split("\n\n").filter(|it| !it.starts_with(':')) {
-        let data = event.strip_prefix("data: ").unwrap_or_default();
-        if done + failed > 0 {
-            return wrong("something after the end");
-        }
-        if data == "[DONE]" {
-            done += 1;
-            continue;
-        }
-        let Some(value) = parse(data) else { return wrong("no event") };
-        failed += usize::from(value["error"]["message"].is_string());
-        said += value["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
-        reasons += usize::from(value["choices"][0]["finish_reason"].is_string());
-        tokens = tokens.or(value["usage"]["completion_tokens"].as_u64());
-    }
-    match (check(&said), reasons, done, failed) {
-        (Ok(words), 1, 1, 0) => Saw::Whole { words, tokens },
-        (Ok(_), 0, 0, 1) => Saw::BrokenOff { status },
-        (Err(why), ..) => wrong(&why),
-        (Ok(_), ..) => wrong("no right end"),
-    }
-}
-
 /// What many sequences came to.
 #[derive(Debug, Default)]
 struct Sum {
@@ -400,121 +274,6 @@ async fn run(sequence: &Sequence, directory: &Path, sum: &mut Sum) -> Result<(),
     agree("queued", &house.house.traffic().queued(), &0)?;
     for (at, server) in house.servers.iter().enumerate() {
         same_at_server(&house.house, &format!("s{at}"), &server.counts(), &outcomes)?;
-    }
-    Ok(())
-}
-
-fn is_settled(it: &Counts) -> bool {
-    it.in_flight == 0 && it.received == it.served + it.refused + it.faulted + it.cancelled
-}
-
-fn agree<T: PartialEq + std::fmt::Debug>(what: &str, one: &T, other: &T) -> Result<(), String> {
-    if one == other { Ok(()) } else { Err(format!("{what}: {one:?} and {other:?}")) }
-}
-
-/// Whether what was recorded of a request is what its caller saw.
-fn same(account: &Account, outcome: &Outcome, sequence: &Sequence) -> Result<(), String> {
-    let err = |why: &str| Err(format!("{why}: {account:?}\n{outcome:#?}"));
-    let words = sequence.servers[0].words;
-    let ending = outcome.ending;
-    let refused = matches!(ending, Ending::Refused | Ending::Exhausted | Ending::OutOfTime);
-    let agrees = match account.saw {
-        Saw::Wrong(ref why) => return err(why),
-        Saw::Whole { words: seen, tokens } => {
-            let told = outcome.usage.output_tokens;
-            if seen != words {
-                return err("other words");
-            }
-            if tokens != told || told.is_some_and(|it| it != words as u64) {
-                return err("other tokens");
-            }
-            outcome.status == 200 && ending.is_success()
-        }
-        Saw::BrokenOff { status } => outcome.status == status && (ending == Ending::CutShort || refused),
-        Saw::Refused { status } => outcome.status == status && refused,
-        // What was on its way when it left may have been all of it.
-        Saw::Left => ending == Ending::CallerGone || outcome.total <= account.total,
-    };
-    if !agrees {
-        return err("another ending");
-    }
-    let blamed = outcome.failure.is_some() && matches!(outcome.status, 400 | 422);
-    if sequence.has_a_good_one && !ending.is_success() && ending != Ending::CallerGone && !blamed {
-        return err("a failure beside a server that never fails");
-    }
-    // A success is one good attempt after only bad ones.
-    let good = outcome.attempts.iter().filter(|it| it.fault.is_none()).count();
-    let is_last = outcome.attempts.last().is_some_and(|it| it.fault.is_none());
-    if ending.is_success() && !(good == 1 && is_last) {
-        return err("other attempts");
-    }
-    // Where the caller or the time was gone it was not the last server's fault.
-    let nobodys = matches!(ending, Ending::CallerGone | Ending::OutOfTime | Ending::CutShort) && is_last;
-    if !ending.is_success() && good > usize::from(nobodys) {
-        return err("a good attempt and a failure");
-    }
-    if ending == Ending::Resumed && outcome.attempts.len() < 2 {
-        return err("resumed by nobody");
-    }
-    if account.attempts.is_some_and(|it| it > outcome.attempts.len()) {
-        return err("more attempts in the head");
-    }
-    let near = |one: Duration, other: Duration| one.abs_diff(other) <= BLUR;
-    if !matches!(account.saw, Saw::Left) && !near(account.total, outcome.total) {
-        return err("another time");
-    }
-    if account.plans.stream
-        && let (Some(first), Some(told)) = (account.first, outcome.first_token)
-        && !near(first, told)
-    {
-        return err("another first word");
-    }
-    Ok(())
-}
-
-/// Whether what was recorded of a server is what it counted.
-fn same_at_server(
-    house: &Housekeeping,
-    id: &str,
-    counts: &Counts,
-    outcomes: &[Arc<Outcome>],
-) -> Result<(), String> {
-    let (mut attempts, mut requests, mut whole, mut left, mut late) = (0, 0, 0, 0, 0);
-    for outcome in outcomes {
-        for attempt in outcome.attempts.iter().filter(|it| it.server.as_str() == id) {
-            attempts += 1;
-            requests += u64::from(attempt.requests);
-            match attempt.fault {
-                None if outcome.ending.is_success() => whole += 1,
-                // It may have come to its end all the same, or not have begun.
-                None => left += 1,
-                Some(fault) => late += u64::from(fault.cause == Cause::FirstTokenTimeout),
-            }
-        }
-    }
-    let err = |what: &str| {
-        Err(format!(
-            "{what} at {id}: {counts:?}, attempts {attempts} of {requests} requests, whole {whole}, left {left}: {outcomes:#?}"
-        ))
-    };
-    if !is_settled(counts) {
-        return err("not settled");
-    }
-    // What broke on a kept connection is sent once more within the same attempt, unless a new
-    // connection was made for it meanwhile.
-    if counts.received > requests + counts.hung_up || counts.received + left < requests {
-        return err("attempts");
-    }
-    if counts.served < whole || counts.served > whole + left + late {
-        return err("whole answers");
-    }
-    if house.traffic().look().of(&id.into()) != 0 {
-        return err("a place that is still taken");
-    }
-    let query = Query { by: Some(By::Server), server: Some(id.to_owned()), ..Query::default() };
-    let rows: u64 = house.report(&query).iter().map(|it| it.endings.all()).sum();
-    if rows != attempts {
-        return err("statistics");
     }
     Ok(())
 }
