@@ -458,7 +458,8 @@ impl Failover {
         let struck = |it: &Tried| it.fault.is_some_and(|it| it.blame() == Blame::Server);
         let absent = |it: &Tried| {
             it.fault.is_some_and(|it| {
-                it.stage == Stage::Connect && matches!(it.cause, Cause::Refused | Cause::Unreachable)
+                it.stage == Stage::Connect
+                    && matches!(it.cause, Cause::Refused | Cause::Unreachable | Cause::Reset)
             })
         };
         let mut had_it = self.history.iter().filter(|it| struck(it) && !absent(it));

@@ -235,7 +235,8 @@ impl Observer {
             }
             Chosen::Server { .. } | Chosen::Later(_) | Chosen::Nobody | Chosen::Never => {
                 let had_it = |it: &Fault| {
-                    it.blame() == Blame::Server && (it.stage != Stage::Connect || it.cause != Cause::Refused)
+                    it.blame() == Blame::Server
+                        && (it.stage != Stage::Connect || !matches!(it.cause, Cause::Refused | Cause::Reset))
                 };
                 let had_it: Vec<_> = self.servers.values().filter_map(|it| it.fault).filter(had_it).collect();
                 let all_died = had_it.iter().all(|it| is_death(*it));

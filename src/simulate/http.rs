@@ -24,7 +24,6 @@ pub(super) enum Stream {
 pub(super) struct Connection {
     stream: Stream,
     inbox: BytesMut,
-    requests: usize,
 }
 
 /// One request, whole.
@@ -67,7 +66,7 @@ impl Request {
 
 impl Connection {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, inbox: BytesMut::with_capacity(8 << 10), requests: 0 }
+        Self { stream, inbox: BytesMut::with_capacity(8 << 10) }
     }
 
     /// The next request; `None` when there is no further one that can be read.
@@ -98,13 +97,7 @@ impl Connection {
             }
         }
         request.body = self.inbox.split_to(length).freeze();
-        self.requests += 1;
         Some(request)
-    }
-
-    /// Whether this is not its first request.
-    pub(super) fn is_kept(&self) -> bool {
-        self.requests > 1
     }
 
     /// Reads something; false at the end or on an error.

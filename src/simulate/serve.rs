@@ -43,7 +43,7 @@ pub struct Counts {
     pub refused: u64,
     /// Of these: given a fault.
     pub faulted: u64,
-    /// Of those: closed without a byte on a connection that had served before.
+    /// Of those: closed without a byte.
     pub hung_up: u64,
     /// Of these: left by their client before the end, a stalled one too.
     pub cancelled: u64,
@@ -255,7 +255,7 @@ impl Server {
         if let Some(kept) = self.strike_first(&mut connection, fault, struck).await {
             counters.faulted.fetch_add(1, Relaxed);
             let hangs_up = matches!(fault, Some(Fault::Refuse | Fault::Reset | Fault::CloseBeforeHead));
-            counters.hung_up.fetch_add(u64::from(hangs_up && connection.is_kept()), Relaxed);
+            counters.hung_up.fetch_add(u64::from(hangs_up), Relaxed);
             return match kept {
                 Struck::Reply(reply) => self.say(connection, &reply, false).await,
                 Struck::Reset => {

@@ -113,8 +113,7 @@ pub(super) fn same_at_server(
     if !is_settled(counts) {
         return err("not settled");
     }
-    // What broke on a kept connection is sent once more within the same attempt, unless a new
-    // connection was made for it meanwhile.
+    // What broke on a connection from the pool is sent once more within the same attempt.
     if counts.received > requests + counts.hung_up || counts.received + left < requests {
         return err("attempts");
     }
