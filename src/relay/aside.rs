@@ -108,6 +108,7 @@ impl Relay {
             full: &|_| false,
             home: None,
             said: &|_| Ok(Fidelity::Own),
+            cloud: None,
             bytes: 0,
             length: &|| None,
             now: Instant::now().into_std(),
@@ -141,7 +142,7 @@ impl Relay {
 
     /// The JSON of a success. A refusal here says nothing about the server: it is not remembered.
     async fn question(&self, server: &Server, path: &'static str, body: Bytes) -> Option<Value> {
-        let question = Question { path: path.into(), post: Some(body) };
+        let question = Question::post(path, body);
         let limits = Limits { time: TIME, connect: self.settings.patience.connect, bytes: BYTES };
         let key = self.house.key(&server.endpoint);
         let answer = self.upstream.ask(&server.endpoint, &question, key, limits).await.ok()?;

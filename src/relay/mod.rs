@@ -14,6 +14,7 @@ mod ending;
 mod hearing;
 mod keeping;
 mod live;
+mod paying;
 mod record;
 mod resuming;
 mod telling;

@@ -69,6 +69,7 @@ impl Record {
     pub(super) fn close(&mut self, fault: Option<Fault>) -> Option<Live> {
         let live = self.live.take()?;
         let (usage, _) = live.tally();
+        let cost = live.settle(fault);
         self.attempts.push(Attempt {
             server: live.choice.server.id.clone(),
             kind: live.choice.server.kind.clone(),
@@ -78,6 +79,7 @@ impl Record {
             total: live.started.elapsed(),
             fault,
             usage,
+            cost,
         });
         Some(live)
     }

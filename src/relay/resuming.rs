@@ -86,7 +86,7 @@ impl Render {
     /// What is asked, given what it said to the question for the text.
     fn body(mut self, answer: &[u8]) -> Option<Bytes> {
         self.complete.prompt = RENDERED_AT.dialect().rendered(answer)? + &self.text;
-        let to = To { model: &self.model, stream: true, ask_usage: true, max_tokens: false };
+        let to = To { model: &self.model, stream: true, ask_usage: true, max_tokens: false, sold: None };
         let asked = RENDERED_AT.dialect().ask(RENDERED_AT, &Meaning::Complete(self.complete), &to);
         Some(asked.ok()?.body)
     }
@@ -208,15 +208,16 @@ impl Work {
         let (request, body) = (&self.errand.request, &self.errand.body);
         let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
         let way = telling::way(kind, request)?;
+        let ear = self.ear(&choice.server, choice.zone);
         let max_tokens = kind::by_id(kind).is_some_and(|it| it.wants_max_tokens());
-        let to = To { model, stream: true, ask_usage: true, max_tokens };
+        let to = To { model, stream: true, ask_usage: true, max_tokens, sold: ear.sold };
         let Some(told) = plan.told else {
             return match way {
                 Way::Same => {
                     Some(OnSaid::new(request.door, request.door.dialect().readdress(request, body, &to)))
                 }
                 Way::Other(door) => {
-                    let asked = self.telling.ask(door, kind, model, request, body).ok()?;
+                    let asked = self.telling.ask(door, ear, model, request, body).ok()?;
                     asked.forced.is_none().then(|| OnSaid::new(door, asked.body))
                 }
             };
@@ -260,7 +261,9 @@ impl Work {
     /// How the same server can be asked once more, where it only said a word differently that
     /// was cut, or would not render the conversation.
     pub(super) fn more_care(&self, fault: Fault) -> Option<Care> {
-        let live = self.record.live.as_ref().filter(|_| fault.cause == Cause::Unsupported)?;
+        // What costs money is sent once for each time that it is booked.
+        let live = self.record.live.as_ref().filter(|it| it.bought.is_none());
+        let live = live.filter(|_| fault.cause == Cause::Unsupported)?;
         match self.care {
             Care::WholeWords if live.misfit => Some(Care::AsItIs),
             Care::WholeWords | Care::AsItIs if live.renders && fault.stage <= Stage::Head => {

@@ -16,6 +16,7 @@ use crate::{
     kind::{self, Question, Refusal},
     registry::Server,
     route::Decision,
+    server::Zone,
     upstream::Limits,
 };
 
@@ -71,7 +72,9 @@ impl Work {
             return;
         }
         let Some(live) = &self.record.live else { return };
-        if (self.committed && !live.keeps()) || !self.somebody_else_could() {
+        // Whoever sells answers is asked for nothing on the side.
+        let is_far = live.choice.zone == Zone::Cloud;
+        if is_far || (self.committed && !live.keeps()) || !self.somebody_else_could() {
             (self.watch.since, self.watch.answered) = (Some(Instant::now()), true);
             return;
         }

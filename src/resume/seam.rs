@@ -240,6 +240,7 @@ impl Seam {
                 (None, 0) => None,
                 (told, thoughts) => Some(told.unwrap_or(0) + thoughts),
             },
+            written_tokens: usage.written_tokens,
         };
         self.usage
     }

@@ -1,3 +1,4 @@
+mod cloud;
 mod failing;
 mod room;
 mod stand_in;
@@ -121,6 +122,9 @@ struct World {
     salt: u64,
     length: Length,
     home: Option<ServerId>,
+    cloud: bool,
+    /// Models in the cloud that may not be paid for.
+    unpaid: Vec<&'static str>,
 }
 
 /// Servers as `id: words`; each has the model `m`.
@@ -154,6 +158,8 @@ fn with(mut servers: Vec<Server>) -> World {
         salt: 1,
         length: Length::default(),
         home: None,
+        cloud: false,
+        unpaid: Vec::new(),
     }
 }
 
@@ -167,7 +173,14 @@ impl World {
         };
         let length = || Some(self.length);
         let full = |server: &Server| server.limit.is_some_and(|it| in_flight(&server.id) >= it);
-        let ask = Ask { said: &said, length: &length, full: &full, ..self.ask_with(&in_flight) };
+        // A model costs what its name is long.
+        let price = |_: &Server, model: &Model| Some(Usd::from_nanos(model.name.as_str().len() as u64));
+        let pays = |_: &Server, model: &Model| match self.unpaid.iter().any(|it| model.name == **it) {
+            true => Err("is too dear".to_owned()),
+            false => Ok(()),
+        };
+        let cloud = self.cloud.then_some(Cloud { price: &price, pays: &pays });
+        let ask = Ask { said: &said, length: &length, full: &full, cloud, ..self.ask_with(&in_flight) };
         choose(&self.snapshot, &ask)
     }
 
@@ -185,6 +198,7 @@ impl World {
             full: &|_| false,
             home: self.home.as_ref(),
             said: &|_| Ok(Fidelity::Own),
+            cloud: None,
             bytes: 4 * self.length.likely,
             length: &|| None,
             now: self.now,
@@ -393,8 +407,8 @@ fn who_may_not_be_asked_is_not_asked() {
         ("untrusted", "is not trusted"),
         ("draining", "is draining (`lovablectl servers resume` ends that)"),
         ("off", "is switched off in the configuration"),
-        ("cloud", "is in the cloud"),
-        ("cloudmodel", "only forwards this model to the cloud"),
+        ("cloud", "is in the cloud, which is not enabled"),
+        ("cloudmodel", "only forwards this model to the cloud, which is not enabled"),
         ("key", "needs a key"),
         ("host", "refuses the name that it is called by"),
         ("sick", "reports itself unhealthy"),

@@ -50,6 +50,10 @@ pub struct RequestView {
     pub total_ms: f64,
     /// Token counts.
     pub usage: Usage,
+    /// What all tries cost together; `null` where none costs money, or nobody knows what.
+    pub cost_usd: Option<f64>,
+    /// Whether that is the most it can be: a server that was cut off gave no counts.
+    pub cost_is_bound: bool,
     /// Why the model stopped.
     pub reason: Option<Reason>,
 }
@@ -71,6 +75,8 @@ pub struct AttemptView {
     pub total_ms: f64,
     /// Why it did not work.
     pub fault: Option<FaultView>,
+    /// What it cost.
+    pub cost_usd: Option<f64>,
 }
 
 /// A server as it was ranked.
@@ -86,6 +92,7 @@ pub struct CandidateView {
 
 impl From<&Outcome> for RequestView {
     fn from(outcome: &Outcome) -> Self {
+        let cost = outcome.cost();
         Self {
             request_id: outcome.request_id.clone(),
             at: rfc3339(outcome.at_ms),
@@ -103,6 +110,8 @@ impl From<&Outcome> for RequestView {
             first_token_ms: outcome.first_token.map(millis),
             total_ms: millis(outcome.total),
             usage: outcome.usage,
+            cost_usd: cost.map(|it| it.usd.dollars()),
+            cost_is_bound: cost.is_some_and(|it| it.at_most),
             reason: outcome.reason,
         }
     }
@@ -118,6 +127,7 @@ impl From<&Attempt> for AttemptView {
             first_token_ms: attempt.first_token.map(millis),
             total_ms: millis(attempt.total),
             fault: attempt.fault.as_ref().map(FaultView::from),
+            cost_usd: attempt.cost.map(|it| it.usd.dollars()),
         }
     }
 }

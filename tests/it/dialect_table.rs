@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use lovable::{
     dialect::{
-        Door, To,
+        Door, Sold, To,
         bridge::{self, Way},
     },
     generate::Meaning,
@@ -24,7 +24,13 @@ fn cell(kind: &str, door: Door, body: &Bytes) -> Result<&'static str, String> {
     let Some(way) = bridge::pick(kind::doors(kind, request.head.operation), door) else {
         return Err("no door of this kind does that".to_owned());
     };
-    let to = To { model: "m", stream: request.head.stream, ask_usage: request.asks_usage, max_tokens: true };
+    let to = To {
+        model: "m",
+        stream: request.head.stream,
+        ask_usage: request.asks_usage,
+        max_tokens: true,
+        sold: kind::provider(kind).map(|it| Sold { newer: it.newer, strict: it.strict, at_most: None }),
+    };
     match way {
         Way::Same => Ok("as it is"),
         Way::Other(other) => {
