@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use lovable::{
     dialect::{
-        Door, Sold, To,
+        Door, To,
         bridge::{self, Way},
     },
     generate::Meaning,
@@ -29,7 +29,7 @@ fn cell(kind: &str, door: Door, body: &Bytes) -> Result<&'static str, String> {
         stream: request.head.stream,
         ask_usage: request.asks_usage,
         max_tokens: true,
-        sold: kind::provider(kind).map(|it| Sold { newer: it.newer, strict: it.strict, at_most: None }),
+        sold: None,
     };
     match way {
         Way::Same => Ok("as it is"),
@@ -51,7 +51,9 @@ fn the_table_of_what_can_be_asked_of_whom_has_no_cell_unexplained() {
     let mut shown = String::new();
     for door in Door::ALL {
         writeln!(shown, "## {} {door}\n", door.dialect().id()).unwrap();
-        let kinds: Vec<&str> = KINDS.iter().map(|it| it.id()).collect();
+        // Whoever sells answers is told as an OpenAI or an Anthropic is.
+        let own = KINDS.iter().filter(|it| it.provider().is_none());
+        let kinds: Vec<&str> = own.map(|it| it.id()).collect();
         writeln!(shown, "| | {} |\n|---|{}", kinds.join(" | "), "---|".repeat(kinds.len())).unwrap();
         let mut notes: Vec<String> = Vec::new();
         for (feature, body) in examples(door) {
