@@ -62,6 +62,8 @@ pub enum Cause {
         /// For how long it wants to be left alone.
         retry_after: Option<Duration>,
     },
+    /// Whoever uses it has to pay first.
+    NoCredit,
     /// It is loading its model.
     Loading,
     /// The prompt does not fit the context that it has.
@@ -76,11 +78,16 @@ pub enum Cause {
     Forbidden,
     /// The body is larger than it takes (413).
     TooLarge,
+    /// It may not be paid for: the limit of the day, or a disk that would not keep count.
+    Unfunded,
     /// The request is wrong for any server.
     Malformed,
     /// Our own bug.
     Internal,
 }
+
+/// How long whoever wants to be paid is left alone: a person has to notice, and to pay.
+const PAYING: Duration = Duration::from_secs(600);
 
 /// Whose side a fault was on, and so what follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,12 +145,14 @@ impl Fault {
             | Cause::EarlyEnd
             | Cause::ErrorEvent => Blame::Server,
             Cause::Busy { retry_after } => Blame::Busy { retry_after },
+            Cause::NoCredit => Blame::Busy { retry_after: Some(PAYING) },
             Cause::Loading => Blame::Loading,
             Cause::ContextOverflow
             | Cause::ModelNotFound
             | Cause::Unsupported
             | Cause::NeedsKey
             | Cause::Forbidden
+            | Cause::Unfunded
             | Cause::TooLarge => Blame::Misfit,
             Cause::Malformed => Blame::Caller,
             Cause::Internal => Blame::Daemon,
@@ -169,12 +178,14 @@ impl fmt::Display for Fault {
             Cause::EarlyEnd => "ended its answer early",
             Cause::ErrorEvent => "reported an error inside its answer",
             Cause::Busy { .. } => "is busy",
+            Cause::NoCredit => "has no credit left",
             Cause::Loading => "is loading its model",
             Cause::ContextOverflow => "has too small a context for this prompt",
             Cause::ModelNotFound => "does not have the model",
             Cause::Unsupported => "cannot do what is asked",
             Cause::NeedsKey => "wants a key",
             Cause::Forbidden => "refuses to serve us",
+            Cause::Unfunded => "may not be paid for now",
             Cause::TooLarge => "does not take a body this large",
             Cause::Malformed => "calls the request malformed",
             Cause::Internal => "was asked wrongly by lovable",

@@ -21,6 +21,7 @@ pub mod scan;
 pub mod server;
 pub mod service;
 pub mod simulate;
+pub mod spending;
 pub mod stats;
 pub mod store;
 pub mod upstream;

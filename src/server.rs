@@ -388,6 +388,22 @@ impl Endpoint {
         Ok(Self { address: Address::Tcp { host, port, tls }, prefix })
     }
 
+    /// Whether it is the same place as this address.
+    pub fn is_at(&self, url: &str) -> bool {
+        Self::parse(url).is_ok_and(|it| it.address == self.address)
+    }
+
+    /// Whether it is a root.
+    pub fn has_no_path(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
+    /// The same address below the path of another.
+    #[must_use]
+    pub fn with_path_of(self, other: &Self) -> Self {
+        Self { prefix: other.prefix.clone(), ..self }
+    }
+
     /// What is connected to.
     pub fn address(&self) -> &Address {
         &self.address

@@ -140,7 +140,7 @@ fn tell(operation: Operation, events: &[Event]) {
 pub fn understand(dialect: &str, data: &[u8]) {
     let Some((door, _, data)) = choose(dialect, data) else { return };
     let (dialect, body) = (door.dialect(), Bytes::copy_from_slice(data));
-    let to = To { model: "other", stream: true, ask_usage: true, max_tokens: true };
+    let to = To { model: "other", stream: true, ask_usage: true, max_tokens: true, sold: None };
     let Ok(request) = dialect.peek(door, &body) else { return };
     let sent = dialect.readdress(&request, &body, &to);
     assert!(dialect.peek(door, &sent).is_ok(), "{door}: what passes can be read");

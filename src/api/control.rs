@@ -9,15 +9,16 @@ use super::{Door, Knock, body, json};
 use crate::{
     config::parse_duration,
     fault::Failure,
+    generate::Usd,
     housekeeping::wall_ms,
     registry::{Admission, Server, Standing},
     relay::Body,
     server::{Endpoint, Problem, Zone},
     stats::{By, Hour, Key, Query, Row, Spread, hour},
     wire::{
-        self, AddServer, Added, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles, Quality,
-        RequestCounts, RequestList, RequestView, ServerCounts, ServerList, ServerView, StatsList, StatsRow,
-        Status, StoreView, from_rfc3339, models as model_views, rfc3339,
+        self, AddServer, Added, CloudView, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles,
+        Quality, RequestCounts, RequestList, RequestView, ServerCounts, ServerList, ServerView, StatsList,
+        StatsRow, Status, StoreView, from_rfc3339, models as model_views, rfc3339,
     },
 };
 
@@ -84,6 +85,10 @@ fn status_of(door: &Door) -> Status {
             dropped: store.dropped,
         },
         tracking: house.tracking(),
+        cloud: house.spent().map(|it| CloudView {
+            spent_today_usd: it.today.dollars(),
+            daily_usd: it.daily.map(Usd::dollars),
+        }),
         hardware: None,
     }
 }
@@ -109,17 +114,18 @@ fn reason(server: &Server) -> Option<String> {
     }
 }
 
-/// Whether some server can be asked now, without the cloud.
+/// Whether some server can be asked now; one in the cloud only where that is enabled.
 pub(super) fn is_ready(door: &Door) -> bool {
-    door.it.house.snapshot().servers.iter().any(|it| is_usable(it))
+    let far = door.it.house.cloud_is_open();
+    door.it.house.snapshot().servers.iter().any(|it| is_usable(it, far))
 }
 
-fn is_usable(server: &Server) -> bool {
+fn is_usable(server: &Server, far: bool) -> bool {
     server.admission == Admission::Open
         && server.standing != Standing::Down
         && server.problem.is_none()
-        && server.zone != Zone::Cloud
-        && server.models.iter().any(|it| it.zone != Some(Zone::Cloud))
+        && (far || server.zone != Zone::Cloud)
+        && server.models.iter().any(|it| far || it.zone != Some(Zone::Cloud))
 }
 
 pub(super) async fn servers(knock: Knock) -> Response<Body> {
@@ -172,6 +178,10 @@ pub(super) async fn add(knock: Knock) -> Response<Body> {
         Ok(endpoint) => endpoint,
         Err(failure) => return crate::relay::refusal(&failure, shape, &request_id),
     };
+    if door.it.house.bars(&endpoint) {
+        let why = format!("{endpoint} is in the cloud, which is not enabled ([cloud] enabled)");
+        return crate::relay::refusal(&Failure::Forbidden(why), shape, &request_id);
+    }
     door.it.house.add(endpoint.clone());
     let server = door.it.house.recognised(&endpoint, RECOGNISE).await;
     door.it.house.settled().await;
@@ -307,7 +317,7 @@ fn row(row: &Row, by: Option<By>) -> StatsRow {
         output_tokens: row.output_tokens,
         usage_absent: row.usage_absent,
         quality: Quality::default(),
-        cost_usd: None,
+        cost_usd: row.cost.map(Usd::dollars),
     }
 }
 

@@ -64,6 +64,6 @@ fn native(body: &Bytes, model: &str) -> Bytes {
 /// The conversation in OpenAI's language, which tokenizers take.
 fn chat(body: &Bytes, model: &str) -> Option<Bytes> {
     let meaning = Anthropic.understand(Door::Messages, body).ok()?;
-    let to = To { model, stream: false, ask_usage: false, max_tokens: false };
+    let to = To { model, stream: false, ask_usage: false, max_tokens: false, sold: None };
     OpenAi.ask(Door::OpenAiChat, &meaning, &to).ok().map(|it| it.body)
 }

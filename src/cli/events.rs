@@ -140,6 +140,10 @@ fn told(request: &RequestView, look: Look) -> String {
         line.push_str(&format!(" by {}", name(&last.server)));
     }
     line.push_str(&format!(" in {}", say::ms(request.total_ms)));
+    if let Some(cost) = request.cost_usd {
+        let bound = if request.cost_is_bound { "up to " } else { "" };
+        line.push_str(&format!(" for {bound}{}", say::usd(cost)));
+    }
     let faults = request.attempts.iter().filter_map(|it| Some((it, it.fault.as_ref()?)));
     let faults: Vec<_> =
         faults.map(|(it, fault)| format!("{} {}", name(&it.server), say::clean(&fault.message))).collect();

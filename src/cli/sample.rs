@@ -8,9 +8,9 @@ use crate::{
     registry::{Admission, LastFault, Server, Standing},
     server::{Capability, Endpoint, Model, Problem, Source, Zone},
     wire::{
-        ConfigView, Group, Health, LiveFigures, ModelCounts, ModelView, Percentiles, RequestCounts,
-        RequestView, ServerCounts, ServerView, Setting, SettingSource, Spread, StatsRow, Status, StoreView,
-        models as views,
+        CloudView, ConfigView, Group, Health, LiveFigures, ModelCounts, ModelView, Percentiles,
+        RequestCounts, RequestView, ServerCounts, ServerView, Setting, SettingSource, Spread, StatsRow,
+        Status, StoreView, models as views,
     },
 };
 
@@ -145,6 +145,7 @@ pub(super) fn status() -> Status {
             dropped: 0,
         },
         tracking: true,
+        cloud: Some(CloudView { spent_today_usd: 0.734, daily_usd: Some(5.0) }),
         hardware: None,
     }
 }
@@ -160,6 +161,7 @@ pub(super) fn nothing_found() -> Status {
         listen: None,
         tracking: false,
         store: StoreView { path: None, bytes: None, ok: false, dropped: 4 },
+        cloud: None,
         ..status()
     }
 }
@@ -179,6 +181,7 @@ pub(super) fn stats() -> Vec<StatsRow> {
             tokens_per_second: Percentiles { p50: Some(41.6), p95: Some(55.0) },
             input_tokens: Some(1_204_551),
             output_tokens: Some(402_118),
+            cost_usd: Some(1.25),
             ..StatsRow::default()
         },
         StatsRow { group: Some(Group::Server(Some("vllm-8001".into()))), requests: 1, ..StatsRow::default() },
@@ -196,6 +199,7 @@ pub(super) fn request() -> RequestView {
         requests: 1,
         fault: Some(Fault::new(Stage::Connect, Cause::Refused)),
         usage: Usage::default(),
+        cost: None,
     };
     let second = Attempt { server: "ollama".into(), fault: None, ..attempt.clone() };
     RequestView::from(&Outcome {

@@ -68,6 +68,11 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
+/// Dollars with as many places as it takes to see something: `$12.50`, `$0.0004`.
+pub(super) fn usd(dollars: f64) -> String {
+    crate::generate::Usd::from_dollars(dollars).map_or_else(|| UNKNOWN.to_owned(), |it| it.to_string())
+}
+
 /// How long ago a moment of the API was: `3 s ago`.
 pub(super) fn ago(moment: &str, now_ms: u64) -> String {
     match crate::wire::from_rfc3339(moment) {

@@ -6,7 +6,10 @@ use super::{
     say,
     table::{Cell, Column, table},
 };
-use crate::wire::{ServerList, ServerView};
+use crate::{
+    server::Zone,
+    wire::{ServerList, ServerView},
+};
 
 /// Without a verb, lists them
 #[derive(Debug, clap::Args)]
@@ -176,7 +179,8 @@ pub(super) fn brief(servers: &[ServerView], look: Look) -> String {
 
 fn state(server: &ServerView) -> Cell {
     let simulated = if server.simulated { " (simulated)" } else { "" };
-    Cell::inked(format!("{}{simulated}", server.state()), ink(server))
+    let cloud = if server.zone == Zone::Cloud { " (cloud)" } else { "" };
+    Cell::inked(format!("{}{simulated}{cloud}", server.state()), ink(server))
 }
 
 /// The ink of a server's state.

@@ -62,7 +62,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
     Ok(Exit::Fine)
 }
 
-fn columns(by: &str) -> [Column; 11] {
+fn columns(by: &str) -> [Column; 12] {
     let title = match by {
         "server" => "SERVER",
         "model" => "MODEL",
@@ -86,6 +86,7 @@ fn columns(by: &str) -> [Column; 11] {
         Column::new("TOK/S").right().leaves(3),
         Column::new("IN").right().leaves(6),
         Column::new("OUT").right().leaves(6),
+        Column::new("COST").right().leaves(7),
     ]
 }
 
@@ -111,6 +112,7 @@ fn page(by: &str, rows: &[StatsRow], look: Look) -> String {
                 say::or_dash(it.tokens_per_second.p50.map(|it| format!("{it:.0}"))).into(),
                 say::or_dash(it.input_tokens.map(say::count)).into(),
                 say::or_dash(it.output_tokens.map(say::count)).into(),
+                say::or_dash(it.cost_usd.map(say::usd)).into(),
             ]
         })
         .collect();

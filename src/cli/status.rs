@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     client::STATUS_PATIENCE,
-    wire::{Health, ServerList, ServerView, Status},
+    wire::{CloudView, Health, ServerList, ServerView, Status},
 };
 
 /// How often a watched page is drawn anew, and a daemon that is waited for is asked.
@@ -130,6 +130,9 @@ pub(super) fn page(status: &Status, servers: &[ServerView], look: Look) -> Strin
     }
     line("requests", &requests(status));
     line("store", &store(status));
+    if let Some(cloud) = &status.cloud {
+        line("cloud", &spent(cloud));
+    }
     line("models", &format!("{} available, {} loaded", status.models.available, status.models.loaded));
     line("servers", &counts(status));
     if !servers.is_empty() {
@@ -184,6 +187,13 @@ fn store(status: &Status) -> String {
         parts.push("tracking is off".to_owned());
     }
     parts.join(", ")
+}
+
+fn spent(cloud: &CloudView) -> String {
+    match cloud.daily_usd {
+        Some(daily) => format!("{} of {} spent today", say::usd(cloud.spent_today_usd), say::usd(daily)),
+        None => format!("{} spent today, without a limit", say::usd(cloud.spent_today_usd)),
+    }
 }
 
 fn counts(status: &Status) -> String {

@@ -24,8 +24,10 @@ use self::{
 };
 use crate::{
     failover::Patience,
+    generate::Usd,
     route::Fallback,
     server::{Endpoint, KindId},
+    spending::Prices,
     upstream::Key,
 };
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub fallback: FallbackSettings,
     /// `[patience]`.
     pub patience: Patience,
+    /// `[cloud]`.
+    pub cloud: CloudSettings,
     /// `[listen]`.
     pub listen: Listen,
     /// `[queue]`.
@@ -104,17 +108,24 @@ impl Default for FallbackSettings {
 }
 
 impl Value for Fallback {
-    const EXPECTED: &'static str = "\"none\", \"same\" or \"local\"";
+    const EXPECTED: &'static str = "\"none\", \"same\", \"local\" or \"cloud\"";
     fn from_text(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(Self::Cloud) => Err(format!("must be {}; cloud servers are not enabled", Self::EXPECTED)),
-            Ok(fallback) => Ok(fallback),
-            Err(_) => Err(format!("must be {}", Self::EXPECTED)),
-        }
+        text.parse().map_err(|_| format!("must be {}", Self::EXPECTED))
     }
     fn show(&self) -> Json {
         json!(self.to_string())
     }
+}
+
+/// Whether answers may be bought, for how much.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloudSettings {
+    /// Whether anybody outside of the own network is asked at all.
+    pub enabled: bool,
+    /// The most that a day may cost; without it there is no limit.
+    pub daily: Option<Usd>,
+    /// What models cost.
+    pub prices: Prices,
 }
 
 /// The TCP door beside the socket.
@@ -357,12 +368,27 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     section.take(reader, "trust", &mut discovery.trust);
     section.done(reader);
 
+    let section = root.section(reader, "cloud");
+    config.cloud = cloud(reader, section);
+    if config.cloud.enabled {
+        servers::providers(reader, &mut config, around);
+        // Whoever enables the cloud may be asked for it.
+        config.fallback.limit = Fallback::Cloud;
+    }
+    idle_clouds(reader, &config);
+
     let mut section = root.section(reader, "fallback");
+    let span = section.span.clone();
     section.take(reader, "default", &mut config.fallback.default);
     section.take(reader, "limit", &mut config.fallback.limit);
     let entries = section.section(reader, "chains");
     config.fallback.chains = chains(reader, entries);
     section.done(reader);
+    let reaches = config.fallback.default.max(config.fallback.limit);
+    if reaches == Fallback::Cloud && !config.cloud.enabled {
+        let message = "`fallback` cannot be \"cloud\": cloud servers are not enabled ([cloud] enabled)";
+        reader.problem(span, message.to_owned());
+    }
 
     let section = root.section(reader, "patience");
     patience(reader, section, &mut config.patience);
@@ -407,6 +433,42 @@ fn aliases(reader: &mut Reader<'_>, mut section: Section<'_>) -> BTreeMap<String
         }
     }
     aliases
+}
+
+fn cloud(reader: &mut Reader<'_>, mut section: Section<'_>) -> CloudSettings {
+    let mut cloud = CloudSettings::default();
+    section.take(reader, "enabled", &mut cloud.enabled);
+    section.take(reader, "daily_usd", &mut cloud.daily);
+    let mut prices = section.section(reader, "prices");
+    for (model, price) in prices.entries() {
+        let key = prices.key(&model);
+        let span = price.span();
+        match values::price(price.get_ref()) {
+            Some(_) if model.is_empty() => reader.problem(Some(span), format!("`{key}` names no model")),
+            Some(price) => {
+                let at = reader.at(Some(span));
+                reader.setting(key, values::show_price(&price), Origin::File, Some(at));
+                cloud.prices.insert(model, price);
+            }
+            None => {
+                let message = format!(
+                    "`{key}` must be what a million tokens cost, in US dollars: {{ input = 1.25, output = 10.0 }}"
+                );
+                reader.problem(Some(span), message);
+            }
+        }
+    }
+    section.done(reader);
+    cloud
+}
+
+/// Tells of servers that are named and cannot be used, since silence would be a riddle.
+fn idle_clouds(reader: &mut Reader<'_>, config: &Config) {
+    for server in config.servers.iter().filter(|it| it.in_cloud && !config.cloud.enabled) {
+        let message =
+            format!("{} is in the cloud and is not asked: [cloud] enabled is false", server.endpoint);
+        reader.warnings.push(message);
+    }
 }
 
 fn chains(reader: &mut Reader<'_>, mut section: Section<'_>) -> BTreeMap<String, Vec<String>> {

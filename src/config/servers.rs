@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{Config, Origin, Reader, Surroundings, reader::Section, values::Value};
 use crate::{
+    kind, registry,
     server::{Address, Endpoint, KindId, Source, Zone},
     upstream::Key,
 };
@@ -37,6 +38,9 @@ pub struct ServerEntry {
     pub zone: Option<Zone>,
     /// Whether it is used.
     pub enabled: bool,
+    /// Whether the kind is one that sells answers, or the address or the person says that it
+    /// is in the cloud.
+    pub in_cloud: bool,
     /// The file of a certificate authority that vouches for it, beside the usual ones.
     pub ca: Option<PathBuf>,
     /// File or environment.
@@ -55,6 +59,7 @@ impl ServerEntry {
             limit: None,
             zone: None,
             enabled: true,
+            in_cloud: false,
             ca: None,
             source,
         }
@@ -62,9 +67,25 @@ impl ServerEntry {
 }
 
 impl Config {
+    /// What the person says of the cloud.
+    pub fn zones(&self) -> registry::Cloud {
+        let zone = |it: &ServerEntry| if it.in_cloud { Some(Zone::Cloud) } else { it.zone };
+        let said = self.servers.iter().filter_map(|it| Some((&it.endpoint, zone(it)?)));
+        let zones = said.flat_map(|(at, zone)| places(at).into_iter().map(move |it| (it, zone))).collect();
+        registry::Cloud { enabled: self.cloud.enabled, zones }
+    }
+
+    /// Ports of this machine behind which the configuration says that the cloud is: what
+    /// listens there is no server of this machine, whatever it says.
+    pub fn cloud_ports(&self) -> Vec<u16> {
+        let here = self.servers.iter().filter(|it| it.in_cloud && it.endpoint.is_local());
+        here.filter_map(|it| it.endpoint.port()).collect()
+    }
+
     /// The key of every address that has one. A key goes nowhere else.
     pub fn keys(&self) -> BTreeMap<Endpoint, Key> {
-        let named = self.servers.iter().filter_map(|it| Some((&it.endpoint, it.key.as_ref()?)));
+        let named = self.servers.iter().filter(|it| self.cloud.enabled || !it.in_cloud);
+        let named = named.filter_map(|it| Some((&it.endpoint, it.key.as_ref()?)));
         let usual = self.usual_keys.iter().map(|(endpoint, key)| (endpoint, key));
         // What names the server comes last and so stands.
         let all = usual.chain(named);
@@ -130,7 +151,17 @@ fn entry(
     section.take(reader, "limit", &mut server.limit);
     section.take(reader, "zone", &mut server.zone);
     section.take(reader, "enabled", &mut server.enabled);
-    server.key = key(reader, &mut section, around);
+    // Whoever names the address of a provider means that provider.
+    let provider =
+        kind::KINDS.iter().find(|it| it.provider().is_some_and(|it| server.endpoint.is_at(it.url)));
+    server.kind = server.kind.take().or(provider.map(|it| it.id().into()));
+    let is_sold = server.kind.as_ref().is_some_and(|it| kind::provider(it.as_str()).is_some());
+    if is_sold {
+        // Whatever the address: what is called so passes prompts on to whoever sells answers.
+        server.zone = server.zone.or(Some(Zone::Cloud));
+        server.endpoint = whole(server.endpoint, &server.kind);
+    }
+    server.key = key(reader, &mut section, around, server.kind.as_ref());
     let mut tls = section.section(reader, "tls");
     let ca_key = tls.key("ca");
     let ca_span = tls.span.clone();
@@ -148,7 +179,27 @@ fn entry(
         }
         server.ca = Some(path);
     }
+    if endpoint.is_some() {
+        server.in_cloud = is_in_cloud(&server.endpoint, server.zone);
+        let speaks_tls = matches!(server.endpoint.address(), Address::Tcp { tls: true, .. });
+        if is_sold && !speaks_tls && !server.endpoint.is_local() {
+            let message = format!("`{url_key}`: its key and every prompt go there by https only");
+            reader.problem(span, message);
+        }
+    }
     endpoint.is_some().then_some(server)
+}
+
+/// Gemini's door for OpenAI's language is never at the root.
+fn whole(endpoint: Endpoint, kind: &Option<KindId>) -> Endpoint {
+    let usual = kind.as_ref().and_then(|it| kind::provider(it.as_str()));
+    let usual = usual.filter(|it| it.list == "/models").and_then(|it| Endpoint::parse(it.url).ok());
+    usual.filter(|_| endpoint.has_no_path()).map_or(endpoint.clone(), |usual| endpoint.with_path_of(&usual))
+}
+
+/// Whether a server is in the cloud, by what the person says or else by its address.
+fn is_in_cloud(endpoint: &Endpoint, zone: Option<Zone>) -> bool {
+    zone.unwrap_or_else(|| registry::Cloud::default().zone(endpoint)) == Zone::Cloud
 }
 
 /// Relative paths start at the file that names them, `~/` at home.
@@ -159,7 +210,12 @@ fn beside(reader: &Reader<'_>, around: &Surroundings<'_>, text: &str) -> PathBuf
     }
 }
 
-fn key(reader: &mut Reader<'_>, section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Key> {
+fn key(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_>,
+    around: &Surroundings<'_>,
+    kind: Option<&KindId>,
+) -> Option<Key> {
     let span = section.span.clone();
     let (env_key, file_key) = (section.key("key_env"), section.key("key_file"));
     let variable = section.take_raw("key_env");
@@ -167,7 +223,7 @@ fn key(reader: &mut Reader<'_>, section: &mut Section<'_>, around: &Surroundings
     section.take(reader, "key_file", &mut file);
     let Some((variable, variable_span)) = variable else {
         reader.setting(env_key, json!(null), Origin::Default, None);
-        return read_key_file(reader, span, &file_key, &beside(reader, around, &file?));
+        return read_key_file(reader, span, &file_key, &beside(reader, around, &file?), kind);
     };
     if file.is_some() {
         reader.problem(span, format!("`{env_key}` and `{file_key}` exclude each other"));
@@ -195,7 +251,7 @@ fn key(reader: &mut Reader<'_>, section: &mut Section<'_>, around: &Surroundings
             None
         }
         Some(text) => {
-            let key = Key::new(&text);
+            let key = shown(&text, kind);
             if key.is_none() {
                 let message =
                     format!("`{env_key}`: the variable {name} holds no key that a header can carry");
@@ -206,11 +262,20 @@ fn key(reader: &mut Reader<'_>, section: &mut Section<'_>, around: &Surroundings
     }
 }
 
+/// A key as servers of this kind are shown it.
+fn shown(text: &str, kind: Option<&KindId>) -> Option<Key> {
+    match kind.and_then(|it| kind::provider(it.as_str())).and_then(|it| it.key_header) {
+        Some(header) => Key::bare(text, header),
+        None => Key::new(text),
+    }
+}
+
 fn read_key_file(
     reader: &mut Reader<'_>,
     span: Option<Range<usize>>,
     label: &str,
     path: &Path,
+    kind: Option<&KindId>,
 ) -> Option<Key> {
     let mut refuse = |why: String| {
         reader.problem(span.clone(), format!("`{label}`: {}: {why}", path.display()));
@@ -234,7 +299,7 @@ fn read_key_file(
         return refuse("is too large for a key".to_owned());
     }
     match fs::read_to_string(path) {
-        Ok(text) => match Key::new(&text) {
+        Ok(text) => match shown(&text, kind) {
             Some(key) => Some(key),
             None => refuse("holds no key that a header can carry".to_owned()),
         },
@@ -322,14 +387,45 @@ pub(super) fn from_environment(reader: &mut Reader<'_>, config: &mut Config, aro
     }
 }
 
+/// Adds whoever sells answers and whose key the environment has: at its own address, unless
+/// the file says where the kind is. Without the cloud nothing of it is so much as looked at.
+pub(super) fn providers(reader: &mut Reader<'_>, config: &mut Config, around: &Surroundings<'_>) {
+    for (kind, provider) in kind::KINDS.iter().filter_map(|it| Some((it.id(), it.provider()?))) {
+        let Some(text) = around.text(provider.key_env) else { continue };
+        let kind = KindId::from(kind);
+        let Some(key) = shown(&text, Some(&kind)) else {
+            let message = format!("{} holds no key that a header can carry; ignored", provider.key_env);
+            reader.warnings.push(message);
+            continue;
+        };
+        let mut configured =
+            config.servers.iter_mut().filter(|it| it.kind.as_ref() == Some(&kind)).peekable();
+        if configured.peek().is_some() {
+            configured.filter(|it| it.key.is_none()).for_each(|it| it.key = Some(key.clone()));
+            continue;
+        }
+        let Ok(endpoint) = Endpoint::parse(provider.url) else { continue };
+        let at = Some(provider.key_env.to_owned());
+        reader.setting(format!("{kind}.url"), json!(endpoint.to_string()), Origin::Environment, at);
+        config.servers.push(ServerEntry {
+            kind: Some(kind),
+            key: Some(key),
+            zone: Some(Zone::Cloud),
+            in_cloud: true,
+            ..ServerEntry::at(endpoint, Source::Environment)
+        });
+    }
+}
+
 /// The file may have named the same server, with more to say of it.
 fn add(config: &mut Config, endpoint: Endpoint, secret: Option<Key>) {
     match config.servers.iter_mut().find(|it| same_place(&it.endpoint, &endpoint)) {
         // The environment goes before the file.
         Some(known) => known.key = secret.or(known.key.take()),
         None => {
-            let key = secret;
-            config.servers.push(ServerEntry { key, ..ServerEntry::at(endpoint, Source::Environment) });
+            let mut server = ServerEntry { key: secret, ..ServerEntry::at(endpoint, Source::Environment) };
+            server.in_cloud = is_in_cloud(&server.endpoint, None);
+            config.servers.push(server);
         }
     }
 }

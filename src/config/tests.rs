@@ -131,7 +131,7 @@ fn a_wrong_name_is_refused_with_its_line_and_the_nearest() {
     check_problem("[[servers]]\nurl = \"http://a\"\nlimits = 3\n", 3, "did you mean `servers[0].limit`?");
     check_problem("[zzz]\n", 1, "known here: servers, aliases");
     // Sections of later versions are unknown in this one.
-    check_problem("[cloud]\nenabled = true\n", 1, "unknown setting `cloud`");
+    check_problem("[hardware]\nenabled = true\n", 1, "unknown setting `hardware`");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_expected() {
     check_problem("[limits]\nbody = \"64\"\n", 2, "`limits.body` must be a size");
     check_problem("[discovery]\nports = [1, 0]\n", 2, "`discovery.ports` entry 2: must be a port");
     check_problem("[discovery]\nports = 7\n", 2, "`discovery.ports` must be a list");
-    check_problem("[fallback]\nlimit = \"cloud\"\n", 2, "cloud servers are not enabled");
+    check_problem("[fallback]\nlimit = \"cloud\"\n", 1, "cloud servers are not enabled");
     check_problem("[fallback]\nchains = 3\n", 2, "`fallback.chains` must be a table");
     for wrong in ["3", "[]", "[\"\"]", "[3]", "\"b\""] {
         let text = format!("[fallback.chains]\n\nbig = {wrong}\n");
@@ -392,7 +392,8 @@ fn the_example_shows_every_setting_with_its_default() {
             assert_eq!(shown.from, Origin::File, "{} is not in the example", setting.key);
         }
         // These are off by default, which TOML cannot write.
-        if !is_path && !["listen.address", "limits.gpu_memory"].contains(&setting.key.as_str()) {
+        let off = ["listen.address", "limits.gpu_memory", "cloud.daily_usd"];
+        if !is_path && !off.contains(&setting.key.as_str()) {
             assert_eq!(shown.value, setting.value, "{}", setting.key);
         }
     }
@@ -401,5 +402,82 @@ fn the_example_shows_every_setting_with_its_default() {
     let of_servers = example.settings.iter().filter(|it| it.key.starts_with("servers[0]"));
     for setting in of_servers.filter(|it| !it.key.ends_with("key_env") && !it.key.ends_with("tls.ca")) {
         assert_eq!(setting.from, Origin::File, "{} is not in the example", setting.key);
+    }
+}
+
+const CLOUD_KEYS: [(&str, &str); 2] = [("OPENAI_API_KEY", "sk-open"), ("ANTHROPIC_API_KEY", "sk-ant")];
+
+/// Servers in the cloud, and the keys that go to addresses.
+fn clouds(text: &str) -> (Vec<String>, Vec<String>) {
+    let config = Home::with(text).load(&CLOUD_KEYS, Flags::default()).unwrap().config;
+    let clouds = config.servers.iter().filter(|it| it.in_cloud).map(|it| it.endpoint.to_string()).collect();
+    (clouds, config.keys().keys().map(ToString::to_string).collect())
+}
+
+#[test]
+fn keys_in_the_environment_name_nobody_while_the_cloud_is_not_enabled() {
+    assert_eq!(clouds(""), (vec![], vec![]));
+    let text = "[[servers]]\nurl = \"https://127.0.0.1:9\"\nkind = \"openai\"\n";
+    let (servers, keys) = clouds(text);
+    assert_eq!((servers, keys), (vec!["https://127.0.0.1:9".to_owned()], vec![]));
+    let loaded = loaded(text);
+    assert!(loaded.warnings[0].contains("[cloud] enabled is false"), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.fallback.limit, Fallback::Local);
+    assert!(loaded.config.zones().bars(&Endpoint::parse("https://127.0.0.1:9").unwrap()));
+    assert_eq!(loaded.config.cloud_ports(), [9]);
+}
+
+#[test]
+fn a_key_in_the_environment_is_for_its_provider_wherever_the_file_says_that_is() {
+    let enabled = "[cloud]\nenabled = true\n";
+    let both = ["https://api.openai.com:443", "https://api.anthropic.com:443"].map(str::to_owned);
+    let (servers, mut keys) = clouds(enabled);
+    keys.reverse();
+    assert_eq!((&servers[..], &keys[..]), (&both[..], &both[..]));
+    let elsewhere = format!("{enabled}[[servers]]\nurl = \"https://127.0.0.1:9/v1\"\nkind = \"openai\"\n");
+    let (servers, keys) = clouds(&elsewhere);
+    assert_eq!(servers, ["https://127.0.0.1:9", "https://api.anthropic.com:443"]);
+    assert_eq!(keys, ["https://127.0.0.1:9", "https://api.anthropic.com:443"]);
+    // A server of any other kind gets none of them, even at the same address.
+    let other = elsewhere.replace("kind = \"openai\"", "kind = \"openai-compatible\"\nzone = \"cloud\"");
+    assert!(!clouds(&other).1.contains(&"https://127.0.0.1:9".to_owned()));
+    let of_its_own = elsewhere.replace("[[servers]]\n", "[[servers]]\nkey_env = \"ANTHROPIC_API_KEY\"\n");
+    let config = Home::with(&of_its_own).load(&CLOUD_KEYS, Flags::default()).unwrap().config;
+    assert_eq!(config.servers[0].key, Key::new("sk-ant"));
+    assert_eq!(config.servers[1].key, Key::bare("sk-ant", "x-api-key"), "as its kind wants it");
+    assert_eq!(config.fallback.limit, Fallback::Cloud);
+}
+
+#[test]
+fn a_provider_is_known_by_its_address_and_gemini_has_its_own_root() {
+    let kind = |url: &str, more: &str| {
+        let server =
+            loaded(&format!("[cloud]\nenabled = true\n[[servers]]\nurl = \"{url}\"\n{more}")).config.servers;
+        (server[0].kind.as_ref().map(ToString::to_string), server[0].endpoint.to_string(), server[0].in_cloud)
+    };
+    let openai = (Some("openai".to_owned()), "https://api.openai.com:443".to_owned(), true);
+    assert_eq!(kind("https://api.openai.com/v1", ""), openai);
+    assert_eq!(
+        kind("https://api.example.com/v1", ""),
+        (None, "https://api.example.com:443".to_owned(), true)
+    );
+    assert!(!kind("https://api.example.com/v1", "zone = \"lan\"\n").2);
+    let gemini = "https://127.0.0.1:9/v1beta/openai";
+    assert_eq!(kind("https://127.0.0.1:9", "kind = \"gemini\"\n").1, gemini);
+    assert_eq!(kind(&format!("{gemini}/"), "kind = \"gemini\"\n").1, gemini);
+    let plain = "[[servers]]\nurl = \"http://api.example.com\"\nkind = \"groq\"\n";
+    check_problem(plain, 1, "by https only");
+}
+
+#[test]
+fn prices_and_limits_are_amounts() {
+    let text = "[cloud]\nenabled = true\ndaily_usd = 2.50\n[cloud.prices]\n\"a/b\" = { input = 1, output = 0.25, cached = 0.1 }\nembed = { input = 0.02 }\n";
+    let loaded = loaded(text);
+    assert_eq!(loaded.config.cloud.daily, Usd::from_dollars(2.5));
+    let shown = loaded.settings.iter().find(|it| it.key == "cloud.prices.a/b").unwrap();
+    assert_eq!(shown.value, json!({"input": 1.0, "output": 0.25, "cached": 0.1}));
+    check_problem("[cloud]\ndaily_usd = -1\n", 2, "`cloud.daily_usd` must be an amount of US dollars");
+    for wrong in ["5", "[1, 2]", "{ output = 1 }", "{ input = 1, outputs = 2 }", "{ input = \"1\" }"] {
+        check_problem(&format!("[cloud.prices]\nm = {wrong}\n"), 2, "what a million tokens cost");
     }
 }

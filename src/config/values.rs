@@ -14,8 +14,10 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use crate::{
+    generate::Usd,
     kind,
     server::{Address, Endpoint, KindId, Zone},
+    spending::Price,
 };
 
 /// Something that a setting can be.
@@ -215,6 +217,56 @@ impl Value for Size {
     fn show(&self) -> Json {
         json!(self.to_string())
     }
+}
+
+impl Value for Usd {
+    const EXPECTED: &'static str = "an amount of US dollars, such as 5 or 0.50";
+    fn from_text(text: &str) -> Result<Self, String> {
+        let dollars = text.trim().parse().ok().and_then(Self::from_dollars);
+        dollars.ok_or_else(expected::<Self>)
+    }
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        usd(value).ok_or_else(expected::<Self>)
+    }
+    fn show(&self) -> Json {
+        json!(self.dollars())
+    }
+}
+
+fn usd(value: &DeValue<'_>) -> Option<Usd> {
+    let text = match value {
+        DeValue::Integer(it) => it.as_str(),
+        DeValue::Float(it) => it.as_str(),
+        _ => return None,
+    };
+    // TOML lets people group digits.
+    Usd::from_dollars(text.replace('_', "").parse().ok()?)
+}
+
+/// Reads `{ input = 1.25, output = 10.0, cached = 0.125 }`.
+pub(super) fn price(value: &DeValue<'_>) -> Option<Price> {
+    let table = value.as_table()?;
+    let known = |it: &str| matches!(it, "input" | "output" | "cached");
+    if !table.keys().all(|it| known(it.get_ref())) {
+        return None;
+    }
+    let field = |name: &str| table.get(name).map(|it| usd(it.get_ref()));
+    let cached = match field("cached") {
+        None => None,
+        Some(cached) => Some(cached?),
+    };
+    // Vectors have no answer that would cost anything.
+    let output = field("output").unwrap_or(Some(Usd::ZERO))?;
+    Some(Price { input: field("input")??, output, cached })
+}
+
+/// Shows a price as it is written.
+pub(super) fn show_price(price: &Price) -> Json {
+    let mut shown = json!({"input": price.input.dollars(), "output": price.output.dollars()});
+    if let Some(cached) = price.cached {
+        shown["cached"] = json!(cached.dollars());
+    }
+    shown
 }
 
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {

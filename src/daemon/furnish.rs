@@ -12,14 +12,14 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     api::{self, Door},
     config::{self, Config, Loaded, ServerEntry},
-    housekeeping::{self, Housekeeping, now},
+    housekeeping::{self, Housekeeping, Purse, now},
     registry::{self, Hint, ServerSettings},
     relay::{self, Relay},
     scan::{self, Watch},
     server::Source,
     service::launch::RunError,
     simulate::{self, Simulated},
-    store::{Store, StoreError},
+    store::{self, Store, StoreError},
     upstream::{self, Upstream},
     wire::{ConfigView, Setting, SettingSource},
 };
@@ -44,10 +44,12 @@ pub(super) async fn furnish(
     let config = &loaded.config;
     let started = Instant::now();
     let (store, stored) = open_store(&loaded.paths.state.path)?;
-    let (registry, stats) = housekeeping::restore(&stored, registry::Settings::default(), now());
+    let settings = registry::Settings { cloud: config.zones(), ..registry::Settings::default() };
+    let (registry, stats) = housekeeping::restore(&stored, settings, now());
     let house = Housekeeping::new(housekeeping::Furnishing {
         registry,
         stats,
+        purse: purse(config, &store, &stored),
         store,
         keys: config.keys(),
         kinds_off: config.disabled_kinds.clone(),
@@ -118,7 +120,7 @@ pub(super) fn look_for_servers(
     let discovery = &loaded.config.discovery;
     let settings = scan::Settings {
         ports: discovery.ports.clone(),
-        skip_ports: discovery.skip_ports.clone(),
+        skip_ports: discovery.skip_ports.iter().copied().chain(loaded.config.cloud_ports()).collect(),
         socket_table: discovery.socket_table,
         own: listen.into_iter().collect(),
         ..scan::Settings::default()
@@ -126,7 +128,18 @@ pub(super) fn look_for_servers(
     tasks.spawn(scan::run(settings, upstream, house.clone(), stopping));
 }
 
-fn open_store(dir: &Path) -> Result<(Store, crate::store::Loaded), RunError> {
+/// What may be spent. Without the cloud nothing of it is so much as read.
+fn purse(config: &Config, store: &Store, stored: &store::Loaded) -> Purse {
+    let nothing = store::Records::new();
+    // Without a store nothing is bought, and so nothing is lost.
+    let days = if store.is_ok() { stored.spending.as_ref() } else { Some(&nothing) };
+    match config.cloud.enabled {
+        false => Purse::closed(),
+        true => Purse::open(config.cloud.prices.clone(), config.cloud.daily, days),
+    }
+}
+
+fn open_store(dir: &Path) -> Result<(Store, store::Loaded), RunError> {
     Store::open(dir).map_err(|error| match error {
         StoreError::Held { .. } => RunError::AlreadyRunning(error.to_string()),
         StoreError::Future { .. } => RunError::Failed(error.to_string()),

@@ -14,6 +14,7 @@ mod fields;
 pub mod frames;
 mod json;
 mod listed;
+pub mod most;
 pub mod ollama;
 pub mod openai;
 pub mod own;
@@ -230,6 +231,19 @@ pub struct To<'a> {
     pub ask_usage: bool,
     /// Whether `max_completion_tokens` must be called `max_tokens` there.
     pub max_tokens: bool,
+    /// How whoever sells answers is asked; `None` for people's own servers.
+    pub sold: Option<Sold>,
+}
+
+/// How whoever sells answers is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sold {
+    /// Whether `max_tokens` must be called `max_completion_tokens` there.
+    pub newer: bool,
+    /// Whether it refuses what OpenAI has no word for.
+    pub strict: bool,
+    /// The limit of the answer where the caller gave none: what it costs must be bounded.
+    pub at_most: Option<u64>,
 }
 
 /// What a server is told of an answer that it is to go on with.

@@ -7,6 +7,7 @@ mod begun;
 mod estimate;
 mod event;
 mod meaning;
+mod money;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub use self::{
         Call, Chat, Complete, Effort, Embed, Extras, Format, Image, ImageSource, Meaning, Part, Role,
         Sampling, Tool, ToolChoice, ToolResult, Turn,
     },
+    money::{Most, Usd},
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +90,9 @@ pub struct Usage {
     /// Those tokens of the answer that were thinking.
     #[serde(default)]
     pub reasoning_tokens: Option<u64>,
+    /// Those tokens of the prompt that the server wrote to a cache that it bills by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_tokens: Option<u64>,
 }
 
 /// Why a model stopped.
@@ -172,6 +177,18 @@ pub struct Attempt {
     pub fault: Option<Fault>,
     /// Token counts that this server gave.
     pub usage: Usage,
+    /// What is counted for it, where it costs money.
+    #[serde(default)]
+    pub cost: Option<Cost>,
+}
+
+/// What an attempt costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// So much is counted.
+    pub usd: Usd,
+    /// Whether that is the most it can have been: the server gave no counts.
+    pub at_most: bool,
 }
 
 /// A candidate as it was ranked when a server was chosen.
@@ -229,6 +246,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What all attempts cost together; `None` where none costs money, or nobody knows.
+    pub fn cost(&self) -> Option<Cost> {
+        self.attempts
+            .iter()
+            .filter_map(|it| it.cost)
+            .reduce(|one, other| Cost { usd: one.usd.plus(other.usd), at_most: one.at_most || other.at_most })
+    }
+
     /// The attempt that answered, if one did.
     pub fn answered(&self) -> Option<&Attempt> {
         match self.ending {

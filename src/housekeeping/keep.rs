@@ -16,7 +16,7 @@ const FIGURES_EVERY: Duration = Duration::from_millis(500);
 /// How often long lost servers are looked for; they are forgotten after weeks.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
 /// How long a person waits for the disk. One that sleeps wakes up within this time.
-const DISK: Duration = Duration::from_secs(5);
+pub(super) const DISK: Duration = Duration::from_secs(5);
 /// Hours are kept apart for a week, then folded into days.
 const HOURS_APART: Hour = 7 * 24;
 /// After so many hours figures are forgotten.

@@ -2,13 +2,15 @@
 //!
 //! Everyone reports here what happened and reads snapshots from here; nobody
 //! else holds a registry. What changes goes to the feed and to the store, both
-//! without waiting: the request path never waits for a disk. Decisions are the
+//! without waiting: the request path never waits for a disk, but where it costs
+//! money (`purse`). Decisions are the
 //! pure rooms' own; this room only keeps them under a lock for a few lines.
 
 mod clock;
 mod feed;
 mod home;
 mod keep;
+mod purse;
 mod traffic;
 mod watching;
 
@@ -27,9 +29,13 @@ use tokio::{
 pub use self::{
     feed::{Event, Follow},
     keep::restore,
+    purse::{Bought, Purse, Spent},
     traffic::{InFlight, Limited, Look, QueueFull, Ticket, Traffic},
 };
-use self::{home::Homes, keep::Figures};
+use self::{
+    home::Homes,
+    keep::{DISK, Figures},
+};
 use crate::{
     failover::Paces,
     fault::{Blame, Fault},
@@ -56,6 +62,7 @@ pub struct Housekeeping {
     traffic: Traffic,
     homes: Mutex<Homes>,
     paces: Mutex<Paces>,
+    purse: Purse,
     keys: BTreeMap<Endpoint, Key>,
     kinds_off: BTreeSet<KindId>,
     trusts: Trusts,
@@ -76,6 +83,8 @@ pub struct Furnishing {
     pub stats: Stats,
     /// Where both are kept.
     pub store: Store,
+    /// What may be spent in the cloud.
+    pub purse: Purse,
     /// Keys of servers.
     pub keys: BTreeMap<Endpoint, Key>,
     /// Kinds that the person switched off.
@@ -104,6 +113,7 @@ impl Housekeeping {
             traffic: Traffic::new(it.queue),
             homes: Mutex::default(),
             paces: Mutex::default(),
+            purse: it.purse,
             keys: it.keys,
             kinds_off: it.kinds_off,
             trusts: it.trusts,
@@ -237,6 +247,11 @@ impl Housekeeping {
     /// One request broke all these servers in the same way: its prompt is suspected, not they.
     pub fn poisoned(&self, servers: &[ServerId]) {
         self.change(|registry, now| registry.take_back_strikes(servers, now));
+    }
+
+    /// Whether nobody may connect to an address, because it is in the cloud.
+    pub fn bars(&self, endpoint: &Endpoint) -> bool {
+        lock(&self.registry).bars(endpoint)
     }
 
     /// Makes an address known. Whether it is trusted others say: the owner of

@@ -7,7 +7,7 @@ use crate::{
     fault::Fault,
     registry::Hint,
     scan::Watch,
-    server::{Endpoint, Sighting, Source},
+    server::{Endpoint, KindId, Sighting, Source},
     upstream::Key,
 };
 
@@ -35,6 +35,10 @@ impl Watch for Housekeeping {
 
     async fn changed(&self) {
         self.due.notified().await;
+    }
+
+    fn claimed(&self, endpoint: &Endpoint) -> Option<KindId> {
+        lock(&self.registry).claimed(endpoint)
     }
 
     fn key(&self, endpoint: &Endpoint) -> Option<Key> {

@@ -7,17 +7,23 @@
 //! server (a path and a field), never a port. Adding a kind is one file, one
 //! line in `KINDS`, one directory of recorded replies.
 
+mod anthropic;
 mod doing;
 mod fact;
+mod gemini;
+mod groq;
 mod listing;
 mod llama_cpp;
 mod lm_studio;
 mod lovable;
 mod ollama;
+mod openai;
 mod openai_like;
+mod openrouter;
 #[cfg(test)]
 mod recorded;
 mod said;
+mod sold;
 #[cfg(test)]
 mod trap;
 mod vllm;
@@ -28,11 +34,12 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+pub use self::sold::Provider;
 use crate::{
     dialect::Door,
     fault::Cause,
     generate::Operation,
-    server::{Doing, Sighting},
+    server::{Doing, Endpoint, Sighting},
 };
 
 /// All kinds, most specific first: the order of recognition.
@@ -43,6 +50,12 @@ pub static KINDS: &[&dyn Kind] = &[
     &llama_cpp::LlamaCpp,
     &vllm::Vllm,
     &openai_like::OpenAiLike,
+    // Never recognised, only configured.
+    &openai::OpenAi,
+    &anthropic::Anthropic,
+    &gemini::Gemini,
+    &groq::Groq,
+    &openrouter::OpenRouter,
 ];
 
 /// The most questions in one conversation, whatever the answers are. Ollama's
@@ -98,6 +111,33 @@ pub fn recognise(answers: &Answers) -> Verdict {
     Verdict::No
 }
 
+/// The same for what the configuration says is a server of this kind in the cloud: whoever
+/// sells answers proves nothing, and is asked for no more than its list.
+pub fn recognise_as(kind: &str, answers: &Answers) -> Verdict {
+    let Some(kind) = by_id(kind) else { return Verdict::No };
+    let question = kind.provider().map_or_else(
+        || Question::get(listing::PATH),
+        |it| Question { headers: it.headers, ..Question::get(it.list) },
+    );
+    match answers.to(&question) {
+        None => Verdict::Ask(question),
+        Some(answer) => match kind.listed(answer) {
+            Verdict::Proof(sighting) => Verdict::Proof(Box::new(tidy(*sighting, answers))),
+            verdict => verdict,
+        },
+    }
+}
+
+/// Who sells answers under this name, if anybody does.
+pub fn provider(kind: &str) -> Option<&'static Provider> {
+    by_id(kind)?.provider()
+}
+
+/// Whether it is the address of somebody who sells answers.
+pub fn sells(endpoint: &Endpoint) -> bool {
+    KINDS.iter().filter_map(|it| it.provider()).any(|it| endpoint.is_at(it.url))
+}
+
 /// Copies from an earlier conversation with the same endpoint what a kind would
 /// ask again in vain, so that looking at an unchanged server costs a few GETs.
 ///
@@ -117,6 +157,11 @@ pub fn recall(kind: &str, earlier: &Answers, now: &mut Answers) {
 /// it is, it was recognised by its OpenAI list at the least.
 pub fn doors(kind: &str, operation: Operation) -> &'static [Door] {
     by_id(kind).map_or_else(|| openai_doors(operation), |kind| kind.doors(operation))
+}
+
+/// Where a door is at a server of this kind, below its base address.
+pub fn path(kind: &str, door: Door) -> &'static str {
+    by_id(kind).map_or(door.path(), |kind| kind.path(door))
 }
 
 /// The doors that everybody has.
@@ -235,17 +280,19 @@ pub struct Question {
     /// A body makes it a POST: allowed only to a server that is already
     /// recognised, and only where it is known to be harmless.
     pub post: Option<Bytes>,
+    /// Headers that the question needs.
+    pub headers: &'static [(&'static str, &'static str)],
 }
 
 impl Question {
     /// A `GET` of `path`.
     pub fn get(path: impl Into<Cow<'static, str>>) -> Self {
-        Self { path: path.into(), post: None }
+        Self { path: path.into(), post: None, headers: &[] }
     }
 
     /// A `POST` of a JSON body to `path`.
     pub fn post(path: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
-        Self { path: path.into(), post: Some(body.into()) }
+        Self { path: path.into(), post: Some(body.into()), headers: &[] }
     }
 }
 
@@ -386,6 +433,22 @@ pub trait Kind: Sync {
     /// What the answers so far prove, as far as this kind can tell.
     fn recognise(&self, answers: &Answers) -> Verdict;
 
+    /// Who sells answers under this name. Such a kind is in the cloud wherever it is, and is
+    /// never recognised: the configuration says who it is.
+    fn provider(&self) -> Option<&'static Provider> {
+        None
+    }
+
+    /// What its list of models says, where the configuration has said who it is.
+    fn listed(&self, _answer: &Answer) -> Verdict {
+        Verdict::No
+    }
+
+    /// Where a door is, below the base address.
+    fn path(&self, door: Door) -> &'static str {
+        door.path()
+    }
+
     /// Whether what POSTs were answered in an earlier conversation with the same
     /// endpoint is still true, by the lists of both.
     fn still_holds(&self, _earlier: &Answers, _now: &Answers) -> bool {
@@ -445,6 +508,11 @@ pub trait Kind: Sync {
     /// How it goes on with a conversation whose last turn another server began.
     fn continuation(&self) -> Continuation {
         Continuation::None
+    }
+
+    /// Whether it leaves calls of tools without their numbers, or gives all of them the same.
+    fn misnumbers_calls(&self) -> bool {
+        false
     }
 
     /// Whether it silently drops `max_completion_tokens` and wants `max_tokens`.

@@ -7,7 +7,9 @@
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said};
+use super::{
+    Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said, sold,
+};
 use crate::{
     fault::Cause,
     server::{Model, Problem, Sighting, Zone},
@@ -59,6 +61,10 @@ impl Kind for OpenAiLike {
         }
     }
 
+    fn listed(&self, answer: &Answer) -> Verdict {
+        sold::listed(self.id(), answer, false, |it| model(it, false))
+    }
+
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
         let it = said::Said::of(refusal.body);
         let refused = matches!(refusal.status, 400 | 404 | 422 | 500);
@@ -66,6 +72,8 @@ impl Kind for OpenAiLike {
             // pydantic's list of mistakes; llama-cpp-python sends it as a 500. It
             // quotes the body, so no other words are looked for in it.
             400 | 422 | 500 if is_validation(&it) => Some(Cause::Malformed),
+            402 => Some(Cause::NoCredit),
+            429 if it.code == "insufficient_quota" => Some(Cause::NoCredit),
             _ if it.is_overflow() => Some(Cause::ContextOverflow),
             422 if it.sort == "validation"
                 && it.has(&["max_new_tokens", "max_total_tokens", "inputs must have"]) =>

@@ -40,7 +40,15 @@ impl Registry {
         self.retired.remove(&id);
         self.detach(&id);
         self.servers.remove(&id);
+        if self.settings.cloud.bars_stored(stored) {
+            // It was used while that was allowed; its id stays its own.
+            self.retired.insert(id, (stored.endpoint.clone(), stored.kind.clone()));
+            return;
+        }
         for endpoint in std::iter::once(&stored.endpoint).chain(&stored.also_at) {
+            if self.settings.cloud.bars(endpoint) {
+                continue;
+            }
             let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
             if place.server.is_some() {
                 // Found by itself meanwhile; the store is older than that.

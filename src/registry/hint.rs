@@ -1,8 +1,12 @@
 //! What the registry is told before anything is seen: settings, and who told of an address.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::server::{Endpoint, KindId, Source, Zone};
+use super::{Server, id};
+use crate::{
+    kind,
+    server::{Endpoint, KindId, Source, Zone},
+};
 
 /// How the registry works.
 #[derive(Clone, Debug)]
@@ -11,6 +15,40 @@ pub struct Settings {
     pub every: Duration,
     /// A server that was down for so long, and that no person named, is forgotten.
     pub forget_after: Duration,
+    /// What the person says of the cloud.
+    pub cloud: Cloud,
+}
+
+/// What the person says of the cloud.
+#[derive(Clone, Debug, Default)]
+pub struct Cloud {
+    /// Whether it may be used at all.
+    pub enabled: bool,
+    /// Zones of servers that the person named, where the address alone does not tell them or
+    /// they are in the cloud.
+    pub zones: BTreeMap<Endpoint, Zone>,
+}
+
+impl Cloud {
+    /// Where requests to this address end up.
+    pub fn zone(&self, endpoint: &Endpoint) -> Zone {
+        self.zones.get(endpoint).copied().unwrap_or_else(|| id::zone(endpoint))
+    }
+
+    /// Whether nobody may so much as connect there: to who sells answers, and to what the
+    /// person named and is in the cloud. Who adds an address by hand wants it to be asked.
+    pub fn bars(&self, endpoint: &Endpoint) -> bool {
+        let named = self.zones.get(endpoint) == Some(&Zone::Cloud);
+        !self.enabled && (named || kind::sells(endpoint))
+    }
+
+    /// Whether what was stored of a server is not to be believed, and its address not asked.
+    pub(super) fn bars_stored(&self, server: &Server) -> bool {
+        let is_named = self.zones.get(&server.endpoint) == Some(&Zone::Cloud);
+        let is_sold = kind::provider(server.kind.as_str()).is_some() && !is_named;
+        let was_named = !server.found_by.contains(&Source::Added) && server.zone == Zone::Cloud;
+        is_sold || self.bars(&server.endpoint) || (!self.enabled && was_named)
+    }
 }
 
 impl Default for Settings {
@@ -20,6 +58,7 @@ impl Default for Settings {
             every: Duration::from_secs(10),
             // Somebody back from a holiday finds the servers they left.
             forget_after: Duration::from_secs(30 * 24 * 3600),
+            cloud: Cloud::default(),
         }
     }
 }

@@ -26,7 +26,8 @@ pub(super) fn make(
             if stem.is_empty() { format!("{kind}-socket") } else { format!("{kind}-{stem}") }
         }
     };
-    let bare = (endpoint.port().is_some() && endpoint.port() == usual).then(|| kind.to_owned());
+    let is_usual = endpoint.port().is_some() && endpoint.port() == usual;
+    let bare = (is_usual || kind::provider(kind).is_some()).then(|| kind.to_owned());
     let named = name.map(slug).filter(|it| !it.is_empty());
     let base = named.clone().unwrap_or_else(|| place.clone());
     let numbered = (2u64..).map(|number| format!("{base}-{number}"));
@@ -104,6 +105,8 @@ mod tests {
         check("vllm", "unix:/run/.sock", None, &[], "vllm-sock");
         check("vllm", "127.0.0.1:8001", Some("My Box!"), &[], "my-box");
         check("vllm", "127.0.0.1:8001", Some("???"), &[], "vllm-8001");
+        check("groq", "https://api.groq.com/openai", None, &[], "groq");
+        check("groq", "https://api.groq.com/openai", None, &["groq"], "groq-443");
         check("openai-compatible", "https://box/llm", None, &[], "openai-compatible-443");
     }
 

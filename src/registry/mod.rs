@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use hint::{Hint, ServerSettings, Settings};
+pub use hint::{Cloud, Hint, ServerSettings, Settings};
 pub use lack::{Lack, Work};
 pub use view::{Admission, Change, LastFault, Now, Server, Snapshot, Standing};
 
@@ -39,7 +39,7 @@ use self::{
 };
 use crate::{
     fault::{Blame, Cause, Fault},
-    server::{Endpoint, KindId, ModelName, Problem, ServerId, Sighting, Source},
+    server::{Endpoint, KindId, ModelName, Problem, ServerId, Sighting, Source, Zone},
 };
 
 /// A server that is loading is asked so often: the first request waits for it.
@@ -47,6 +47,12 @@ const WHILE_LOADING: Duration = Duration::from_secs(1);
 
 /// A server with another problem is asked so often: a person is probably mending it.
 const WHILE_TROUBLED: Duration = Duration::from_secs(5);
+
+/// Who sells answers is asked for its list so often: it has new models some times in a year.
+const IN_THE_CLOUD: Duration = Duration::from_secs(3600);
+
+/// And so often after a key was refused, or a request was: nobody mends that in seconds.
+const CLOUD_TROUBLED: Duration = Duration::from_secs(600);
 
 /// Further addresses of a known server and private engines are asked so often:
 /// nothing depends on them while what they belong to is there.
@@ -88,6 +94,9 @@ impl Registry {
     /// a new listener; other sources only repeat what they said.
     pub fn on_hint(&mut self, hint: Hint, now: Now) -> Vec<Change> {
         let Hint { endpoint, source, trusted, settings } = hint;
+        if self.settings.cloud.bars(&endpoint) {
+            return Vec::new();
+        }
         self.watched |= source == Source::SocketTable;
         let known = self.places.contains_key(&endpoint);
         let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
@@ -199,7 +208,10 @@ impl Registry {
             return self.on_foreign(endpoint, now);
         }
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
+        let far = self.settings.cloud.zone(endpoint) == Zone::Cloud;
         let again = match sighting.problem {
+            None if far => IN_THE_CLOUD,
+            Some(_) if far => CLOUD_TROUBLED,
             None => self.settings.every,
             Some(Problem::Loading) => WHILE_LOADING,
             Some(Problem::NeedsKey | Problem::WrongHost | Problem::Unhealthy) => WHILE_TROUBLED,
@@ -337,6 +349,17 @@ impl Registry {
         self.places.get(endpoint).is_some_and(Place::is_trusted)
     }
 
+    /// The kind that the configuration says a server in the cloud is of, which nobody is asked.
+    pub fn claimed(&self, endpoint: &Endpoint) -> Option<KindId> {
+        let kind = self.person_says(endpoint)?.kind.clone()?;
+        (self.settings.cloud.zone(endpoint) == Zone::Cloud).then_some(kind)
+    }
+
+    /// Whether nobody may connect there, because it is in the cloud and that is not enabled.
+    pub fn bars(&self, endpoint: &Endpoint) -> bool {
+        self.settings.cloud.bars(endpoint)
+    }
+
     /// Whether some server has, or had since we started, a model of that name.
     pub fn knows(&self, model: &str) -> bool {
         self.formerly.contains(model) || self.snapshot.servers.iter().any(|it| it.has(model))
@@ -381,7 +404,7 @@ impl Registry {
         let settings = settings.unwrap_or_default();
         server.now.name = settings.name;
         server.now.priority = settings.priority;
-        server.now.zone = settings.zone.unwrap_or_else(|| id::zone(&endpoint));
+        server.now.zone = settings.zone.unwrap_or_else(|| self.settings.cloud.zone(&endpoint));
         server.now.limit = settings.limit.or(server.slots).map(|it| it.max(1));
         let was = server.shown.standing;
         changes.extend(server.publish(now));
@@ -399,8 +422,9 @@ impl Registry {
     }
 
     fn hurry(&mut self, endpoint: &Endpoint, now: Now) {
+        let far = self.settings.cloud.zone(endpoint) == Zone::Cloud;
         if let Some(place) = self.places.get_mut(endpoint) {
-            place.hurry(now.at);
+            if far { place.hurry_a_little(now.at) } else { place.hurry(now.at) }
         }
     }
 

@@ -14,6 +14,9 @@ use crate::{
 /// this: a thousand misfits in a second are one reason to look.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
+/// The same for who sells answers.
+const RARELY: Duration = Duration::from_secs(60);
+
 /// The longest pause between two questions to a silent address.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -167,8 +170,17 @@ impl Place {
 
     /// Asked soon, because something was noticed on the side.
     pub(super) fn hurry(&mut self, now: Instant) {
+        self.hurry_after(AT_MOST_EVERY, now);
+    }
+
+    /// The same for who is asked rarely.
+    pub(super) fn hurry_a_little(&mut self, now: Instant) {
+        self.hurry_after(RARELY, now);
+    }
+
+    fn hurry_after(&mut self, pause: Duration, now: Instant) {
         if let Ask::At(at) = self.ask {
-            let earliest = self.asked_at.map_or(now, |it| now.max(it + AT_MOST_EVERY));
+            let earliest = self.asked_at.map_or(now, |it| now.max(it + pause));
             self.ask = Ask::At(at.min(earliest));
         }
     }

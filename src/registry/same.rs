@@ -92,7 +92,7 @@ impl Registry {
             version: None,
             endpoint: endpoint.clone(),
             also_at: Vec::new(),
-            zone: id::zone(endpoint),
+            zone: self.settings.cloud.zone(endpoint),
             standing: Standing::Up,
             admission: super::Admission::Untrusted,
             problem: None,

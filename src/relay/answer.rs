@@ -116,7 +116,7 @@ pub(super) fn answering(
         insert(&mut headers, SERVER, server.id.as_str());
         insert(&mut headers, KIND, server.kind.as_str());
         insert(&mut headers, MODEL, choice.model.as_str());
-        headers.insert(ZONE, HeaderValue::from_static(server.zone.as_str()));
+        headers.insert(ZONE, HeaderValue::from_static(choice.zone.as_str()));
         let substituted = match choice.substituted {
             Substitution::No => "no",
             Substitution::Equivalent => "equivalent",

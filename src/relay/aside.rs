@@ -164,6 +164,7 @@ impl Relay {
             home: None,
             said: &|_| Ok(Fidelity::Own),
             gpu_memory: self.settings.gpu_memory,
+            cloud: None,
             bytes: 0,
             length: &|| None,
             now: Instant::now().into_std(),
@@ -216,7 +217,7 @@ impl Relay {
 
     /// The JSON of a success. A refusal here says nothing about the server: it is not remembered.
     async fn question(&self, server: &Server, path: &'static str, body: Bytes) -> Option<Value> {
-        let question = Question { path: path.into(), post: Some(body) };
+        let question = Question::post(path, body);
         let limits = Limits { time: TIME, connect: self.settings.patience.connect, bytes: BYTES };
         let key = self.house.key(&server.endpoint);
         let answer = self.upstream.ask(&server.endpoint, &question, key, limits).await.ok()?;

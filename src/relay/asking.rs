@@ -22,7 +22,7 @@ use crate::{
     registry::{Server, Snapshot},
     resume::{Care, Learned},
     route::{self, Ask, Choice, Decision, Fallback, Fidelity},
-    server::ServerId,
+    server::{ServerId, Zone},
     upstream::Call,
 };
 
@@ -52,6 +52,8 @@ impl Work {
                     };
                     self.telling.count(tokens);
                 }
+                // What is left of the day went to somebody else just now.
+                Decision::Server(choice) if !self.fund(&relay, choice) => gone.push(choice.server.id.clone()),
                 _ => break (decision, candidates),
             }
         };
@@ -59,10 +61,14 @@ impl Work {
         if !matches!(decision, Decision::Server(_) | Decision::Full(_)) {
             self.turn.leave();
         }
+        if !matches!(decision, Decision::Server(_)) {
+            self.bought = None;
+        }
         let chosen = match decision {
             // Charged only where there is somebody to send to: looking around is free.
             Decision::Server(_) if !self.may_retry(&relay) => {
                 self.turn.leave();
+                self.bought = None;
                 Chosen::Nobody
             }
             Decision::Server(choice) => {
@@ -146,6 +152,13 @@ impl Work {
         let home = self.conversation.and_then(|it| relay.house.home_of(it));
         let of_the_rest = self.head_of_the_rest();
         let first = self.record.attempts.first();
+        let cloud = route::Cloud {
+            price: &|server, model| {
+                let price = relay.house.price(server, model.name.as_str())?;
+                Some(price.input.plus(price.output))
+            },
+            pays: &|server, model| self.may_buy(relay, server, model.name.as_str()),
+        };
         let ask = Ask {
             head: of_the_rest.as_ref().unwrap_or(&self.errand.request.head),
             aliases: &relay.settings.aliases,
@@ -162,6 +175,7 @@ impl Work {
             full: &|server| gone.contains(&server.id) || self.turn.is_full(&look, server),
             said,
             gpu_memory: relay.settings.gpu_memory,
+            cloud: relay.house.cloud_is_open().then_some(cloud),
             bytes: self.errand.body.len() as u64,
             length: &|| self.telling.length(&self.errand.request, &self.errand.body),
             now: self.now(),
@@ -208,6 +222,7 @@ impl Work {
     fn call(&mut self, no: AttemptNo, choice: Choice, asking: Asking) {
         let Asking { at, mode, body, translation, before, may_lack } = asking;
         let bytes = body.len() as u64;
+        let bought = self.bought.take();
         let relay = self.record.relay.clone();
         let request = &self.errand.request;
         let server = &choice.server;
@@ -217,7 +232,8 @@ impl Work {
         let Some((mut in_flight, before_this)) = place else { return };
         in_flight.uses(&choice.model);
         let calling = {
-            let (relay, server, headers) = (relay.clone(), server.clone(), self.errand.pass.clone());
+            let (relay, server, bought) = (relay.clone(), server.clone(), bought.clone());
+            let (headers, is_far) = (self.headers(&server), choice.zone == Zone::Cloud);
             async move {
                 let endpoint = &server.endpoint;
                 let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
@@ -225,7 +241,14 @@ impl Work {
                     Some(before) => before.by(&relay, &server, body).await?,
                     None => (body, Learned::default()),
                 };
-                let call = Call { endpoint, path: at.path(), body, headers, key, connect };
+                let path = kind::path(server.kind.as_str(), at);
+                if let Some(bought) = bought
+                    && !bought.is_kept().await
+                {
+                    return Err(Fault::new(Stage::Connect, Cause::Unfunded));
+                }
+                // What costs money is sent once for each time that it is booked.
+                let call = Call { endpoint, path, body, headers, key, connect, again: !is_far };
                 Ok(Taken { reply: relay.upstream.send(call).await?, learned })
             }
         };
@@ -247,6 +270,7 @@ impl Work {
             requests: before_this + 1,
             in_flight,
             choice,
+            bought,
         }));
     }
 
@@ -270,6 +294,7 @@ impl Work {
         let head = &request.head;
         let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
         let way = telling::way(kind, request)?;
+        let ear = self.ear(&choice.server, choice.zone);
         let mode = match (head.stream, head.operation) {
             (_, Operation::Embed) => Mode::Plain,
             (true, _) => Mode::Pass,
@@ -283,6 +308,7 @@ impl Work {
                     stream: mode != Mode::Plain,
                     ask_usage: mode != Mode::Plain,
                     max_tokens: kind::by_id(kind).is_some_and(|it| it.wants_max_tokens()),
+                    sold: ear.sold,
                 };
                 let body = request.door.dialect().readdress(request, body, &to);
                 Some(Asking {
@@ -294,7 +320,7 @@ impl Work {
                     may_lack: false,
                 })
             }
-            Way::Other(at) => match self.telling.ask(at, kind, model, request, body) {
+            Way::Other(at) => match self.telling.ask(at, ear, model, request, body) {
                 Ok(asked) => {
                     let listener = Listener {
                         door: request.door,

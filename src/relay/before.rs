@@ -83,7 +83,7 @@ async fn render(
     }
     let asked = || {
         let (meaning, closing) = rendered.as_text(&RENDERED_AT.dialect().rendered(&answer.body)?)?;
-        let to = To { model, stream: true, ask_usage: true, max_tokens: false };
+        let to = To { model, stream: true, ask_usage: true, max_tokens: false, sold: None };
         let asked = RENDERED_AT.dialect().ask(RENDERED_AT, &meaning, &to).ok()?;
         Some((asked.body, Learned { tokens: None, closing }))
     };

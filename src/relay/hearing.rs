@@ -24,10 +24,16 @@ impl Live {
         let mut fault = None;
         let passes = !matches!(self.sense, Sense::Translate(_));
         while let Some(frame) = self.cutter.next() {
-            let Ok(frame) = frame else {
+            let Ok(mut frame) = frame else {
                 fault = Some(self.broke(Cause::Unreadable));
                 break;
             };
+            if let (Some(numbering), FrameData::Event(data)) = (&mut self.numbering, &frame.data)
+                && let Some(mended) = numbering.mend(data)
+            {
+                frame.bytes = [b"data: ", &mended[..], b"\n\n"].concat().into();
+                frame.data = FrameData::Event(mended);
+            }
             let data = match &frame.data {
                 FrameData::Comment => {
                     // A comment proves the socket, not the model: it is no content, and needs no passing on

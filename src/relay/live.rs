@@ -5,7 +5,7 @@
 //! losing a byte. Dropping the attempt closes its connection at once and gives
 //! its place at the server back.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -16,11 +16,11 @@ use super::{
     translation::{Piece, Translation},
 };
 use crate::{
-    dialect::{Door, Fold, Reader, frames::Cutter},
+    dialect::{Door, Fold, Reader, frames::Cutter, openai::Numbering},
     failover::AttemptNo,
     fault::{Cause, Fault, Stage, Words},
     generate::{Begun, Operation, Reason, Usage},
-    housekeeping::InFlight,
+    housekeeping::{Bought, InFlight},
     kind::{self, Refusal},
     resume::Learned,
     route::Choice,
@@ -117,6 +117,8 @@ pub(super) struct Live {
     pub(super) state: State,
     pub(super) cutter: Cutter,
     pub(super) reader: Box<dyn Reader>,
+    /// Where calls of tools come without their numbers.
+    pub(super) numbering: Option<Numbering>,
     pub(super) sense: Sense,
     /// What was said of an answer that is not translated, where another server may have to go
     /// on with it.
@@ -149,6 +151,8 @@ pub(super) struct Live {
     pub(super) requests: u32,
     /// Whether it is known to load the model first.
     pub(super) loads: bool,
+    /// What is booked for it, where it costs money.
+    pub(super) bought: Option<Arc<Bought>>,
 }
 
 /// What is made of the frames, beyond judging them.
@@ -182,11 +186,15 @@ pub(super) struct Start {
     pub(super) bytes: u64,
     pub(super) requests: u32,
     pub(super) in_flight: InFlight,
+    /// What is booked for it, where it costs money.
+    pub(super) bought: Option<Arc<Bought>>,
 }
 
 impl Live {
     pub(super) fn new(it: Start) -> Self {
         let dialect = it.at.dialect();
+        let kind = kind::by_id(it.choice.server.kind.as_str());
+        let numbering = kind.filter(|it| it.misnumbers_calls()).map(|_| Numbering::default());
         let sense = match (it.translation, it.mode) {
             (Some(translation), _) => Sense::Translate(translation),
             (None, Mode::Fold) => Sense::Fold(dialect.fold(it.at, it.operation)),
@@ -209,6 +217,7 @@ impl Live {
             state: State::Calling(it.calling),
             cutter: Cutter::of(dialect.framing(), EVENT_CAP),
             reader: dialect.reader(it.at, it.operation),
+            numbering,
             begun: (it.keeps && !matches!(sense, Sense::Translate(_))).then(Begun::default),
             first: None,
             tail: Vec::new(),
@@ -225,6 +234,7 @@ impl Live {
             prelude: 0,
             told: VecDeque::new(),
             in_flight: it.in_flight,
+            bought: it.bought,
         }
     }
 

@@ -15,6 +15,7 @@ mod ending;
 mod hearing;
 mod keeping;
 mod live;
+mod paying;
 mod record;
 mod resuming;
 mod telling;

@@ -71,6 +71,7 @@ impl Record {
     pub(super) fn close(&mut self, fault: Option<Fault>) -> Option<Live> {
         let live = self.live.take()?;
         let (usage, _) = live.tally();
+        let cost = live.settle(fault);
         self.attempts.push(Attempt {
             server: live.choice.server.id.clone(),
             kind: live.choice.server.kind.clone(),
@@ -81,6 +82,7 @@ impl Record {
             requests: live.requests,
             fault,
             usage,
+            cost,
         });
         Some(live)
     }

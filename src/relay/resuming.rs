@@ -176,7 +176,8 @@ impl Work {
         let (kind, model) = (choice.server.kind.as_str(), choice.model.as_str());
         let continuation = kind::continuation(kind, request.head.operation);
         let max_tokens = kind::by_id(kind).is_some_and(|it| it.wants_max_tokens());
-        let to = To { model, stream: true, ask_usage: true, max_tokens };
+        let ear = self.ear(&choice.server, choice.zone);
+        let to = To { model, stream: true, ask_usage: true, max_tokens, sold: ear.sold };
         if continuation == Continuation::Rendered && plan.told != Told::Nothing {
             let meaning = self.telling.meaning(request, body).ok()?;
             let rendered = Rendered::of(meaning, begun, plan.told, plan.max_tokens)?;
@@ -187,7 +188,7 @@ impl Work {
         let (at, asked) = match telling::way(kind, request)? {
             Way::Same => (request.door, request.door.dialect().readdress(request, body, &to)),
             Way::Other(door) => {
-                let asked = self.telling.ask(door, kind, model, request, body).ok()?;
+                let asked = self.telling.ask(door, ear, model, request, body).ok()?;
                 (door, Some(asked).filter(|it| it.forced.is_none())?.body)
             }
         };
@@ -223,7 +224,9 @@ impl Work {
     /// How the same server can be asked once more, where it only said a word differently that
     /// was cut, would not render the conversation, or not go on inside its thinking.
     pub(super) fn more_care(&self, fault: Fault) -> Option<Care> {
-        let live = self.record.live.as_ref().filter(|_| fault.cause == Cause::Unsupported)?;
+        // What costs money is sent once for each time that it is booked.
+        let live = self.record.live.as_ref().filter(|it| it.bought.is_none());
+        let live = live.filter(|_| fault.cause == Cause::Unsupported)?;
         match self.care {
             Care::WholeWords if live.misfit => Some(Care::AsItIs),
             Care::WholeWords | Care::AsItIs if live.may_lack && fault.stage <= Stage::Head => {

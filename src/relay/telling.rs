@@ -10,15 +10,45 @@ use bytes::Bytes;
 
 use crate::{
     dialect::{
-        Asked, Door, Lack, Request, To,
+        Asked, Door, Lack, Request, Sold, To,
         bridge::{self, Way},
+        most::most,
     },
     fault::Failure,
-    generate::{self, Length, Meaning, Operation},
+    generate::{self, Length, Meaning, Most, Operation},
     kind,
+    registry::Server,
     resume::Terms,
     route::Fidelity,
+    server::Zone,
 };
+
+/// A server, as far as it matters how it is told.
+#[derive(Clone, Copy)]
+pub(super) struct Ear<'a> {
+    pub(super) kind: &'a str,
+    /// How it is asked, if it sells its answers.
+    pub(super) sold: Option<Sold>,
+}
+
+impl<'a> From<&'a str> for Ear<'a> {
+    fn from(kind: &'a str) -> Self {
+        let sold = |it: &kind::Provider| Sold { newer: it.newer, strict: it.strict, at_most: None };
+        Self { kind, sold: kind::provider(kind).map(sold) }
+    }
+}
+
+impl<'a> Ear<'a> {
+    /// Of a server that is asked for a model in this zone. Where nothing else bounds it the
+    /// answer has at most so many tokens.
+    pub(super) fn of(server: &'a Server, zone: Zone, at_most: Option<u64>) -> Self {
+        let ear = Self::from(server.kind.as_str());
+        match zone {
+            Zone::Cloud => Self { sold: Some(Sold { at_most, ..ear.sold.unwrap_or_default() }), ..ear },
+            Zone::Machine | Zone::Lan => ear,
+        }
+    }
+}
 
 /// How one request is said to servers.
 #[derive(Default)]
@@ -31,55 +61,91 @@ pub(super) struct Telling {
     terms: OnceCell<Option<Terms>>,
     /// How it is said at doors of other languages, as far as somebody had to know.
     said: RefCell<Vec<Said>>,
+    /// The most that it can take where it is sold.
+    most: RefCell<Vec<Bounded>>,
 }
+
+/// The most that it can take at a door where it is sold so, or why that cannot be told.
+type Bounded = (Door, Option<Sold>, Result<Most, String>);
 
 /// The request as it is said at one door, to servers that call the model so.
 struct Said {
     door: Door,
     model: String,
     max_tokens: bool,
+    sold: Option<Sold>,
     asked: Result<Asked, Lack>,
 }
 
 impl Telling {
     /// Whether a server of this kind can be told, and how truly; else why not.
-    pub(super) fn to(&self, kind: &str, request: &Request, body: &Bytes) -> Result<Fidelity, String> {
-        let door = match way(kind, request) {
+    pub(super) fn to<'e>(
+        &self,
+        ear: impl Into<Ear<'e>>,
+        request: &Request,
+        body: &Bytes,
+    ) -> Result<Fidelity, String> {
+        let ear = ear.into();
+        let door = match way(ear.kind, request) {
             Some(Way::Same) => return Ok(Fidelity::Own),
             Some(Way::Other(door)) => door,
             None => return Err(format!("it has no door for what `{}` does", request.door)),
         };
         // What can be said at a door does not hang on names.
-        let known = self.said.borrow().iter().find(|it| it.door == door).map(|it| it.asked.clone());
+        let is_it = |it: &&Said| (it.door, it.strict()) == (door, ear.sold.is_some_and(|it| it.strict));
+        let known = self.said.borrow().iter().find(is_it).map(|it| it.asked.clone());
         let asked = match known {
             Some(asked) => asked.map_err(unsupported),
-            None => self.ask(door, kind, &request.head.model, request, body),
+            None => self.ask(door, ear, &request.head.model, request, body),
         };
         asked.map(|_| Fidelity::Translated).map_err(|failure| failure.message())
     }
 
     /// Says it in the words of this door.
-    pub(super) fn ask(
+    pub(super) fn ask<'e>(
         &self,
         door: Door,
-        kind: &str,
+        ear: impl Into<Ear<'e>>,
         model: &str,
         request: &Request,
         body: &Bytes,
     ) -> Result<Asked, Failure> {
+        let Ear { kind, sold } = ear.into();
         let max_tokens = kind::by_id(kind).is_some_and(|it| it.wants_max_tokens());
-        let is_it = |it: &Said| (it.door, &*it.model, it.max_tokens) == (door, model, max_tokens);
+        let wanted = (door, model, max_tokens, sold);
+        let is_it = |it: &Said| (it.door, &*it.model, it.max_tokens, it.sold) == wanted;
         if let Some(said) = self.said.borrow().iter().find(|it| is_it(it)) {
             return said.asked.clone().map_err(unsupported);
         }
         // It is streamed wherever there are streams: a stream can be stopped and watched.
         // Its counts are wanted, since most languages have a place for them.
         let stream = request.head.operation != Operation::Embed;
-        let to = To { model, stream, ask_usage: stream, max_tokens };
+        let to = To { model, stream, ask_usage: stream, max_tokens, sold };
         let asked = door.dialect().ask(door, self.meaning(request, body)?, &to);
-        let said = Said { door, model: model.to_owned(), max_tokens, asked: asked.clone() };
+        let said = Said { door, model: model.to_owned(), max_tokens, sold, asked: asked.clone() };
         self.said.borrow_mut().push(said);
         asked.map_err(unsupported)
+    }
+
+    /// The most tokens that it can take of whoever sells answers, or why that cannot be told.
+    pub(super) fn most(&self, ear: Ear<'_>, request: &Request, body: &Bytes) -> Result<Most, String> {
+        let way = way(ear.kind, request).ok_or("it has no door for this")?;
+        let door = if let Way::Other(door) = way { door } else { request.door };
+        let is_it = |it: &&Bounded| (it.0, it.1) == (door, ear.sold);
+        if let Some((_, _, most)) = self.most.borrow().iter().find(is_it) {
+            return most.clone();
+        }
+        let model = &request.head.model;
+        let to =
+            To { model, stream: request.head.stream, ask_usage: true, max_tokens: false, sold: ear.sold };
+        let said = match way {
+            Way::Same => Ok(request.door.dialect().readdress(request, body, &to)),
+            Way::Other(door) => self.ask(door, ear, model, request, body).map(|it| it.body),
+        };
+        let said = said.map_err(|failure| failure.message());
+        let most = said.and_then(|body| most(door, &body).map_err(|lack| lack.0));
+        self.most.borrow_mut().push((door, ear.sold, most.clone()));
+        most
     }
 
     /// What the caller is told if its request cannot even be understood, as far as that was needed.
@@ -115,6 +181,12 @@ impl Telling {
     pub(super) fn meaning(&self, request: &Request, body: &Bytes) -> Result<&Meaning, Failure> {
         let understand = || request.door.dialect().understand(request.door, body).map(Box::new);
         self.meaning.get_or_init(understand).as_deref().map_err(Clone::clone)
+    }
+}
+
+impl Said {
+    fn strict(&self) -> bool {
+        self.sold.is_some_and(|it| it.strict)
     }
 }
 

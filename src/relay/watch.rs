@@ -25,7 +25,7 @@ use crate::{
     kind::{self, Answers, Pulse},
     registry::{Server, Standing},
     route::Decision,
-    server::{Doing, ModelName, ServerId},
+    server::{Doing, ModelName, ServerId, Zone},
     upstream::Limits,
 };
 
@@ -159,6 +159,10 @@ impl Work {
             return;
         }
         let Some(live) = &self.record.live else { return };
+        // Whoever sells answers is asked for nothing on the side.
+        if live.choice.zone == Zone::Cloud {
+            return self.watch.ask_after(AGAIN);
+        }
         let (relay, server, model) =
             (self.record.relay.clone(), live.choice.server.clone(), live.choice.model.clone());
         let (begun, bound) = (live.first_token.is_some(), self.committed && !live.keeps());

@@ -33,6 +33,7 @@ use crate::{
     failover::{AttemptNo, Failover, Paces, Policy, Step},
     fault::{Cause, Failure, Fault, Stage, Words},
     generate::Substitution,
+    housekeeping::Bought,
     resume::Care,
     route::Choice,
     server::ModelName,
@@ -62,6 +63,7 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         mouth,
         seed,
         chosen: None,
+        bought: None,
         turn: Turn::default(),
         conversation,
         nobody: None,
@@ -109,6 +111,8 @@ pub(super) struct Work {
     pub(super) mouth: Mouth,
     pub(super) seed: u64,
     pub(super) chosen: Option<Choice>,
+    /// What is booked for it there, where that costs money.
+    pub(super) bought: Option<Arc<Bought>>,
     /// Its place at that server, or in the queue.
     pub(super) turn: Turn,
     /// Which conversation it goes on with, where that may matter.
@@ -416,7 +420,7 @@ impl Work {
         if !live.keeps() {
             self.errand.body = Bytes::new();
         }
-        self.record.zone = Some(live.choice.server.zone);
+        self.record.zone = Some(live.choice.zone);
         if let Some(conversation) = self.conversation {
             self.record.relay.house.settle(conversation, &live.choice.server.id);
         }

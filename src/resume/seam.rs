@@ -280,6 +280,7 @@ impl Seam {
             cached_tokens: usage.cached_tokens,
             // Who does not tell thoughts from words leaves them uncounted, however many were told.
             reasoning_tokens: usage.reasoning_tokens.map(|it| it + self.thoughts),
+            written_tokens: usage.written_tokens,
         };
         self.usage
     }

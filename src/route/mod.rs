@@ -23,7 +23,7 @@ use self::{
 };
 pub use self::{name::nearest_of as nearest, rank::Fidelity};
 use crate::{
-    generate::{Candidate, Head, Length, Substitution},
+    generate::{Candidate, Head, Length, Substitution, Usd},
     registry::{Server, Snapshot, Standing},
     server::{Model, ModelName, ServerId, Zone},
 };
@@ -104,6 +104,8 @@ pub struct Ask<'a> {
     pub said: &'a dyn Fn(&Server) -> Result<Fidelity, String>,
     /// The memory that the servers of this machine share for their models, in bytes.
     pub gpu_memory: Option<u64>,
+    /// What the cloud costs; `None` while it is not enabled.
+    pub cloud: Option<Cloud<'a>>,
     /// The size of the request, in bytes. A token is rarely less than two of them.
     pub bytes: u64,
     /// How long its prompt is, where it can be understood. Only asked where the size leaves a
@@ -113,6 +115,15 @@ pub struct Ask<'a> {
     pub now: Instant,
     /// What decides between equals; another one for each request.
     pub salt: u64,
+}
+
+/// What the cloud costs.
+pub struct Cloud<'a> {
+    /// What a token of a model costs, about, where that is known.
+    pub price: &'a dyn Fn(&Server, &Model) -> Option<Usd>,
+    /// Whether this request to it may be paid for, or why not. Only asked about models that
+    /// could take it otherwise.
+    pub pays: &'a dyn Fn(&Server, &Model) -> Result<(), String>,
 }
 
 /// Who is asked next, and for what.
@@ -128,6 +139,8 @@ pub struct Choice {
     pub loading: bool,
     /// Whether the prompt is so near the context there that the estimate may be wrong about it.
     pub near_the_bound: bool,
+    /// Where the request ends up.
+    pub zone: Zone,
 }
 
 /// What follows from a snapshot and an ask.
@@ -286,6 +299,7 @@ impl Judged<'_> {
             substituted: self.substituted,
             loading: rank::is_loading(self.server, self.model),
             near_the_bound: room::is_near(self.server, self.model, ask),
+            zone: rank::zone(self.server, self.model),
         }
     }
 
@@ -306,8 +320,11 @@ fn judge<'a>(
     let judge_model = |model: &'a Model, sameness: Sameness| {
         let (room, too_long) = room::of(server, model, ask);
         let rank = Rank::of(server, model, sameness, sameness.is_open(), room, in_flight, ask);
-        let substituted = stand_ins.substitution(sameness);
-        let cannot = rank::unfit_model(model, ask.head).or(too_long.map(Reason::TooLong));
+        let zone = rank::zone(server, model);
+        let substituted = stand_ins.substitution(zone, sameness);
+        let reached = stand_ins.reaches_cloud(sameness, reach);
+        let cannot = rank::unfit_cloud(server, model, reached, ask);
+        let cannot = cannot.or_else(|| rank::unfit_model(model, ask.head)).or(too_long.map(Reason::TooLong));
         let lacks = server.lacks(&model.name, (ask.head.operation, ask.head.needs), ask.now);
         (Judged { server, model, substituted, rank }, cannot, lacks)
     };
@@ -328,7 +345,14 @@ fn judge<'a>(
         }
         Err(why) => Some(Reason::Unsayable(why)),
     };
-    Some((judged, unsayable.or(unfit).or(lacks.then_some(Reason::SaidNo))))
+    // And what it may cost after that, for only what can be said costs anything.
+    let cloud = ask.cloud.as_ref().filter(|_| unsayable.is_none() && zone(judged) == Zone::Cloud);
+    let unpaid = cloud.and_then(|it| (it.pays)(server, judged.model).err()).map(Reason::Unpaid);
+    Some((judged, unsayable.or(unpaid).or(unfit).or(lacks.then_some(Reason::SaidNo))))
+}
+
+fn zone(judged: Judged<'_>) -> Zone {
+    rank::zone(judged.server, judged.model)
 }
 
 /// The prompt is too long wherever it might go, and that hides no better reason: a server

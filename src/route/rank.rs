@@ -103,7 +103,7 @@ impl<'a> Rank<'a> {
             footing: footing(server, in_flight, ask.salt),
             room,
             priority: server.priority,
-            zone: server.zone,
+            zone: zone(server, model),
             warmth: match model.loaded {
                 Some(true) => Warmth::Loaded,
                 None => Warmth::Unknown,
@@ -191,6 +191,10 @@ pub(super) enum Reason {
     Off,
     Cloud,
     CloudModel,
+    /// The caller did not ask for the cloud.
+    CloudUnasked,
+    /// It may not be paid for; the text says why.
+    Unpaid(String),
     NeedsKey,
     WrongHost,
     Unhealthy,
@@ -225,10 +229,8 @@ impl Reason {
 
     /// Whether a person wants it so, or has to do something about it.
     pub(super) fn is_a_persons(&self) -> bool {
-        matches!(
-            self,
-            Self::Untrusted | Self::Off | Self::Cloud | Self::CloudModel | Self::NeedsKey | Self::WrongHost
-        )
+        let of_cloud = matches!(self, Self::Cloud | Self::CloudModel | Self::CloudUnasked | Self::Unpaid(_));
+        of_cloud || matches!(self, Self::Untrusted | Self::Off | Self::NeedsKey | Self::WrongHost)
     }
 
     /// Whether the request asks for what is not there.
@@ -250,8 +252,9 @@ impl fmt::Display for Reason {
             Self::Draining => "is draining (`lovablectl servers resume` ends that)",
             Self::Untrusted => "is not trusted",
             Self::Off => "is switched off in the configuration",
-            Self::Cloud => "is in the cloud",
-            Self::CloudModel => "only forwards this model to the cloud",
+            Self::Cloud => "is in the cloud, which is not enabled",
+            Self::CloudModel => "only forwards this model to the cloud, which is not enabled",
+            Self::CloudUnasked => "is in the cloud (fallback `cloud` lets it answer)",
             Self::NeedsKey => "needs a key",
             Self::WrongHost => "refuses the name that it is called by",
             Self::Unhealthy => "reports itself unhealthy",
@@ -268,6 +271,7 @@ impl fmt::Display for Reason {
             Self::Cannot(Capability::Tools) => "has it, but without tools",
             Self::Cannot(Capability::Vision) => "has it, but without images",
             Self::Cannot(Capability::Thinking) => "has it, but without thinking",
+            Self::Unpaid(why) => return f.write_str(why),
             Self::TooLong(it) => return it.fmt(f),
             Self::Unsayable(why) => return write!(f, "cannot be told: {why}"),
         })
@@ -288,9 +292,6 @@ pub(super) fn unfit_server(server: &Server, in_flight: u32, ask: &Ask<'_>) -> Op
         Admission::Untrusted => return Some(Reason::Untrusted),
         Admission::Off => return Some(Reason::Off),
     }
-    if server.zone == Zone::Cloud {
-        return Some(Reason::Cloud);
-    }
     match server.problem {
         None | Some(Problem::Loading) => {}
         Some(Problem::NeedsKey) => return Some(Reason::NeedsKey),
@@ -307,11 +308,27 @@ pub(super) fn unfit_server(server: &Server, in_flight: u32, ask: &Ask<'_>) -> Op
     busy.or_else(|| (ask.full)(server).then_some(Reason::Full))
 }
 
+/// Where requests for a model of a server end up.
+pub(super) fn zone(server: &Server, model: &Model) -> Zone {
+    model.zone.map_or(server.zone, |it| it.max(server.zone))
+}
+
+/// Why a model in the cloud is not asked, whatever it costs. `reached` says whether the caller
+/// asked for it, or lets the cloud stand in.
+pub(super) fn unfit_cloud(server: &Server, model: &Model, reached: bool, ask: &Ask<'_>) -> Option<Reason> {
+    if zone(server, model) != Zone::Cloud {
+        return None;
+    }
+    match (&ask.cloud, reached) {
+        (None, _) if server.zone == Zone::Cloud => Some(Reason::Cloud),
+        (None, _) => Some(Reason::CloudModel),
+        (Some(_), false) => Some(Reason::CloudUnasked),
+        (Some(_), true) => None,
+    }
+}
+
 /// Why a model is not asked. A server that does not say what a model can do is believed to know why.
 pub(super) fn unfit_model(model: &Model, head: &Head) -> Option<Reason> {
-    if model.zone == Some(Zone::Cloud) {
-        return Some(Reason::CloudModel);
-    }
     if model.capabilities.is_empty() {
         return None;
     }

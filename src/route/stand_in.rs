@@ -2,7 +2,7 @@
 //!
 //! From the nearest: the name itself; the same model under another server's name; the
 //! chain that the configuration gives; any other model here that can do what is needed.
-//! The cloud comes after all of them. `choose` goes from one reach to the next only
+//! The cloud comes after all of them, unless it was asked for by a name that only it has. `choose` goes from one reach to the next only
 //! while nobody within the last one can answer, so a farther model never wins over a
 //! nearer one, and most requests never look further than names.
 
@@ -15,9 +15,9 @@ use super::{
     rank,
 };
 use crate::{
-    generate::{Operation, Substitution},
+    generate::{Operation, Substitution, Usd},
     registry::{Server, Snapshot, Standing},
-    server::{Capability, Model, Problem},
+    server::{Capability, Model, Problem, Zone},
 };
 
 /// How near a model is to what was asked; nearest first.
@@ -36,8 +36,8 @@ enum Tier {
     /// At this place of the chain, by its name or by another.
     Chain(usize, bool),
     Other(Other),
-    /// The caller left the choice to us.
-    Any,
+    /// The caller left the choice to us; the cheapest is asked.
+    Any(Option<Usd>),
 }
 
 /// How much a model that only can do the same suggests itself. Between models of which none
@@ -48,6 +48,8 @@ struct Other {
     /// Nobody says whether it can.
     unsure: bool,
     cold: bool,
+    /// What it costs; nobody chose it, so the cheapest is asked.
+    cost: Option<Usd>,
     stranger: bool,
     distance: u32,
 }
@@ -55,15 +57,20 @@ struct Other {
 impl Sameness {
     fn substitution(self) -> Substitution {
         match self.tier {
-            Tier::Named(_) | Tier::Any => Substitution::No,
+            Tier::Named(_) | Tier::Any(_) => Substitution::No,
             Tier::Equivalent => Substitution::Equivalent,
             Tier::Chain(..) | Tier::Other(_) => Substitution::Alternative,
         }
     }
 
+    /// Whether it is the model that was asked for, whatever it is called.
+    fn is_same(self) -> bool {
+        matches!(self.tier, Tier::Named(_) | Tier::Equivalent)
+    }
+
     /// Whether the model was left to us, so that its own name has to decide between equals.
     pub(super) fn is_open(self) -> bool {
-        matches!(self.tier, Tier::Other(_) | Tier::Any)
+        matches!(self.tier, Tier::Other(_) | Tier::Any(_))
     }
 }
 
@@ -74,10 +81,11 @@ pub(super) enum Reach {
     Equivalents,
     Chain,
     Others,
+    Cloud,
 }
 
 impl Reach {
-    const ALL: [Self; 4] = [Self::Names, Self::Equivalents, Self::Chain, Self::Others];
+    const ALL: [Self; 5] = [Self::Names, Self::Equivalents, Self::Chain, Self::Others, Self::Cloud];
 }
 
 /// The models that may answer one request.
@@ -87,6 +95,8 @@ pub(super) struct StandIns<'a> {
     meant: Meant<'a>,
     /// Whether the caller left the choice to us; then no choice is a substitution.
     is_ours: bool,
+    /// Whether the name is one that only the cloud has.
+    means_cloud: bool,
     chain: Vec<Link<'a>>,
     farthest: Reach,
     /// What is known of the model that was asked for; one entry for each server that has it.
@@ -112,11 +122,13 @@ impl<'a> StandIns<'a> {
             Err(Unknown) => name::absent(asked),
         };
         let farthest = match ask.fallback {
+            Fallback::Cloud if meant.is_any() && ask.cloud.is_some() => Reach::Cloud,
             _ if meant.is_any() => Reach::Names,
             Fallback::None => Reach::Names,
             Fallback::Same => Reach::Equivalents,
             // Vectors of another model cannot be compared with those that the caller has.
             Fallback::Local | Fallback::Cloud if ask.head.operation == Operation::Embed => Reach::Equivalents,
+            Fallback::Cloud if ask.cloud.is_some() => Reach::Cloud,
             Fallback::Local | Fallback::Cloud => Reach::Others,
         };
         let links = names.into_iter().flatten().filter_map(|it| {
@@ -126,7 +138,8 @@ impl<'a> StandIns<'a> {
             (!meant.is_any()).then(|| Link { meant, known: OnceCell::new() })
         });
         let chain = if farthest >= Reach::Chain { links.collect() } else { Vec::new() };
-        Ok(Self { snapshot, ask, meant, is_ours, chain, farthest, asked: OnceCell::new() })
+        let means_cloud = ask.cloud.is_some() && is_only_in_cloud(snapshot, &meant);
+        Ok(Self { snapshot, ask, meant, is_ours, means_cloud, chain, farthest, asked: OnceCell::new() })
     }
 
     /// How far to look, one after the other.
@@ -136,8 +149,17 @@ impl<'a> StandIns<'a> {
     }
 
     /// How the answer of a model that is so near is called.
-    pub(super) fn substitution(&self, sameness: Sameness) -> Substitution {
-        if self.is_ours { Substitution::No } else { sameness.substitution() }
+    pub(super) fn substitution(&self, zone: Zone, sameness: Sameness) -> Substitution {
+        match zone {
+            Zone::Cloud if !self.means_cloud => Substitution::Cloud,
+            _ if self.is_ours => Substitution::No,
+            _ => sameness.substitution(),
+        }
+    }
+
+    /// Whether a model in the cloud that is so near may answer within a reach.
+    pub(super) fn reaches_cloud(&self, sameness: Sameness, reach: Reach) -> bool {
+        reach == Reach::Cloud || (self.means_cloud && sameness.is_same())
     }
 
     pub(super) fn meant(&self) -> &Meant<'a> {
@@ -161,7 +183,7 @@ impl<'a> StandIns<'a> {
 
     fn tier(&self, server: &Server, model: &Model, reach: Reach) -> Option<Tier> {
         if self.meant.is_any() {
-            return Some(Tier::Any);
+            return Some(Tier::Any(self.cost(server, model)));
         }
         if let Some(named) = self.meant.named(server, model) {
             return Some(Tier::Named(named));
@@ -200,9 +222,16 @@ impl<'a> StandIns<'a> {
             shaky: server.standing != Standing::Up || server.problem == Some(Problem::Loading),
             unsure: model.capabilities.is_empty(),
             cold: model.loaded == Some(false),
+            cost: self.cost(server, model),
             stranger,
             distance,
         }))
+    }
+
+    /// What a token of it costs, about; what nobody knows costs most.
+    fn cost(&self, server: &Server, model: &Model) -> Option<Usd> {
+        let cloud = self.ask.cloud.as_ref().filter(|_| rank::zone(server, model) == Zone::Cloud)?;
+        Some((cloud.price)(server, model).unwrap_or(Usd::from_nanos(u64::MAX)))
     }
 
     fn asked(&self) -> &[Known] {
@@ -224,6 +253,14 @@ fn known(snapshot: &Snapshot, meant: &Meant<'_>) -> Vec<Known> {
     let all: Vec<Known> =
         models.filter(|it| meant.named(it.0, it.1).is_some()).map(|it| Known::of(it.1)).collect();
     if all.is_empty() { vec![Known::named(name)] } else { all }
+}
+
+/// Whether somebody in the cloud has the model that is meant, and nobody nearer.
+fn is_only_in_cloud(snapshot: &Snapshot, meant: &Meant<'_>) -> bool {
+    let usable = snapshot.servers.iter().filter(name::is_usable).filter(|it| meant.is_at(it));
+    let models = usable.flat_map(|server| server.models.iter().map(move |model| (server, model)));
+    let mut those = models.filter(|it| meant.named(it.0, it.1).is_some()).peekable();
+    those.peek().is_some() && those.all(|(server, model)| rank::zone(server, model) == Zone::Cloud)
 }
 
 /// Whether a model is the same as each of these: servers that mean different models by one

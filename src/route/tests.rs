@@ -1,3 +1,4 @@
+mod cloud;
 mod failing;
 mod room;
 mod stand_in;
@@ -126,6 +127,9 @@ struct World {
     home: Option<ServerId>,
     /// Which models others use, and at which servers.
     uses: Vec<(&'static str, &'static str)>,
+    cloud: bool,
+    /// Models in the cloud that may not be paid for.
+    unpaid: Vec<&'static str>,
 }
 
 /// Servers as `id: words`; each has the model `m`.
@@ -160,6 +164,8 @@ fn with(mut servers: Vec<Server>) -> World {
         length: Length::default(),
         home: None,
         uses: Vec::new(),
+        cloud: false,
+        unpaid: Vec::new(),
     }
 }
 
@@ -175,8 +181,15 @@ impl World {
         let full = |server: &Server| server.limit.is_some_and(|it| in_flight(&server.id) >= it);
         let uses_others =
             |id: &ServerId, model: &ModelName| self.uses.iter().any(|(at, it)| *id == *at && *model != **it);
+        // A model costs what its name is long.
+        let price = |_: &Server, model: &Model| Some(Usd::from_nanos(model.name.as_str().len() as u64));
+        let pays = |_: &Server, model: &Model| match self.unpaid.iter().any(|it| model.name == **it) {
+            true => Err("is too dear".to_owned()),
+            false => Ok(()),
+        };
+        let cloud = self.cloud.then_some(Cloud { price: &price, pays: &pays });
         let ask = self.ask_with(&in_flight);
-        let ask = Ask { said: &said, length: &length, full: &full, uses_others: &uses_others, ..ask };
+        let ask = Ask { said: &said, length: &length, full: &full, uses_others: &uses_others, cloud, ..ask };
         choose(&self.snapshot, &ask)
     }
 
@@ -196,6 +209,7 @@ impl World {
             home: self.home.as_ref(),
             said: &|_| Ok(Fidelity::Own),
             gpu_memory: Some(24),
+            cloud: None,
             bytes: 4 * self.length.likely,
             length: &|| None,
             now: self.now,
@@ -433,8 +447,8 @@ fn who_may_not_be_asked_is_not_asked() {
         ("untrusted", "is not trusted"),
         ("draining", "is draining (`lovablectl servers resume` ends that)"),
         ("off", "is switched off in the configuration"),
-        ("cloud", "is in the cloud"),
-        ("cloudmodel", "only forwards this model to the cloud"),
+        ("cloud", "is in the cloud, which is not enabled"),
+        ("cloudmodel", "only forwards this model to the cloud, which is not enabled"),
         ("key", "needs a key"),
         ("host", "refuses the name that it is called by"),
         ("sick", "reports itself unhealthy"),

@@ -45,7 +45,7 @@ use crate::{
         place::{Difference, Places},
         table::Table,
     },
-    server::{Endpoint, Sighting, Source},
+    server::{Endpoint, KindId, Sighting, Source},
     upstream::{Key, Upstream},
 };
 
@@ -68,6 +68,10 @@ pub trait Watch: Send + Sync + 'static {
     /// Resolves when something may have become due earlier than `poll_timeout`
     /// last said. What changed since the last call must not be missed.
     fn changed(&self) -> impl Future<Output = ()> + Send;
+    /// The kind that the configuration says a cloud server there is of. Nobody else is believed.
+    fn claimed(&self, _endpoint: &Endpoint) -> Option<KindId> {
+        None
+    }
     /// The key that is set for exactly this endpoint.
     fn key(&self, endpoint: &Endpoint) -> Option<Key>;
     /// It was recognised.

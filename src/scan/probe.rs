@@ -39,8 +39,9 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 /// an Ollama a second.
 const PATIENCE_IN_ALL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
 
-/// A loopback connection is there at once or hangs in a full backlog.
-const CONNECT: Duration = Duration::from_secs(1);
+/// A loopback connection is there at once or hangs in a full backlog; one to the other end of
+/// the world takes its name, two rounds and a handshake.
+const CONNECT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 
 /// Of what answers `GET /` a line is enough for most, a page's beginning for the rest.
 const ROOT_BYTES: usize = 64 << 10;
@@ -183,11 +184,16 @@ impl<W: Watch> Prober<W> {
         known: &[(Question, Answer)],
     ) -> (End, Vec<(Question, Answer)>) {
         let key = self.watch.key(endpoint);
+        let claimed = self.watch.claimed(endpoint);
+        let recognise = |answers: &Answers| match &claimed {
+            Some(kind) => kind::recognise_as(kind.as_str(), answers),
+            None => kind::recognise(answers),
+        };
         let mut answers = Answers::default();
         let mut heard = Vec::new();
         let mut last_status = 0;
         loop {
-            let question = match kind::recognise(&answers) {
+            let question = match recognise(&answers) {
                 Verdict::Proof(sighting) => return (End::Seen(sighting), heard),
                 Verdict::No => return (End::Foreign, heard),
                 Verdict::NotYet => return (End::Silent(not_yet(last_status)), heard),
@@ -195,6 +201,8 @@ impl<W: Watch> Prober<W> {
             };
             let answer = match known.iter().find(|(it, _)| *it == question) {
                 Some((_, answer)) => Ok(answer.clone()),
+                // Whoever was configured to be asked with a key is not asked without it first.
+                None if claimed.is_some() => self.ask_with(endpoint, &question, key.as_ref()).await,
                 None => self.ask(endpoint, &question, key.as_ref()).await,
             };
             let answer = match answer {
@@ -223,13 +231,22 @@ impl<W: Watch> Prober<W> {
         question: &Question,
         key: Option<&Key>,
     ) -> Result<Answer, Fault> {
-        let bytes = if question.path == "/" { ROOT_BYTES } else { LIST_BYTES };
-        let limits = Limits { time: of_two(PATIENCE, endpoint), connect: CONNECT, bytes };
-        let answer = self.upstream.ask(endpoint, question, None, limits).await?;
+        let answer = self.ask_with(endpoint, question, None).await?;
         if matches!(answer.status, 401 | 403) && key.is_some() {
-            return self.upstream.ask(endpoint, question, key, limits).await;
+            return self.ask_with(endpoint, question, key).await;
         }
         Ok(answer)
+    }
+
+    async fn ask_with(
+        &self,
+        endpoint: &Endpoint,
+        question: &Question,
+        key: Option<&Key>,
+    ) -> Result<Answer, Fault> {
+        let bytes = if question.path == "/" { ROOT_BYTES } else { LIST_BYTES };
+        let limits = Limits { time: of_two(PATIENCE, endpoint), connect: of_two(CONNECT, endpoint), bytes };
+        self.upstream.ask(endpoint, question, key, limits).await
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<Endpoint, Kept>> {

@@ -28,7 +28,7 @@ pub use self::{
     sums::{Endings, Sums},
 };
 use crate::{
-    generate::Outcome,
+    generate::{Outcome, Usd},
     server::{KindId, ModelName, ServerId, Zone},
 };
 
@@ -200,6 +200,8 @@ pub struct Row {
     pub output_tokens: Option<u64>,
     /// Whole answers whose server gave no token counts.
     pub usage_absent: u64,
+    /// What it cost.
+    pub cost: Option<Usd>,
 }
 
 /// How values are spread; all `None` when there are no values.
@@ -228,6 +230,7 @@ impl Row {
             input_tokens: sums.input_tokens,
             output_tokens: sums.output_tokens,
             usage_absent: sums.usage_absent,
+            cost: sums.cost,
         }
     }
 }

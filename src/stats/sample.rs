@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Bucket, Counts, hour};
 use crate::{
     fault::{Blame, Cause, Fault, Stage},
-    generate::{Attempt, Ending, Outcome, Usage},
+    generate::{Attempt, Cost, Ending, Outcome, Usage, Usd},
 };
 
 /// One request or attempt, as it is summed.
@@ -16,6 +16,7 @@ pub(super) struct Sample {
     pub(super) first_token: Option<Duration>,
     pub(super) total: Duration,
     pub(super) usage: Usage,
+    pub(super) cost: Option<Usd>,
     /// Tokens per second after the first, in hundredths.
     pub(super) speed: Option<u64>,
 }
@@ -40,6 +41,7 @@ pub(super) fn samples(outcome: &Outcome) -> Vec<(Bucket, Sample)> {
         first_token: outcome.first_token,
         total: outcome.total,
         usage: outcome.usage,
+        cost: outcome.cost().map(|it| it.usd),
         // Not by the caller's clock: a plain answer reaches it in one piece.
         speed: outcome.answered().and_then(speed),
     };
@@ -72,6 +74,7 @@ pub(super) fn samples(outcome: &Outcome) -> Vec<(Bucket, Sample)> {
                 first_token: attempt.first_token,
                 total: attempt.total,
                 usage: attempt.usage,
+                cost: attempt.cost.map(|Cost { usd, .. }| usd),
                 speed: speed(attempt),
             },
         ));

@@ -11,7 +11,7 @@ use super::{
     histogram::Histogram,
     sample::Sample,
 };
-use crate::generate::Ending;
+use crate::generate::{Ending, Usd};
 
 /// Sums over requests, or over attempts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Sums {
     pub input_tokens: Option<u64>,
     /// Tokens of answers; `None` when no server gave any.
     pub output_tokens: Option<u64>,
+    /// What it cost; `None` when nothing did, as far as anybody knows.
+    pub cost: Option<Usd>,
     /// Time to the first content, in microseconds.
     pub first_token: Histogram,
     /// Time of whole answers, in microseconds. A failure is often fast, and would look good here.
@@ -93,6 +95,7 @@ impl Sums {
         self.failed_over += u64::from(sample.failed_over);
         self.input_tokens = plus(self.input_tokens, sample.usage.input_tokens);
         self.output_tokens = plus(self.output_tokens, sample.usage.output_tokens);
+        self.cost = both(self.cost, sample.cost);
         if let Some(first_token) = sample.first_token {
             self.first_token.add(micros(first_token));
         }
@@ -116,6 +119,7 @@ impl Sums {
         self.usage_absent = self.usage_absent.saturating_add(other.usage_absent);
         self.input_tokens = plus(self.input_tokens, other.input_tokens);
         self.output_tokens = plus(self.output_tokens, other.output_tokens);
+        self.cost = both(self.cost, other.cost);
         self.first_token.merge(&other.first_token);
         self.total.merge(&other.total);
         self.speed.merge(&other.speed);
@@ -131,7 +135,11 @@ impl Sums {
 
     /// As bytes that `from_bytes` of this and every later version reads.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
+        // What costs nothing is written as it was before anything could.
+        let mut bytes = vec![if self.cost.is_some() { WITH_COST } else { WITHOUT }];
+        if let Some(cost) = self.cost {
+            put(&mut bytes, cost.nanos());
+        }
         for number in self.endings.parts() {
             put(&mut bytes, number);
         }
@@ -155,12 +163,17 @@ impl Sums {
     /// A new version is a new arm here; the arms before it stay as they are.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Damaged> {
         match bytes {
-            [1, rest @ ..] => Self::read_1(Reader(rest)),
+            [WITHOUT, rest @ ..] => Self::read_1(Reader(rest), None),
+            [WITH_COST, rest @ ..] => {
+                let mut from = Reader(rest);
+                let cost = Usd::from_nanos(from.number()?);
+                Self::read_1(from, Some(cost))
+            }
             _ => Err(Damaged),
         }
     }
 
-    fn read_1(mut from: Reader<'_>) -> Result<Self, Damaged> {
+    fn read_1(mut from: Reader<'_>, cost: Option<Usd>) -> Result<Self, Damaged> {
         let mut parts = [0; 7];
         for part in &mut parts {
             *part = from.number()?;
@@ -172,6 +185,7 @@ impl Sums {
             usage_absent: from.number()?,
             input_tokens: tokens(&mut from)?,
             output_tokens: tokens(&mut from)?,
+            cost,
             first_token: Histogram::read(&mut from)?,
             total: Histogram::read(&mut from)?,
             speed: Histogram::read(&mut from)?,
@@ -181,7 +195,12 @@ impl Sums {
     }
 }
 
-const VERSION: u8 = 1;
+const WITHOUT: u8 = 1;
+const WITH_COST: u8 = 2;
+
+fn both(left: Option<Usd>, right: Option<Usd>) -> Option<Usd> {
+    left.into_iter().chain(right).reduce(Usd::plus)
+}
 
 fn plus(left: Option<u64>, right: Option<u64>) -> Option<u64> {
     match (left, right) {

@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::*;
 use crate::{
     fault::{Cause, Fault, Stage},
-    generate::{Attempt, Ending, Operation, Substitution, Usage},
+    generate::{Attempt, Cost, Ending, Operation, Substitution, Usage, Usd},
     stats::sample::Sample,
 };
 
@@ -26,6 +26,7 @@ fn attempt(server: &str, fault: Option<Fault>) -> Attempt {
             output_tokens: fault.is_none().then_some(101),
             ..Usage::default()
         },
+        cost: None,
     }
 }
 
@@ -207,6 +208,23 @@ fn bytes_of_version_1_are_read() {
 }
 
 #[test]
+fn what_it_cost_is_a_sum_and_nothing_known_is_not_zero() {
+    let cost = |nanos| Some(Cost { usd: Usd::from_nanos(nanos), at_most: false });
+    let mut stats = Stats::default();
+    let tries = vec![Attempt { cost: cost(5), ..attempt("cloud", None) }, attempt("local", None)];
+    stats.add(&outcome(0, Ending::Delivered, tries));
+    stats.add(&outcome(0, Ending::Delivered, vec![Attempt { cost: cost(7), ..attempt("cloud", None) }]));
+    stats.add(&outcome(0, Ending::Delivered, vec![attempt("local", None)]));
+    let costs: Vec<_> = stats.report(&by(By::Server)).iter().map(|it| it.cost.map(Usd::nanos)).collect();
+    assert_eq!(costs, [Some(12), None]);
+    assert_eq!(stats.report(&Query::default())[0].cost.map(Usd::nanos), Some(12));
+    let bucket =
+        stats.add(&outcome(9, Ending::Delivered, vec![Attempt { cost: cost(3), ..attempt("a", None) }]));
+    let bytes = stats.bytes(&bucket[0]).unwrap();
+    assert_eq!((bytes[0], Sums::from_bytes(&bytes).unwrap().cost.map(Usd::nanos)), (2, Some(3)));
+}
+
+#[test]
 fn an_hour_of_one_model_is_small() {
     let mut sums = Sums::default();
     assert!(size_of::<Sums>() <= 256 && sums.to_bytes().len() < 32);
@@ -222,6 +240,7 @@ fn an_hour_of_one_model_is_small() {
             first_token,
             total,
             usage,
+            cost: None,
             speed: Some(turn * 10),
         });
     }
@@ -249,6 +268,7 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
                 .map(|(server, fault, millis)| Attempt {
                     total: Duration::from_millis(100 + millis),
                     requests: 1,
+                    cost: (millis % 3 == 0).then(|| Cost { usd: Usd::from_nanos(millis), at_most: false }),
                     ..attempt(server, fault)
                 })
                 .collect();

@@ -23,15 +23,21 @@ const SCHEMA_KEY: &str = "schema";
 /// a gigabyte; a few dozen servers need next to nothing.
 const CACHE: u64 = 2 << 20;
 
-/// Both databases.
+/// Both databases, and the trees in them.
 pub(super) struct Disk {
-    registry: Base,
-    stats: Base,
+    registry: Db,
+    stats: Db,
+    servers: Tree,
+    spending: Tree,
+    rollups: Tree,
 }
 
-struct Base {
+/// One database as it was opened, with one tree after the other.
+struct Base<const N: usize> {
     db: Db,
-    tree: Tree,
+    trees: [(Tree, Records); N],
+    /// Whether what was there before is lost.
+    is_anew: bool,
 }
 
 /// Why there is no store.
@@ -70,15 +76,24 @@ impl From<sled::Error> for Trouble {
 impl Disk {
     /// Opens both; what was moved aside is told in `notes`.
     pub(super) fn open(dir: &Path, notes: &mut Vec<String>) -> Result<(Self, Loaded), Error> {
-        let (registry, servers) = open_or_begin_anew(&dir.join("registry"), "servers", notes)?;
-        let (stats, rollups) = open_or_begin_anew(&dir.join("stats"), "rollups", notes)?;
-        Ok((Self { registry, stats }, Loaded { servers, rollups }))
+        let registry = open_or_begin_anew(&dir.join("registry"), ["servers", "spending"], notes)?;
+        let stats = open_or_begin_anew(&dir.join("stats"), ["rollups"], notes)?;
+        let [(servers, of_servers), (spending, of_spending)] = registry.trees;
+        let [(rollups, of_rollups)] = stats.trees;
+        let loaded = Loaded {
+            servers: of_servers,
+            rollups: of_rollups,
+            spending: Some(of_spending).filter(|_| !registry.is_anew),
+        };
+        let (registry, stats) = (registry.db, stats.db);
+        Ok((Self { registry, stats, servers, spending, rollups }, loaded))
     }
 
-    fn base(&self, shelf: Shelf) -> &Base {
+    fn tree(&self, shelf: Shelf) -> &Tree {
         match shelf {
-            Shelf::Servers => &self.registry,
-            Shelf::Rollups => &self.stats,
+            Shelf::Servers => &self.servers,
+            Shelf::Spending => &self.spending,
+            Shelf::Rollups => &self.rollups,
         }
     }
 
@@ -93,27 +108,31 @@ impl Disk {
             }
         }
         for (shelf, batch) in batches {
-            self.base(shelf).tree.apply_batch(batch)?;
+            self.tree(shelf).apply_batch(batch)?;
         }
         Ok(())
     }
 
     /// Makes everything written last.
     pub(super) fn flush(&self) -> sled::Result<()> {
-        self.registry.db.flush()?;
-        self.stats.db.flush()?;
+        self.registry.flush()?;
+        self.stats.flush()?;
         Ok(())
     }
 
     /// What it takes on the disk.
     pub(super) fn bytes(&self) -> u64 {
-        let sizes = [&self.registry, &self.stats].map(|it| it.db.size_on_disk().unwrap_or(0));
+        let sizes = [&self.registry, &self.stats].map(|it| it.size_on_disk().unwrap_or(0));
         sizes.iter().sum()
     }
 }
 
-fn open_or_begin_anew(path: &Path, tree: &str, notes: &mut Vec<String>) -> Result<(Base, Records), Error> {
-    match open_caught(path, tree) {
+fn open_or_begin_anew<const N: usize>(
+    path: &Path,
+    trees: [&str; N],
+    notes: &mut Vec<String>,
+) -> Result<Base<N>, Error> {
+    match open_caught(path, trees) {
         Ok(opened) => Ok(opened),
         Err(Trouble::Other(error)) => Err(error),
         Err(Trouble::Damaged(why)) => {
@@ -121,8 +140,8 @@ fn open_or_begin_anew(path: &Path, tree: &str, notes: &mut Vec<String>) -> Resul
             let note = format!("{} was damaged ({why}); it is now {}", path.display(), aside.display());
             tracing::error!("{note}, and an empty one took its place");
             notes.push(note);
-            match open_caught(path, tree) {
-                Ok(opened) => Ok(opened),
+            match open_caught(path, trees) {
+                Ok(opened) => Ok(Base { is_anew: true, ..opened }),
                 Err(Trouble::Other(error)) => Err(error),
                 Err(Trouble::Damaged(why)) => Err(Error::Failed(why)),
             }
@@ -131,8 +150,8 @@ fn open_or_begin_anew(path: &Path, tree: &str, notes: &mut Vec<String>) -> Resul
 }
 
 /// sled panics on some damage instead of reporting it.
-fn open_caught(path: &Path, tree: &str) -> Result<(Base, Records), Trouble> {
-    panic::catch_unwind(|| open(path, tree)).unwrap_or_else(|panic| Err(Trouble::Damaged(words(&*panic))))
+fn open_caught<const N: usize>(path: &Path, trees: [&str; N]) -> Result<Base<N>, Trouble> {
+    panic::catch_unwind(|| open(path, trees)).unwrap_or_else(|panic| Err(Trouble::Damaged(words(&*panic))))
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -140,10 +159,13 @@ fn words(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("panic").lines().next().unwrap_or_default().to_owned()
 }
 
-fn open(path: &Path, name: &str) -> Result<(Base, Records), Trouble> {
+fn open<const N: usize>(path: &Path, names: [&str; N]) -> Result<Base<N>, Trouble> {
     let db = open_db(path)?;
     let meta = db.open_tree(META)?;
-    let tree = db.open_tree(name)?;
+    let mut trees = Vec::with_capacity(N);
+    for name in names {
+        trees.push(db.open_tree(name)?);
+    }
     match meta.get(SCHEMA_KEY)? {
         Some(schema) => match <[u8; 4]>::try_from(&schema[..]).map(u32::from_be_bytes) {
             Ok(SCHEMA) => {}
@@ -151,18 +173,23 @@ fn open(path: &Path, name: &str) -> Result<(Base, Records), Trouble> {
             Ok(_) | Err(_) => return Err(Trouble::Damaged("its schema cannot be read".to_owned())),
         },
         // New, or it was killed before it was first flushed.
-        None if tree.is_empty() => {
+        None if trees.iter().all(Tree::is_empty) => {
             meta.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes())?;
             db.flush()?;
         }
         None => return Err(Trouble::Damaged("its schema is missing".to_owned())),
     }
-    let mut records = Records::new();
-    for record in &tree {
-        let (key, value) = record?;
-        records.push((key.to_vec(), value.to_vec()));
+    let mut read = Vec::with_capacity(N);
+    for tree in trees {
+        let mut records = Records::new();
+        for record in &tree {
+            let (key, value) = record?;
+            records.push((key.to_vec(), value.to_vec()));
+        }
+        read.push((tree, records));
     }
-    Ok((Base { db, tree }, records))
+    let trees = <[_; N]>::try_from(read).map_err(|_| Trouble::Damaged("a tree is missing".to_owned()))?;
+    Ok(Base { db, trees, is_anew: false })
 }
 
 /// Opens the database, with some patience for its own lock: we hold ours, so it

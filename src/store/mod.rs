@@ -47,6 +47,8 @@ pub enum Shelf {
     Servers,
     /// Sums over outcomes.
     Rollups,
+    /// What was spent, by day.
+    Spending,
 }
 
 /// What was on a shelf: keys with their records, in the order of the keys.
@@ -59,6 +61,8 @@ pub struct Loaded {
     pub servers: Records,
     /// What was on the shelf of roll-ups.
     pub rollups: Records,
+    /// What was on the shelf of spending; `None` where that was damaged.
+    pub spending: Option<Records>,
 }
 
 /// Why a directory is left alone.
@@ -210,6 +214,11 @@ impl Store {
         };
         self.shared.woken.notify_one();
         flushed.await.unwrap_or(false)
+    }
+
+    /// Whether what is put in it lasts.
+    pub fn is_ok(&self) -> bool {
+        guard(&self.shared.broken).is_none()
     }
 
     /// How it is doing.

@@ -53,6 +53,21 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn spending_that_was_lost_is_told_from_none() {
+    let (_root, dir) = place();
+    let (store, loaded) = Store::open(&dir).unwrap();
+    assert_eq!(loaded.spending, Some(vec![]));
+    store.put(Shelf::Spending, b"day", b"1".to_vec());
+    drop(store);
+    let (store, loaded) = Store::open(&dir).unwrap();
+    assert_eq!(loaded.spending, Some(vec![pair("day", "1")]));
+    drop(store);
+    fs::write(dir.join("registry/db"), b"no database").unwrap();
+    let (_store, loaded) = Store::open(&dir).unwrap();
+    assert_eq!(loaded.spending, None);
+}
+
+#[test]
 fn what_is_put_is_there_after_a_restart() {
     let (_root, dir) = place();
     let (store, loaded) = Store::open(&dir).unwrap();

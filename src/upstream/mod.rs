@@ -6,7 +6,8 @@
 //! does on its own: a kept connection that the server had closed meanwhile is
 //! nobody's fault, so the same request is sent once more on a fresh one, and
 //! both are one attempt. That happens only where the first sending surely went
-//! out on a kept connection, failed at once and brought no head.
+//! out on a kept connection, failed at once and brought no head; and never with
+//! what costs money.
 //!
 //! There is no total timeout anywhere: how long to wait for content is decided
 //! by whoever holds the future. Dropping it, or a `Reply` whose body was not
@@ -28,7 +29,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use reqwest::{
     Method, Request, Response, Url, Version,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use tokio::time::{Instant, timeout};
 
@@ -61,7 +62,11 @@ pub struct Settings {
 
 /// A server's own key. It is never shown, and goes only where it is sent.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key(HeaderValue);
+pub struct Key {
+    /// The header that it is shown in.
+    name: HeaderName,
+    value: HeaderValue,
+}
 
 impl Key {
     /// Takes the key as it stands in a file or variable; `None` if it is empty
@@ -71,9 +76,19 @@ impl Key {
         if text.is_empty() {
             return None;
         }
-        let mut value = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
+        Self::shown(AUTHORIZATION, format!("Bearer {text}"))
+    }
+
+    /// The same for who wants it by itself in a header of this name.
+    pub fn bare(text: &str, name: &'static str) -> Option<Self> {
+        let text = text.trim();
+        if text.is_empty() { None } else { Self::shown(HeaderName::from_static(name), text.to_owned()) }
+    }
+
+    fn shown(name: HeaderName, value: String) -> Option<Self> {
+        let mut value = HeaderValue::try_from(value).ok()?;
         value.set_sensitive(true);
-        Some(Self(value))
+        Some(Self { name, value })
     }
 }
 
@@ -98,6 +113,8 @@ pub struct Call<'a> {
     pub key: Option<&'a Key>,
     /// How long a connection may take.
     pub connect: Duration,
+    /// Whether it may be sent a second time where a kept connection was dead.
+    pub again: bool,
 }
 
 /// How much a probe may cost.
@@ -195,11 +212,11 @@ impl Upstream {
         let mut request = Request::new(Method::POST, url);
         *request.headers_mut() = call.headers;
         if let Some(key) = call.key {
-            request.headers_mut().insert(AUTHORIZATION, key.0.clone());
+            request.headers_mut().insert(key.name.clone(), key.value.clone());
         }
         *request.body_mut() = Some(call.body.into());
         // Headers and body are shared buffers or small: this copies no prompt.
-        let again = request.try_clone();
+        let again = request.try_clone().filter(|_| call.again);
 
         let dialled = Dialled::new(call.connect);
         let began = Instant::now();
@@ -240,7 +257,10 @@ impl Upstream {
         let encoding = if question.path == "/" { "gzip" } else { "identity" };
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding));
         if let Some(key) = key {
-            headers.insert(AUTHORIZATION, key.0.clone());
+            headers.insert(key.name.clone(), key.value.clone());
+        }
+        for (name, value) in question.headers {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         if let Some(body) = &question.post {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -86,6 +86,7 @@ fn call(endpoint: &Endpoint) -> Call<'_> {
         headers: HeaderMap::new(),
         key: None,
         connect: Duration::from_secs(2),
+        again: true,
     }
 }
 

@@ -54,6 +54,10 @@ pub struct RequestView {
     /// tokenizer to count what was said before it.
     #[serde(default)]
     pub usage_estimated: bool,
+    /// What all tries cost together; `null` where none costs money, or nobody knows what.
+    pub cost_usd: Option<f64>,
+    /// Whether that is the most it can be: a server that was cut off gave no counts.
+    pub cost_is_bound: bool,
     /// Why the model stopped.
     pub reason: Option<Reason>,
 }
@@ -77,6 +81,8 @@ pub struct AttemptView {
     pub requests: u32,
     /// Why it did not work.
     pub fault: Option<FaultView>,
+    /// What it cost.
+    pub cost_usd: Option<f64>,
 }
 
 /// A server as it was ranked.
@@ -92,6 +98,7 @@ pub struct CandidateView {
 
 impl From<&Outcome> for RequestView {
     fn from(outcome: &Outcome) -> Self {
+        let cost = outcome.cost();
         Self {
             request_id: outcome.request_id.clone(),
             at: rfc3339(outcome.at_ms),
@@ -110,6 +117,8 @@ impl From<&Outcome> for RequestView {
             total_ms: millis(outcome.total),
             usage: outcome.usage,
             usage_estimated: outcome.usage_estimated,
+            cost_usd: cost.map(|it| it.usd.dollars()),
+            cost_is_bound: cost.is_some_and(|it| it.at_most),
             reason: outcome.reason,
         }
     }
@@ -126,6 +135,7 @@ impl From<&Attempt> for AttemptView {
             total_ms: millis(attempt.total),
             requests: attempt.requests,
             fault: attempt.fault.as_ref().map(FaultView::from),
+            cost_usd: attempt.cost.map(|it| it.usd.dollars()),
         }
     }
 }

@@ -47,8 +47,20 @@ pub struct Status {
     pub store: StoreView,
     /// Whether outcomes are stored.
     pub tracking: bool,
+    /// What the cloud costs; `null` while it is not enabled.
+    pub cloud: Option<CloudView>,
     /// Processor, memory and GPU; `null` until measured.
     pub hardware: Option<serde_json::Value>,
+}
+
+/// What the cloud costs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloudView {
+    /// What counts today (a day of UTC): what was spent, and the most that running requests and
+    /// those of a daemon that died can have cost.
+    pub spent_today_usd: f64,
+    /// The limit of a day; `null` where there is none.
+    pub daily_usd: Option<f64>,
 }
 
 /// How many servers are in which state. Standing is counted for those that

@@ -288,7 +288,7 @@ proptest! {
         let bytes = Bytes::from(Value::Object(body.clone()).to_string());
         let dialect = door.dialect();
         let request = dialect.peek(door, &bytes).unwrap();
-        let to = To { model: "other", stream, ask_usage: true, max_tokens: true };
+        let to = To { model: "other", stream, ask_usage: true, max_tokens: true, sold: None };
         let sent: Map<String, Value> =
             serde_json::from_slice(&dialect.readdress(&request, &bytes, &to)).unwrap();
         for (name, value) in &body {
@@ -307,7 +307,7 @@ proptest! {
         let bytes = Bytes::from(pieces.concat());
         let dialect = door.dialect();
         if let Ok(request) = dialect.peek(door, &bytes) {
-            let to = To { model: "m", stream: true, ask_usage: true, max_tokens: true };
+            let to = To { model: "m", stream: true, ask_usage: true, max_tokens: true, sold: None };
             dialect.readdress(&request, &bytes, &to);
         }
         let _ = dialect.understand(door, &bytes);

@@ -24,7 +24,13 @@ fn cell(kind: &str, door: Door, body: &Bytes) -> Result<&'static str, String> {
     let Some(way) = bridge::pick(kind::doors(kind, request.head.operation), door) else {
         return Err("no door of this kind does that".to_owned());
     };
-    let to = To { model: "m", stream: request.head.stream, ask_usage: request.asks_usage, max_tokens: true };
+    let to = To {
+        model: "m",
+        stream: request.head.stream,
+        ask_usage: request.asks_usage,
+        max_tokens: true,
+        sold: None,
+    };
     match way {
         Way::Same => Ok("as it is"),
         Way::Other(other) => {
@@ -45,7 +51,9 @@ fn the_table_of_what_can_be_asked_of_whom_has_no_cell_unexplained() {
     let mut shown = String::new();
     for door in Door::ALL {
         writeln!(shown, "## {} {door}\n", door.dialect().id()).unwrap();
-        let kinds: Vec<&str> = KINDS.iter().map(|it| it.id()).collect();
+        // Whoever sells answers is told as an OpenAI or an Anthropic is.
+        let own = KINDS.iter().filter(|it| it.provider().is_none());
+        let kinds: Vec<&str> = own.map(|it| it.id()).collect();
         writeln!(shown, "| | {} |\n|---|{}", kinds.join(" | "), "---|".repeat(kinds.len())).unwrap();
         let mut notes: Vec<String> = Vec::new();
         for (feature, body) in examples(door) {

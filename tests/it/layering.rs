@@ -15,6 +15,7 @@ const ROOMS: &[&str] = &[
     "failover",
     "resume",
     "queue",
+    "spending",
     "stats",
     // Edges, door, faces.
     "wire",

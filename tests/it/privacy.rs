@@ -26,7 +26,7 @@ fn phrase(number: usize) -> String {
 
 /// A listener where no lovable looks by itself, on a port of remote screens: one
 /// may well run on this machine, and what comes here is counted.
-async fn quiet() -> TcpListener {
+pub(crate) async fn quiet() -> TcpListener {
     for port in 5900..5984 {
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
             return listener;

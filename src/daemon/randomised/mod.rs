@@ -29,7 +29,7 @@ use self::{
 use crate::{
     api::{self, Door, Peer},
     failover::Patience,
-    housekeeping::{self, Housekeeping},
+    housekeeping::{self, Housekeeping, Purse},
     kind,
     registry::{self, Hint, Registry, ServerSettings, Standing},
     relay::{self, Relay},
@@ -135,6 +135,7 @@ impl House {
             ours: Box::new(|_| true),
             tracking: false,
             queue: 100,
+            purse: Purse::closed(),
         });
         let upstream = Arc::new(Upstream::new(upstream::Settings::default()).unwrap());
         let relay = Relay::new(

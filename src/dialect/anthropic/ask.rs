@@ -172,7 +172,7 @@ mod tests {
     use super::*;
     use crate::generate::{Complete, Embed, Part, Role, Turn};
 
-    const TO: To<'_> = To { model: "m", stream: false, ask_usage: true, max_tokens: true };
+    const TO: To<'_> = To { model: "m", stream: false, ask_usage: true, max_tokens: true, sold: None };
 
     fn say(chat: &Chat) -> Result<Value, String> {
         let asked = ask(&Meaning::Chat(chat.clone()), &TO).map_err(|it| it.0)?;

@@ -224,6 +224,7 @@ impl Counts {
             output_tokens: self.output.filter(|it| *it > 0 || !said),
             cached_tokens: self.read.filter(|_| input > 0),
             reasoning_tokens: self.thinking,
+            written_tokens: self.written.filter(|it| *it > 0),
         }
     }
 }
@@ -250,6 +251,7 @@ mod tests {
             output_tokens: Some(4),
             cached_tokens: Some(11),
             reasoning_tokens: Some(2),
+            written_tokens: Some(3),
         };
         assert_eq!(counts(&[all], true), expected);
     }

@@ -133,7 +133,8 @@ fn every_recorded_request_is_understood_or_was_refused_there_too() {
         let peeked = Anthropic.peek(Door::Messages, &it.request);
         assert!(peeked.is_ok() || it.status == 400, "{}: {peeked:?}", it.name);
         let Ok(request) = peeked else { continue };
-        let to = To { model: &request.head.model, stream: false, ask_usage: true, max_tokens: false };
+        let to =
+            To { model: &request.head.model, stream: false, ask_usage: true, max_tokens: false, sold: None };
         let meaning = Anthropic.understand(Door::Messages, &it.request).unwrap();
         let asked = Anthropic.ask(Door::Messages, &meaning, &to).unwrap();
         let again = Anthropic.understand(Door::Messages, &asked.body).unwrap();

@@ -272,7 +272,7 @@ mod tests {
     fn sent(body: &str, model: &str, stream: bool) -> Bytes {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
         let request = peek(Door::Messages, &bytes).unwrap();
-        readdress(&request, &bytes, &To { model, stream, ask_usage: true, max_tokens: true })
+        readdress(&request, &bytes, &To { model, stream, ask_usage: true, max_tokens: true, sold: None })
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
         let body = with(", \"x\" : 1.50");
         let same = Bytes::copy_from_slice(body.as_bytes());
         let request = peek(Door::Messages, &same).unwrap();
-        let to = To { model: "a", stream: false, ask_usage: true, max_tokens: true };
+        let to = To { model: "a", stream: false, ask_usage: true, max_tokens: true, sold: None };
         assert_eq!(readdress(&request, &same, &to).as_ptr(), same.as_ptr());
         assert_eq!(sent(&body, "b\"", false), body.replace("\"a\"", "\"b\\\"\""));
         assert_eq!(sent(&body, "a", true), body.replacen('{', "{\"stream\":true,", 1));

@@ -206,6 +206,7 @@ mod tests {
                 output_tokens: Some(7),
                 cached_tokens: Some(11),
                 reasoning_tokens: Some(2),
+                ..Usage::default()
             }),
             finished(Reason::ToolCalls),
         ]);

@@ -300,6 +300,7 @@ mod properties {
                 output_tokens: Some(output),
                 cached_tokens,
                 reasoning_tokens,
+                ..Usage::default()
             };
             all.push(Event::Usage(usage));
             let stream = written(all.clone());

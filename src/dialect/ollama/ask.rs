@@ -291,7 +291,7 @@ mod tests {
     use super::*;
     use crate::generate::{Call, Image, ImageSource, Tool, ToolResult};
 
-    const TO: To<'_> = To { model: "m", stream: true, ask_usage: true, max_tokens: true };
+    const TO: To<'_> = To { model: "m", stream: true, ask_usage: true, max_tokens: true, sold: None };
 
     fn said(door: Door, meaning: Meaning) -> String {
         String::from_utf8(ask(door, &meaning, &TO).unwrap().body.to_vec()).unwrap()

@@ -206,7 +206,7 @@ proptest! {
         }
         let bytes = Bytes::from(Value::Object(body.clone()).to_string());
         let request = Ollama.peek(Door::OllamaChat, &bytes).unwrap();
-        let to = To { model: &model, stream: wants_stream, ask_usage: true, max_tokens: true };
+        let to = To { model: &model, stream: wants_stream, ask_usage: true, max_tokens: true, sold: None };
         let sent = Ollama.readdress(&request, &bytes, &to);
         let out: Map<String, Value> = serde_json::from_slice(&sent).unwrap();
 

@@ -185,7 +185,7 @@ fn every_recorded_request_is_peeked_at() {
     for it in recordings() {
         let seen = match Ollama.peek(it.door, &it.request) {
             Ok(request) => {
-                let to = To { model: "other", stream: false, ask_usage: true, max_tokens: false };
+                let to = To { model: "other", stream: false, ask_usage: true, max_tokens: false, sold: None };
                 let mut sent: Value =
                     serde_json::from_slice(&Ollama.readdress(&request, &it.request, &to)).unwrap();
                 let mut asked: Value = serde_json::from_slice(&it.request).unwrap();

@@ -33,7 +33,7 @@ mod tests {
     fn the_text_is_asked_for_and_read() {
         let turns = vec![Turn::text(Role::User, "hi")];
         let meaning = Meaning::Chat(Chat { turns, ..Chat::default() });
-        let to = To { model: "m", stream: true, ask_usage: true, max_tokens: false };
+        let to = To { model: "m", stream: true, ask_usage: true, max_tokens: false, sold: None };
         let asked: Value = serde_json::from_slice(&ask(&meaning, &to).unwrap()).unwrap();
         assert_eq!((&asked["_debug_render_only"], &asked["stream"]), (&true.into(), &false.into()));
         assert_eq!(asked["messages"][0]["content"], "hi");

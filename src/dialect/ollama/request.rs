@@ -329,7 +329,7 @@ mod tests {
     fn sent(door: Door, body: &str, model: &str, stream: bool) -> String {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
         let request = peek(door, &bytes).unwrap();
-        let to = To { model, stream, ask_usage: true, max_tokens: true };
+        let to = To { model, stream, ask_usage: true, max_tokens: true, sold: None };
         String::from_utf8(readdress(&request, &bytes, &to).to_vec()).unwrap()
     }
 
@@ -340,7 +340,7 @@ mod tests {
         };
         let body = chat(",\"truncate\":true");
         let same = Bytes::copy_from_slice(body.as_bytes());
-        let to = To { model: "a", stream: true, ask_usage: true, max_tokens: true };
+        let to = To { model: "a", stream: true, ask_usage: true, max_tokens: true, sold: None };
         let request = peek(Door::OllamaChat, &same).unwrap();
         assert_eq!(readdress(&request, &same, &to).as_ptr(), same.as_ptr());
 

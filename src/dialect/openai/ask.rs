@@ -8,11 +8,12 @@
 //! fixed, and what does not fit is refused and never cut; and the leave to cut a
 //! text before it is made a vector, of which no server needs to make use.
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::conversation;
+use super::{conversation, sold};
 use crate::{
-    dialect::{Asked, Door, Lack, To},
+    dialect::{Asked, Door, Lack, Sold, To},
     generate::{
         Chat, Complete, Effort, Embed, Extras, Format, Meaning, Part, Role, Sampling, Tool, ToolChoice,
     },
@@ -28,7 +29,7 @@ pub(super) fn ask(door: Door, meaning: &Meaning, to: &To<'_>) -> Result<Asked, L
     let mut body = Body::new();
     put(&mut body, "model", to.model);
     match (door, meaning) {
-        (Door::OpenAiChat, Meaning::Chat(it)) => chat(&mut body, it)?,
+        (Door::OpenAiChat, Meaning::Chat(it)) => chat(&mut body, it, to)?,
         (Door::OpenAiComplete, Meaning::Complete(it)) => complete(&mut body, it)?,
         (Door::OpenAiEmbed, Meaning::Embed(it)) => embed(&mut body, it)?,
         _ => return Err(Lack(format!("this cannot be asked at {door}"))),
@@ -39,11 +40,19 @@ pub(super) fn ask(door: Door, meaning: &Meaning, to: &To<'_>) -> Result<Asked, L
             put(&mut body, "stream_options", json!({"include_usage": true}));
         }
     }
-    Ok(Asked { body: Value::Object(body).to_string().into(), forced: None })
+    let body = Bytes::from(Value::Object(body).to_string());
+    let body = match to.sold {
+        Some(sold) => sold::limit(door, body, sold),
+        None => body,
+    };
+    Ok(Asked { body, forced: None })
 }
 
-fn chat(body: &mut Body, chat: &Chat) -> Result<(), Lack> {
+fn chat(body: &mut Body, chat: &Chat, to: &To<'_>) -> Result<(), Lack> {
     refuse_extras(&chat.extras)?;
+    if let Some(sold) = to.sold {
+        refuse_what_is_not_sold(chat, sold)?;
+    }
     put(body, "messages", conversation::messages(&chat.turns)?);
     tools(body, chat)?;
     match &chat.format {
@@ -51,9 +60,15 @@ fn chat(body: &mut Body, chat: &Chat) -> Result<(), Lack> {
         format => put(body, "response_format", response_format(format)),
     }
     if let Some(effort) = &chat.effort {
-        think(body, effort);
+        match to.sold {
+            None => think(body, effort),
+            Some(_) => put(body, "reasoning_effort", level(effort)),
+        }
     }
-    sampling(body, &chat.sampling);
+    match to.sold {
+        None => sampling(body, &chat.sampling),
+        Some(sold) => sampling(body, &as_sold(&chat.sampling, sold)),
+    }
     if let Some(top) = chat.logprobs {
         put(body, "logprobs", true);
         put(body, "top_logprobs", Some(top).filter(|it| *it > 0));
@@ -172,13 +187,45 @@ fn think(body: &mut Body, effort: &Effort) {
     let level = match effort {
         Effort::Off => return put(body, "chat_template_kwargs", json!({"enable_thinking": false})),
         Effort::On => return put(body, "chat_template_kwargs", json!({"enable_thinking": true})),
-        Effort::Level(level) => level.as_str(),
-        Effort::Budget(0..4096) => "low",
-        Effort::Budget(4096..16384) => "medium",
-        Effort::Budget(_) => "high",
+        Effort::Level(_) | Effort::Budget(_) => level(effort),
     };
     put(body, "reasoning_effort", level);
     put(body, "chat_template_kwargs", json!({"enable_thinking": true, "reasoning_effort": level}));
+}
+
+/// The same as a level; `None` where whoever thinks by itself does so.
+fn level(effort: &Effort) -> Option<&str> {
+    Some(match effort {
+        Effort::Off => "none",
+        Effort::On => return None,
+        Effort::Level(level) => level,
+        Effort::Budget(0..4096) => "low",
+        Effort::Budget(4096..16384) => "medium",
+        Effort::Budget(_) => "high",
+    })
+}
+
+/// Without what says nothing, and would be refused by name all the same.
+fn as_sold(sampling: &Sampling, sold: Sold) -> Sampling {
+    match sold.strict {
+        true => Sampling { min_p: None, repeat_penalty: None, ..sampling.clone() },
+        false => sampling.clone(),
+    }
+}
+
+/// Names what only people's own servers know, where it would be refused or passed over.
+fn refuse_what_is_not_sold(chat: &Chat, sold: Sold) -> Result<(), Lack> {
+    let sampling = &chat.sampling;
+    let has = [
+        ("`top_k`", sold.strict && sampling.top_k.is_some()),
+        ("`min_p`", sold.strict && sampling.min_p.is_some_and(|it| it != 0.0)),
+        ("`repeat_penalty`", sold.strict && sampling.repeat_penalty.is_some_and(|it| it != 1.0)),
+        ("the beginning of an answer", is_begun(chat)),
+    ];
+    match has.into_iter().find(|(_, has)| *has) {
+        Some((what, _)) => Err(Lack(format!("{what} cannot be said to this provider"))),
+        None => Ok(()),
+    }
 }
 
 fn sampling(body: &mut Body, sampling: &Sampling) {
@@ -211,7 +258,7 @@ mod tests {
     use super::*;
     use crate::generate::{ToolResult, Turn};
 
-    const TO: To<'_> = To { model: "m", stream: false, ask_usage: false, max_tokens: true };
+    const TO: To<'_> = To { model: "m", stream: false, ask_usage: false, max_tokens: true, sold: None };
 
     fn asked(door: Door, meaning: &Meaning, to: &To<'_>) -> Value {
         let asked = ask(door, meaning, to).unwrap();
@@ -324,6 +371,30 @@ mod tests {
             Chat { extras, ..Chat::default() },
             "`options.mirostat`, `raw` cannot be said to a server that speaks OpenAI's language",
         );
+    }
+
+    #[test]
+    fn whoever_sells_answers_is_told_nothing_that_it_would_refuse() {
+        let sold = Some(Sold { newer: true, strict: true, at_most: Some(9) });
+        let to = To { sold, ..TO };
+        let said = |chat: Chat| {
+            let mut body = asked(Door::OpenAiChat, &Meaning::Chat(chat), &to);
+            for name in ["model", "messages"] {
+                body.as_object_mut().unwrap().remove(name);
+            }
+            body
+        };
+        assert_eq!(said(Chat::default()), json!({"max_completion_tokens": 9}));
+        let sampling = Sampling { max_tokens: Some(5), repeat_penalty: Some(1.0), ..Sampling::default() };
+        let chat = Chat { sampling, effort: Some(Effort::On), ..Chat::default() };
+        assert_eq!(said(chat), json!({"max_completion_tokens": 5}));
+        let thinks = said(Chat { effort: Some(Effort::Budget(9000)), ..Chat::default() });
+        assert_eq!(thinks, json!({"max_completion_tokens": 9, "reasoning_effort": "medium"}));
+        let lacks = |chat: Chat| ask(Door::OpenAiChat, &Meaning::Chat(chat), &to).unwrap_err().0;
+        let sampling = Sampling { top_k: Some(5), ..Sampling::default() };
+        assert!(lacks(Chat { sampling, ..Chat::default() }).contains("`top_k`"));
+        let turns = vec![Turn::text(Role::User, "hi"), Turn::text(Role::Assistant, "{")];
+        assert!(lacks(Chat { turns, ..Chat::default() }).contains("beginning"));
     }
 
     #[test]

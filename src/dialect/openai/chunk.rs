@@ -60,6 +60,7 @@ impl<'a> Chunk<'a> {
         struct Counts {
             prompt_tokens: Option<u64>,
             completion_tokens: Option<u64>,
+            total_tokens: Option<u64>,
             prompt_tokens_details: Option<Cached>,
             completion_tokens_details: Option<Reasoning>,
         }
@@ -72,11 +73,15 @@ impl<'a> Chunk<'a> {
             reasoning_tokens: Option<u64>,
         }
         let counts: Counts = serde_json::from_str(self.usage?.get()).ok()?;
+        // Gemini leaves what was thought out of `completion_tokens`, not out of the sum.
+        let rest =
+            counts.total_tokens.zip(counts.prompt_tokens).map(|(all, prompt)| all.saturating_sub(prompt));
         Some(Usage {
             input_tokens: counts.prompt_tokens,
-            output_tokens: counts.completion_tokens,
+            output_tokens: counts.completion_tokens.map(|it| it.max(rest.unwrap_or(0))),
             cached_tokens: counts.prompt_tokens_details.and_then(|it| it.cached_tokens),
             reasoning_tokens: counts.completion_tokens_details.and_then(|it| it.reasoning_tokens),
+            written_tokens: None,
         })
     }
 }

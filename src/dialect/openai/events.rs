@@ -364,7 +364,7 @@ mod tests {
             input_tokens: Some(3),
             output_tokens: Some(2),
             reasoning_tokens: Some(1),
-            cached_tokens: None,
+            ..Usage::default()
         };
         let expected = [
             thought("w"),

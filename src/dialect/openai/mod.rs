@@ -18,10 +18,12 @@ mod events;
 mod fold;
 mod generate;
 mod go_on;
+mod mend;
 mod messages;
 mod plain;
 mod reader;
 mod request;
+mod sold;
 mod speak;
 mod understand;
 mod whole;
@@ -40,6 +42,7 @@ pub(in crate::dialect) use self::request::Spans;
 pub use self::{
     fold::Fold,
     generate::generate,
+    mend::Numbering,
     plain::judge_plain,
     reader::Reader,
     request::{peek, readdress},

@@ -15,6 +15,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::sold;
 use crate::{
     dialect::{
         Door, Request, To,
@@ -386,10 +387,11 @@ pub(super) fn operation(door: Door) -> Operation {
 /// The caller's bytes for a server: only what `to` names is different.
 pub fn readdress(request: &Request, body: &Bytes, to: &To<'_>) -> Bytes {
     let edits = request.edits(body, to);
-    if edits.is_empty() {
-        return body.clone();
+    let body = if edits.is_empty() { body.clone() } else { json::splice(body, &edits) };
+    match to.sold {
+        Some(sold) => sold::limit(request.door, body, sold),
+        None => body,
     }
-    json::splice(body, &edits)
 }
 
 impl Request {
@@ -467,7 +469,7 @@ mod tests {
     }
 
     fn to(model: &str) -> To<'_> {
-        To { model, stream: false, ask_usage: false, max_tokens: false }
+        To { model, stream: false, ask_usage: false, max_tokens: false, sold: None }
     }
 
     fn sent(body: &str, to: &To<'_>) -> String {
@@ -634,7 +636,7 @@ mod tests {
                 body.insert("stream_options".to_owned(), json!({"x": 1, "include_usage": options}));
             }
             let text = Value::Object(body.clone()).to_string();
-            let to = To { model: &model, stream: wants_stream, ask_usage: true, max_tokens: true };
+            let to = To { model: &model, stream: wants_stream, ask_usage: true, max_tokens: true, sold: None };
             let out: Map<String, Value> = serde_json::from_str(&sent(&text, &to)).unwrap();
 
             body.insert("model".to_owned(), model.clone().into());

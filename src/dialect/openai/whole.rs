@@ -246,6 +246,7 @@ mod tests {
             output_tokens: Some(2),
             cached_tokens: Some(1),
             reasoning_tokens: Some(0),
+            ..Usage::default()
         };
         Event::Usage(usage)
     }

@@ -111,6 +111,7 @@ impl<'a> Whole<'a> {
             output_tokens: counts.output_tokens.filter(|_| is_counted("output_tokens")),
             cached_tokens: cached.filter(|_| is_counted("cached_tokens")),
             reasoning_tokens: reasoning.filter(|_| is_counted("reasoning_tokens")),
+            written_tokens: None,
         })
     }
 

@@ -262,7 +262,7 @@ mod tests {
     use super::*;
     use crate::generate::{Call, Complete, Tool, ToolChoice};
 
-    const TO: To<'static> = To { model: "m", stream: true, ask_usage: true, max_tokens: false };
+    const TO: To<'static> = To { model: "m", stream: true, ask_usage: true, max_tokens: false, sold: None };
 
     /// What is asked, without what is always the same.
     fn asked(chat: Chat) -> Value {

@@ -155,6 +155,7 @@ mod tests {
             output_tokens: Some(7),
             cached_tokens: Some(0),
             reasoning_tokens: Some(3),
+            ..Usage::default()
         };
         assert_eq!(
             counts(known),

@@ -463,7 +463,7 @@ mod tests {
                 input_tokens: Some(5),
                 output_tokens: Some(7),
                 cached_tokens: Some(3),
-                reasoning_tokens: None
+                ..Usage::default()
             }
         );
     }

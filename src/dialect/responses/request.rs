@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn to(model: &str, stream: bool) -> To<'_> {
-        To { model, stream, ask_usage: true, max_tokens: true }
+        To { model, stream, ask_usage: true, max_tokens: true, sold: None }
     }
 
     #[test]

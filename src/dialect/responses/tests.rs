@@ -343,6 +343,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         output_tokens: b,
         cached_tokens: c,
         reasoning_tokens: d,
+        ..Usage::default()
     });
     let reason = prop::sample::select(vec![Reason::Stop, Reason::Length, Reason::ContentFilter]);
     (prop::collection::vec(step, 0..12), usage, reason).prop_map(|(steps, usage, reason)| {

@@ -1,6 +1,7 @@
 //! The registry's sentences, one by one; `always` has those with "never" and "always".
 
 mod always;
+mod cloud;
 
 use std::time::{Duration, Instant};
 

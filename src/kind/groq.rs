@@ -1,0 +1,81 @@
+//! Groq.
+
+use serde_json::Value;
+
+use super::{Answer, Answers, Kind, Refusal, Verdict, fact, said, sold, sold::Provider};
+use crate::{
+    dialect::Door,
+    fault::Cause,
+    generate::Operation,
+    server::{Capability, Model},
+};
+
+/// Groq's own service, and whatever the configuration calls so.
+pub(super) struct Groq;
+
+static PROVIDER: Provider = Provider::at("https://api.groq.com/openai", "GROQ_API_KEY");
+
+impl Kind for Groq {
+    fn id(&self) -> &'static str {
+        "groq"
+    }
+
+    fn name(&self) -> &'static str {
+        "Groq"
+    }
+
+    fn usual_ports(&self) -> &'static [u16] {
+        &[]
+    }
+
+    fn recognise(&self, _: &Answers) -> Verdict {
+        Verdict::No
+    }
+
+    fn provider(&self) -> Option<&'static Provider> {
+        Some(&PROVIDER)
+    }
+
+    fn listed(&self, answer: &Answer) -> Verdict {
+        sold::listed(self.id(), answer, false, model)
+    }
+
+    fn doors(&self, operation: Operation) -> &'static [Door] {
+        match operation {
+            Operation::Chat => &[Door::OpenAiChat],
+            Operation::Complete | Operation::Embed => &[],
+        }
+    }
+
+    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
+        let it = said::Said::of(refusal.body);
+        match refusal.status {
+            // Its flexible tier has nothing free.
+            498 => Some(said::busy(refusal)),
+            // The model wrote a call that is none: another one may do better.
+            400 if it.code == "tool_use_failed" => Some(Cause::Status),
+            _ => sold::refused(refusal.status, &it),
+        }
+    }
+
+    fn plain_is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+fn model(entry: &Value) -> Option<Model> {
+    const OTHER: [&str; 5] = ["whisper", "tts", "guard", "orpheus", "safeguard"];
+    let name = entry["id"].as_str()?;
+    if entry["active"] == false || OTHER.iter().any(|it| name.contains(it)) {
+        return None;
+    }
+    let mut model = Model::named(name);
+    model.context_length = fact::count(&entry["context_window"]);
+    if entry["context_window"].is_number() {
+        model.capabilities = [Capability::Chat, Capability::Tools].into();
+        if name.contains("llama-4") {
+            model.capabilities.insert(Capability::Vision);
+        }
+    }
+    Some(model)
+}
