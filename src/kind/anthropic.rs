@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Kind, Refusal, Verdict, fact, said, sold, sold::Provider};
+use super::{Answer, Kind, Refusal, Verdict, fact, said, sold, sold::Provider};
 use crate::{
     dialect::Door,
     fault::Cause,
@@ -28,14 +28,6 @@ impl Kind for Anthropic {
 
     fn name(&self) -> &'static str {
         "Anthropic"
-    }
-
-    fn usual_ports(&self) -> &'static [u16] {
-        &[]
-    }
-
-    fn recognise(&self, _: &Answers) -> Verdict {
-        Verdict::No
     }
 
     fn provider(&self) -> Option<&'static Provider> {
@@ -66,10 +58,6 @@ impl Kind for Anthropic {
             }
             _ => sold::refused(refusal.status, &it),
         }
-    }
-
-    fn plain_is_cancelled(&self) -> bool {
-        false
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Kind, Refusal, Verdict, said, said::Said, sold, sold::Provider};
+use super::{Answer, Kind, Refusal, Verdict, said, said::Said, sold, sold::Provider};
 use crate::{
     dialect::Door,
     fault::Cause,
@@ -31,14 +31,6 @@ impl Kind for Gemini {
 
     fn name(&self) -> &'static str {
         "Google Gemini"
-    }
-
-    fn usual_ports(&self) -> &'static [u16] {
-        &[]
-    }
-
-    fn recognise(&self, _: &Answers) -> Verdict {
-        Verdict::No
     }
 
     fn provider(&self) -> Option<&'static Provider> {
@@ -72,10 +64,6 @@ impl Kind for Gemini {
             503 => Some(said::busy(refusal)),
             _ => sold::refused(refusal.status, &it),
         }
-    }
-
-    fn plain_is_cancelled(&self) -> bool {
-        false
     }
 
     fn misnumbers_calls(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Kind, Refusal, Verdict, fact, said, sold, sold::Provider};
+use super::{Answer, Kind, Refusal, Verdict, fact, said, sold, sold::Provider};
 use crate::{
     dialect::Door,
     fault::Cause,
@@ -22,14 +22,6 @@ impl Kind for Groq {
 
     fn name(&self) -> &'static str {
         "Groq"
-    }
-
-    fn usual_ports(&self) -> &'static [u16] {
-        &[]
-    }
-
-    fn recognise(&self, _: &Answers) -> Verdict {
-        Verdict::No
     }
 
     fn provider(&self) -> Option<&'static Provider> {
@@ -56,10 +48,6 @@ impl Kind for Groq {
             400 if it.code == "tool_use_failed" => Some(Cause::Status),
             _ => sold::refused(refusal.status, &it),
         }
-    }
-
-    fn plain_is_cancelled(&self) -> bool {
-        false
     }
 }
 

@@ -21,10 +21,6 @@ impl Kind for Lovable {
         "lovable"
     }
 
-    fn usual_ports(&self) -> &'static [u16] {
-        &[]
-    }
-
     fn recognise(&self, answers: &Answers) -> Verdict {
         let asked = [answers.get("/"), answers.get(STATUS)];
         let Some(version) = asked.iter().flatten().find_map(|answer| version(answer)) else {

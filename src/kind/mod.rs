@@ -428,10 +428,14 @@ pub trait Kind: Sync {
     fn name(&self) -> &'static str;
 
     /// The ports that it uses by default, likeliest first.
-    fn usual_ports(&self) -> &'static [u16];
+    fn usual_ports(&self) -> &'static [u16] {
+        &[]
+    }
 
     /// What the answers so far prove, as far as this kind can tell.
-    fn recognise(&self, answers: &Answers) -> Verdict;
+    fn recognise(&self, _answers: &Answers) -> Verdict {
+        Verdict::No
+    }
 
     /// Who sells answers under this name. Such a kind is in the cloud wherever it is, and is
     /// never recognised: the configuration says who it is.
@@ -470,7 +474,9 @@ pub trait Kind: Sync {
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause>;
 
     /// Whether hanging up on a plain (not streamed) request frees its slot.
-    fn plain_is_cancelled(&self) -> bool;
+    fn plain_is_cancelled(&self) -> bool {
+        false
+    }
 
     /// Whether it reads a prompt to its end although the caller has left.
     fn reads_to_the_end(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Kind, Refusal, Verdict, said, sold, sold::Provider};
+use super::{Answer, Kind, Refusal, Verdict, said, sold, sold::Provider};
 use crate::{
     fault::Cause,
     server::{Capability, Model},
@@ -25,14 +25,6 @@ impl Kind for OpenAi {
         "OpenAI"
     }
 
-    fn usual_ports(&self) -> &'static [u16] {
-        &[]
-    }
-
-    fn recognise(&self, _: &Answers) -> Verdict {
-        Verdict::No
-    }
-
     fn provider(&self) -> Option<&'static Provider> {
         Some(&PROVIDER)
     }
@@ -43,10 +35,6 @@ impl Kind for OpenAi {
 
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
         sold::refused(refusal.status, &said::Said::of(refusal.body))
-    }
-
-    fn plain_is_cancelled(&self) -> bool {
-        false
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Kind, Refusal, Verdict, fact, said, sold, sold::Provider};
+use super::{Answer, Kind, Refusal, Verdict, fact, said, sold, sold::Provider};
 use crate::{
     fault::Cause,
     server::{Capability, Model},
@@ -22,14 +22,6 @@ impl Kind for OpenRouter {
 
     fn name(&self) -> &'static str {
         "OpenRouter"
-    }
-
-    fn usual_ports(&self) -> &'static [u16] {
-        &[]
-    }
-
-    fn recognise(&self, _: &Answers) -> Verdict {
-        Verdict::No
     }
 
     fn provider(&self) -> Option<&'static Provider> {
@@ -52,10 +44,6 @@ impl Kind for OpenRouter {
             400 if it.has(&["is not a valid model id"]) => Some(Cause::ModelNotFound),
             _ => sold::refused(refusal.status, &it),
         }
-    }
-
-    fn plain_is_cancelled(&self) -> bool {
-        false
     }
 }
 
