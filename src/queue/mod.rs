@@ -1,7 +1,7 @@
 //! Who waits for a place at a server, and whose turn it is.
 //!
 //! A request waits for any of several servers at once. When one of them has a free place,
-//! `next` names who gets it: an answer that has begun and goes on elsewhere before anybody
+//! `next` names who gets it: what goes on elsewhere, because its server failed, before anybody
 //! else, interactive work before batch work, and who came first before who came later. Nobody
 //! starves: whoever was passed over `OVERTAKEN` times by requests that came later is next. So
 //! one that waits is called after those before it and that many more, at the latest.
@@ -23,7 +23,7 @@ const OVERTAKEN: u32 = 8;
 /// How urgent a request is; most urgent first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Its answer has begun, and somebody reads it.
+    /// A server had it and failed, or its answer has begun: somebody has waited already.
     Begun,
     /// Somebody waits for it.
     #[default]
@@ -66,7 +66,7 @@ impl Queue {
     /// One more waits. `None` if there is no room for it.
     pub fn join(&mut self, priority: Priority, servers: Vec<ServerId>) -> Option<Number> {
         let room = match priority {
-            // There are never more of them than answers that run.
+            // There are never more of them than servers had at once.
             Priority::Begun => usize::MAX,
             Priority::Interactive => self.size,
             Priority::Batch => self.size - self.size / 4,

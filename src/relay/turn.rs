@@ -102,7 +102,10 @@ impl Work {
         if let Some(ticket) = &self.turn.ticket {
             ticket.aim(servers);
         } else {
-            let priority = if self.committed { Priority::Begun } else { self.errand.wishes.priority };
+            // Who lost the server that had it has waited once already.
+            let lost = !self.record.attempts.is_empty() && self.errand.wishes.priority < Priority::Batch;
+            let priority =
+                if self.committed || lost { Priority::Begun } else { self.errand.wishes.priority };
             match relay.house.traffic().wait(priority, servers) {
                 Ok(ticket) => self.turn.ticket = Some(ticket),
                 Err(full) => {

@@ -34,7 +34,7 @@ use crate::{
 const SILENCE: Duration = Duration::from_millis(1000);
 /// How long it has to answer: a healthy one takes milliseconds, on a machine that is busy with
 /// models tens of them.
-const TIME: Duration = Duration::from_millis(1500);
+const TIME: Duration = Duration::from_millis(1000);
 /// One that answers and stays silent is asked again after that.
 const AGAIN: Duration = Duration::from_secs(3);
 /// So seldom where nobody else could take over: the answer decides only how long the server
