@@ -19,6 +19,7 @@ const ROOMS: &[&str] = &[
     "stats",
     // Edges, door, faces.
     "wire",
+    "folder",
     "store",
     "upstream",
     "scan",
