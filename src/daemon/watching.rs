@@ -1,8 +1,11 @@
 //! Follows what changes on the disk: the configuration, and the folders of models.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use super::reload::Reload;
 use crate::{
@@ -75,13 +78,20 @@ pub(super) async fn models(house: Arc<Housekeeping>) {
     let Some(mut folders) = folders("new models") else { return };
     let places = model_folders(&Surroundings::of_process());
     folders.watch(places.iter().map(|(_, path)| Target::Tree(path.clone())).collect()).await;
+    // Those that are asked once more, and when.
+    let mut later: BTreeSet<&str> = BTreeSet::new();
+    let mut at = Instant::now();
     loop {
-        let changed = folders.settled(MODELS_QUIET, MODELS_AT_MOST).await;
-        let mut kinds: Vec<&str> =
-            changed.iter().filter_map(|it| places.get(*it)).map(|(kind, _)| *kind).collect();
-        kinds.dedup();
-        kinds.iter().for_each(|it| house.models_changed(it));
-        sleep(ONCE_MORE).await;
+        let kinds = tokio::select! {
+            changed = folders.settled(MODELS_QUIET, MODELS_AT_MOST) => {
+                let kinds = changed.iter().filter_map(|it| places.get(*it)).map(|(kind, _)| *kind);
+                let kinds: BTreeSet<&str> = kinds.collect();
+                later.extend(&kinds);
+                at = Instant::now() + ONCE_MORE;
+                kinds
+            }
+            () = sleep_until(at), if !later.is_empty() => std::mem::take(&mut later),
+        };
         kinds.iter().for_each(|it| house.models_changed(it));
     }
 }
