@@ -1,6 +1,9 @@
 //! Who is asked next, and what is sent there.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -23,7 +26,7 @@ use crate::{
     resume::{Care, Learned},
     route::{self, Ask, Choice, Decision, Fallback, Fidelity},
     server::{ServerId, Zone},
-    upstream::Call,
+    upstream::{Call, Permit},
 };
 
 /// A plain answer of at most so many tokens is asked for plain where hanging up frees the slot.
@@ -234,13 +237,12 @@ impl Work {
         let calling = {
             let (relay, server, bought) = (relay.clone(), server.clone(), bought.clone());
             let (headers, zone, patience) = (self.headers(&server), choice.zone, self.settings.patience);
+            let permit = permit(&relay, &server, zone);
             async move {
                 let endpoint = &server.endpoint;
-                let barred = || match relay.house.may_send(&server, zone) {
-                    true => Ok(()),
-                    false => Err(Fault::new(Stage::Connect, Cause::Barred)),
-                };
-                barred()?;
+                if !permit() {
+                    return Err(Fault::new(Stage::Connect, Cause::Barred));
+                }
                 let (body, learned) = match before {
                     Some(before) => before.by(&relay, &server, body, &patience).await?,
                     None => (body, Learned::default()),
@@ -253,10 +255,9 @@ impl Work {
                 }
                 // What costs money is sent once for each time that it is booked.
                 let (connect, again) = (patience.connect, zone != Zone::Cloud);
-                // Whatever was waited for until now: from here on nothing is.
-                barred()?;
                 let key = relay.house.key(endpoint);
-                let call = Call { endpoint, path, body, headers, key: key.as_ref(), connect, again };
+                let permit = Some(permit);
+                let call = Call { endpoint, path, body, headers, key: key.as_ref(), connect, again, permit };
                 Ok(Taken { reply: relay.upstream.send(call).await?, learned })
             }
         };
@@ -388,6 +389,13 @@ impl Errand {
         });
         wished.min(settings.limit)
     }
+}
+
+/// Whether a prompt may still go to the server that was chosen for it: the person may have said
+/// something else since.
+fn permit(relay: &Arc<Relay>, server: &Arc<Server>, zone: Zone) -> Permit {
+    let (relay, server) = (relay.clone(), server.clone());
+    Arc::new(move || relay.house.may_send(&server, zone))
 }
 
 /// How a server is asked.

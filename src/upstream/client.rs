@@ -20,6 +20,7 @@ use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::Permit;
 use crate::fault::{Cause, Fault, Stage};
 
 /// How long an idle connection is kept. vLLM, llama.cpp and llama-cpp-python
@@ -124,12 +125,13 @@ tokio::task_local! {
 /// it can say so itself.
 pub(super) struct Dialled {
     patience: Duration,
+    permit: Option<Permit>,
     connected: AtomicBool,
 }
 
 impl Dialled {
-    pub(super) fn new(patience: Duration) -> Arc<Self> {
-        Arc::new(Self { patience, connected: AtomicBool::new(false) })
+    pub(super) fn new(patience: Duration, permit: Option<Permit>) -> Arc<Self> {
+        Arc::new(Self { patience, permit, connected: AtomicBool::new(false) })
     }
 
     /// Runs a request under this watch.
@@ -157,6 +159,18 @@ impl fmt::Display for ConnectTimedOut {
 }
 
 impl Error for ConnectTimedOut {}
+
+/// What the connection was made for may not be sent any more.
+#[derive(Debug)]
+pub(super) struct Barred;
+
+impl fmt::Display for Barred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("may not be asked any more")
+    }
+}
+
+impl Error for Barred {}
 
 #[derive(Clone)]
 struct Dialling;
@@ -197,6 +211,9 @@ where
                 Ok(result) => result?,
                 Err(_) => return Err(ConnectTimedOut.into()),
             };
+            if dialled.permit.as_ref().is_some_and(|may_send| !may_send()) {
+                return Err(Barred.into());
+            }
             dialled.connected.store(true, Ordering::Relaxed);
             Ok(connection)
         })

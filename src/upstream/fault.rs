@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use crate::{
     fault::{Cause, Fault, Stage},
-    upstream::client::ConnectTimedOut,
+    upstream::client::{Barred, ConnectTimedOut},
 };
 
 /// What went wrong. `stage` is how far the attempt had come if it was connected.
@@ -31,6 +31,9 @@ fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error +
 fn cause_of(error: &(dyn Error + 'static), stage: Stage) -> Option<Cause> {
     if error.is::<ConnectTimedOut>() {
         return Some(Cause::ConnectTimeout);
+    }
+    if error.is::<Barred>() {
+        return Some(Cause::Barred);
     }
     if error.is::<rustls::Error>() {
         return Some(Cause::Tls);

@@ -115,7 +115,12 @@ pub struct Call<'a> {
     pub connect: Duration,
     /// Whether it may be sent a second time where a kept connection was dead.
     pub again: bool,
+    /// Whether it may still be sent, asked at the last moment; without it always.
+    pub permit: Option<Permit>,
 }
+
+/// Says whether something may still be sent. A person may forbid it while a connection is made.
+pub type Permit = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// How much a probe may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +241,10 @@ impl Upstream {
         // Headers and body are shared buffers or small: this copies no prompt.
         let again = request.try_clone().filter(|_| call.again);
 
-        let dialled = Dialled::new(call.connect);
+        if call.permit.as_ref().is_some_and(|may_send| !may_send()) {
+            return Err(Fault::new(Stage::Connect, Cause::Barred));
+        }
+        let dialled = Dialled::new(call.connect, call.permit.clone());
         let began = Instant::now();
         let error = match dialled.during(lane.clients.pooled.execute(request)).await {
             Ok(response) => return Ok(Reply::of(response)),
@@ -246,7 +254,7 @@ impl Upstream {
         let Some(again) = again.filter(|_| stale) else {
             return Err(fault_of(&error, Stage::Head));
         };
-        match Dialled::new(call.connect).during(lane.clients.fresh.execute(again)).await {
+        match Dialled::new(call.connect, call.permit).during(lane.clients.fresh.execute(again)).await {
             Ok(response) if response.version() == Version::HTTP_09 => {
                 Err(Fault::new(Stage::Head, Cause::BadHead))
             }
@@ -287,7 +295,7 @@ impl Upstream {
         }
         let mut stage = Stage::Head;
         let answering = async {
-            let response = Dialled::new(limits.connect)
+            let response = Dialled::new(limits.connect, None)
                 .during(lane.clients.fresh.execute(request))
                 .await
                 .map_err(|error| fault_of(&error, Stage::Head))?;

@@ -87,6 +87,7 @@ fn call(endpoint: &Endpoint) -> Call<'_> {
         key: None,
         connect: Duration::from_secs(2),
         again: true,
+        permit: None,
     }
 }
 
@@ -117,6 +118,24 @@ async fn outcome(bytes: impl Into<Vec<u8>>) -> String {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_forbidden_while_a_connection_is_made_is_not_sent() {
+    let listener = quiet().await;
+    let endpoint = Endpoint::tcp([127, 0, 0, 1].into(), listener.local_addr().unwrap().port());
+    let upstream = upstream();
+    for allowed in [0, 1] {
+        let asked = AtomicUsize::new(0);
+        let permit: Permit = Arc::new(move || asked.fetch_add(1, Ordering::Relaxed) < allowed);
+        let fault = upstream.send(Call { permit: Some(permit), ..call(&endpoint) }).await.unwrap_err();
+        assert_eq!((fault.stage, fault.cause), (Stage::Connect, Cause::Barred), "{allowed}");
+    }
+    // The first was not even dialled; the second hung up without a byte.
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await.unwrap();
+    assert!(said.is_empty(), "{said:?}");
 }
 
 #[tokio::test]
