@@ -16,9 +16,9 @@ use crate::{
     server::{Endpoint, Problem, Zone},
     stats::{By, Hour, Key, Query, Row, Spread, hour},
     wire::{
-        self, AddServer, Added, CloudView, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles,
-        Quality, RequestCounts, RequestList, RequestView, ServerCounts, ServerList, ServerView, StatsList,
-        StatsRow, Status, StoreView, from_rfc3339, models as model_views, rfc3339,
+        self, AddServer, Added, CloudView, Group, HardwareView, Health, LiveFigures, ModelCounts, ModelList,
+        Percentiles, Quality, RequestCounts, RequestList, RequestView, ServerCounts, ServerList, ServerView,
+        StatsList, StatsRow, Status, StoreView, from_rfc3339, models as model_views, rfc3339,
     },
 };
 
@@ -28,7 +28,9 @@ const RECOGNISE: Duration = Duration::from_secs(6);
 const CONTROL_BODY: u64 = 64 << 10;
 
 pub(super) async fn status(knock: Knock) -> Response<Body> {
-    json(StatusCode::OK, &status_of(&knock.door))
+    let hardware = knock.door.it.house.hardware().await;
+    let hardware = hardware.map(|it| HardwareView::from(&*it));
+    json(StatusCode::OK, &Status { hardware, ..status_of(&knock.door) })
 }
 
 fn status_of(door: &Door) -> Status {

@@ -73,6 +73,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(house.clone().keep_figures());
     tasks.spawn(house.clone().tidy());
     tasks.spawn(house.clone().watch_clock());
+    tasks.spawn(house.clone().watch_hardware());
     furnish::look_for_servers(&loaded, &house, upstream, listen, stopping.clone(), &mut tasks);
     readiness.ready();
 

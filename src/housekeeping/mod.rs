@@ -8,6 +8,7 @@
 
 mod clock;
 mod feed;
+mod gauge;
 mod home;
 mod keep;
 mod purse;
@@ -73,6 +74,7 @@ pub struct Housekeeping {
     due: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
+    hardware: gauge::Seen,
 }
 
 /// What housekeeping is told at the start.
@@ -124,6 +126,7 @@ impl Housekeeping {
             due: Notify::new(),
             unsaved: Notify::new(),
             news: watch::channel(()).0,
+            hardware: gauge::Seen::default(),
         })
     }
 
