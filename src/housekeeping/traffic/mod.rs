@@ -78,6 +78,11 @@ impl Traffic {
         }))))
     }
 
+    /// So many may wait from now on.
+    pub fn resize(&self, queue: usize) {
+        self.0.books().queue.resize(queue);
+    }
+
     /// Takes a place at a server until the guard is dropped, if there is one and nobody
     /// waits for it.
     pub fn enter(&self, server: &ServerId, limit: Option<u32>) -> Option<InFlight> {
