@@ -2,6 +2,7 @@
 
 mod always;
 mod cloud;
+mod said;
 
 use std::time::{Duration, Instant};
 
