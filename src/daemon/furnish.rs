@@ -55,6 +55,7 @@ pub(super) async fn furnish(
         kinds_off: config.disabled_kinds.clone(),
         trusts: trusts(config),
         ours: ours(),
+        owner_of: owner_of(),
         tracking: config.stats.tracking,
         queue: config.queue.size,
     });
@@ -89,6 +90,7 @@ pub(super) async fn furnish(
             hosts: config.listen.hosts.clone(),
             origins: config.listen.origins.clone(),
             control_on_tcp: config.listen.control,
+            token: config.listen.token.clone(),
             stopping,
             notes: loaded.warnings.clone(),
         },
@@ -158,6 +160,11 @@ fn ours() -> housekeeping::Trusts {
     Box::new(move |endpoint| owners.trust_listener(endpoint, &proc_root))
 }
 
+fn owner_of() -> housekeeping::OwnerOf {
+    let scan::Settings { proc_root, .. } = scan::Settings::default();
+    Box::new(move |endpoint| scan::owner_of(endpoint, &proc_root))
+}
+
 fn hint(house: &Housekeeping, entry: &ServerEntry) {
     let settings = ServerSettings {
         name: entry.name.clone(),
@@ -165,6 +172,7 @@ fn hint(house: &Housekeeping, entry: &ServerEntry) {
         priority: entry.priority,
         limit: entry.limit,
         zone: entry.zone,
+        pin: entry.pin,
         enabled: entry.enabled,
     };
     house.hint(Hint {

@@ -42,7 +42,7 @@ use crate::{
     generate::Outcome,
     registry::{Change, Hint, Now, Registry, Server, Snapshot, Work},
     scan::Watch,
-    server::{Endpoint, KindId, ModelName, ServerId, Source},
+    server::{Endpoint, KindId, ModelName, Pin, ServerId, Source},
     stats::{Query, Stats},
     store::Store,
     upstream::Key,
@@ -67,6 +67,7 @@ pub struct Housekeeping {
     kinds_off: BTreeSet<KindId>,
     trusts: Trusts,
     ours: Trusts,
+    owner_of: OwnerOf,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
     tracking: bool,
@@ -93,6 +94,8 @@ pub struct Furnishing {
     pub trusts: Trusts,
     /// Who is trusted by the owner of the socket there.
     pub ours: Trusts,
+    /// Whose the listener at an address of this machine is.
+    pub owner_of: OwnerOf,
     /// Whether outcomes may be stored.
     pub tracking: bool,
     /// How many requests may wait for a server.
@@ -101,6 +104,9 @@ pub struct Furnishing {
 
 /// Says whether an address is trusted.
 pub type Trusts = Box<dyn Fn(&Endpoint) -> bool + Send + Sync>;
+
+/// Says which user listens at an address of this machine, where that can be read.
+pub type OwnerOf = Box<dyn Fn(&Endpoint) -> Option<u32> + Send + Sync>;
 
 impl Housekeeping {
     /// Takes over what was stored.
@@ -118,6 +124,7 @@ impl Housekeeping {
             kinds_off: it.kinds_off,
             trusts: it.trusts,
             ours: it.ours,
+            owner_of: it.owner_of,
             feed: broadcast::channel(FEED_LAG).0,
             store: it.store,
             tracking: it.tracking,
@@ -280,6 +287,18 @@ impl Housekeeping {
         })
         .await
         .ok()
+    }
+
+    /// A person trusts a server, as what it is now. `None`: no such server.
+    pub fn trust(&self, id: &str, pin: Option<Pin>) -> Option<Vec<Change>> {
+        let endpoint = self.snapshot().server(id)?.endpoint.clone();
+        let owner = endpoint.is_local().then(|| (self.owner_of)(&endpoint)).flatten();
+        self.change(|registry, now| registry.trust(id, pin, owner, now))
+    }
+
+    /// A person wants a server to get nothing. `None`: no such server.
+    pub fn distrust(&self, id: &str) -> Option<Vec<Change>> {
+        self.change(|registry, now| registry.distrust(id, now))
     }
 
     /// Has every known address asked again now; says how many there are.

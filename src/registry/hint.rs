@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{Server, id};
 use crate::{
     kind,
-    server::{Endpoint, KindId, Source, Zone},
+    server::{Endpoint, KindId, Pin, Source, Zone},
 };
 
 /// How the registry works.
@@ -76,13 +76,15 @@ pub struct ServerSettings {
     pub limit: Option<u32>,
     /// Where requests to it end up.
     pub zone: Option<Zone>,
+    /// The TLS key that it has to show, whoever vouches for another.
+    pub pin: Option<Pin>,
     /// Whether it is used at all.
     pub enabled: bool,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { name: None, kind: None, priority: 0, limit: None, zone: None, enabled: true }
+        Self { name: None, kind: None, priority: 0, limit: None, zone: None, pin: None, enabled: true }
     }
 }
 

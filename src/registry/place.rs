@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    registry::{ServerSettings, health::pause},
-    server::{Endpoint, ServerId, Source},
+    registry::{ServerSettings, Word, health::pause},
+    server::{Endpoint, ServerId, Source, Zone},
 };
 
 /// Faults of requests may ask for a look at a server, but not more often than
@@ -53,8 +53,13 @@ pub(super) struct Place {
     dismissed: bool,
     silences: u32,
     asked_at: Option<Instant>,
-    /// The last word on trust, for when nobody vouches any more but the server is still known.
-    trusted: bool,
+    /// The last that was heard of trust, for when nobody vouches any more but the server is
+    /// still known.
+    vouched: bool,
+    /// What a person said of what is here.
+    pub(super) word: Option<Word>,
+    /// Where the last connection to what was recognised here ended.
+    pub(super) seen_in: Option<Zone>,
 }
 
 impl Place {
@@ -70,7 +75,9 @@ impl Place {
             dismissed: false,
             silences: 0,
             asked_at: None,
-            trusted: false,
+            vouched: false,
+            word: None,
+            seen_in: None,
         }
     }
 
@@ -84,14 +91,24 @@ impl Place {
         [Source::Config, Source::Environment, Source::Added].iter().any(|it| self.hints.contains_key(it))
     }
 
+    /// Whether what is here may be used, and shown its key.
     pub(super) fn is_trusted(&self) -> bool {
-        self.trusted
+        match &self.word {
+            Some(Word::Trusted(_)) => true,
+            Some(Word::Changed { .. } | Word::Distrusted) => false,
+            None => self.vouched,
+        }
+    }
+
+    /// Whether it would be trusted if the person had said nothing of it.
+    pub(super) fn is_vouched(&self) -> bool {
+        self.vouched
     }
 
     /// Believes the store about an address of this machine.
     pub(super) fn remember_trust(&mut self, trusted: bool) {
         if self.hints.is_empty() {
-            self.trusted = trusted;
+            self.vouched = trusted;
         }
     }
 
@@ -102,7 +119,7 @@ impl Place {
     /// there is no table whoever else told us is believed.
     pub(super) fn weigh_trust(&mut self, endpoint: &Endpoint, watched: bool) {
         let says = |source: Source| self.hints.get(&source).copied();
-        self.trusted = if says(Source::Config) == Some(true) || says(Source::Environment) == Some(true) {
+        self.vouched = if says(Source::Config) == Some(true) || says(Source::Environment) == Some(true) {
             true
         } else if !endpoint.is_local() {
             self.hints.values().any(|it| *it)
@@ -111,7 +128,7 @@ impl Place {
         } else if let (false, Some(owner)) = (watched, says(Source::Port)) {
             owner
         } else if self.hints.is_empty() || (watched && endpoint.port().is_some()) {
-            self.trusted
+            self.vouched
         } else {
             self.hints.values().any(|it| *it)
         };
@@ -122,7 +139,7 @@ impl Place {
     pub(super) fn trust_owner(&mut self, trusted: bool) {
         self.hints.insert(Source::Added, trusted);
         let named = [Source::Config, Source::Environment].iter().any(|it| self.hints.get(it) == Some(&true));
-        self.trusted = named || trusted;
+        self.vouched = named || trusted;
     }
 
     /// A new listener, or a person's wish: asked now, whatever was before.

@@ -248,7 +248,8 @@ impl Work {
                     return Err(Fault::new(Stage::Connect, Cause::Unfunded));
                 }
                 // What costs money is sent once for each time that it is booked.
-                let call = Call { endpoint, path, body, headers, key, connect, again: !is_far };
+                let bounds = server.bounds;
+                let call = Call { endpoint, path, body, headers, key, connect, bounds, again: !is_far };
                 Ok(Taken { reply: relay.upstream.send(call).await?, learned })
             }
         };

@@ -133,6 +133,7 @@ impl House {
             kinds_off: BTreeSet::new(),
             trusts: Box::new(|_| true),
             ours: Box::new(|_| true),
+            owner_of: Box::new(|_| None),
             tracking: false,
             queue: 100,
             purse: Purse::closed(),
