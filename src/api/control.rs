@@ -17,8 +17,8 @@ use crate::{
     stats::{By, Hour, Key, Query, Row, Spread, hour},
     wire::{
         self, AddServer, Added, CloudView, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles,
-        PinWish, Quality, RequestCounts, RequestList, RequestView, ServerCounts, ServerList, ServerView, StatsList,
-        StatsRow, Status, StoreView, TrustServer, from_rfc3339, models as model_views, rfc3339,
+        PinWish, Quality, RequestCounts, RequestList, RequestView, ServerCounts, ServerList, ServerView,
+        StatsList, StatsRow, Status, StoreView, TrustServer, from_rfc3339, models as model_views, rfc3339,
     },
 };
 

@@ -527,12 +527,7 @@ fn patience(reader: &mut Reader<'_>, mut section: Section<'_>, patience: &mut Pa
     }
 }
 
-fn listen(
-    reader: &mut Reader<'_>,
-    mut section: Section<'_>,
-    listen: &mut Listen,
-    around: &Surroundings<'_>,
-) {
+fn listen(reader: &mut Reader<'_>, mut section: Section<'_>, listen: &mut Listen, around: &Surroundings<'_>) {
     let span = section.span.clone();
     section.take(reader, "address", &mut listen.address);
     section.take(reader, "allow_remote", &mut listen.allow_remote);
@@ -545,7 +540,8 @@ fn listen(
         let text = servers::read_secret(reader, span.clone(), &token_key, &path);
         listen.token = text.as_deref().and_then(Token::new);
         if text.is_some() && listen.token.is_none() {
-            let message = format!("`{token_key}`: {}: holds no token that a header can carry", path.display());
+            let message =
+                format!("`{token_key}`: {}: holds no token that a header can carry", path.display());
             reader.problem(span.clone(), message);
         }
     }

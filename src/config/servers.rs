@@ -179,7 +179,8 @@ fn entry(
         reader.problem(ca_span.clone(), format!("`{pin_key}` needs an https address"));
     }
     if server.pin.is_some() && ca.is_some() {
-        let message = format!("`{ca_key}` and `{pin_key}` exclude each other: with a pin no authority is asked");
+        let message =
+            format!("`{ca_key}` and `{pin_key}` exclude each other: with a pin no authority is asked");
         reader.problem(ca_span.clone(), message);
     }
     if let Some(ca) = ca {

@@ -345,8 +345,7 @@ impl Value for ListenAddress {
 }
 
 impl Value for Pin {
-    const EXPECTED: &'static str =
-        "\"sha256/\" and the SHA-256 of the server's public key in base64 (`lovablectl servers trust --pin` shows it)";
+    const EXPECTED: &'static str = "\"sha256/\" and the SHA-256 of the server's public key in base64 (`lovablectl servers trust --pin` shows it)";
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| expected::<Self>())
     }
@@ -569,7 +568,8 @@ mod tests {
 
     #[test]
     fn trust_that_makes_no_sense_is_refused() {
-        for text in ["", "10.0.0.0/33", "*", "*.", "a.*.b", "*box", "*.*.b", "a b", "10.0.0.0/8/9", "unix:/a"] {
+        for text in ["", "10.0.0.0/33", "*", "*.", "a.*.b", "*box", "*.*.b", "a b", "10.0.0.0/8/9", "unix:/a"]
+        {
             assert!(Trust::from_text(text).is_err(), "{text:?}");
         }
     }

@@ -44,9 +44,13 @@ impl Cloud {
 
     /// Whether what was stored of a server is not to be believed, and its address not asked.
     pub(super) fn bars_stored(&self, server: &Server) -> bool {
-        let is_named = self.zones.get(&server.endpoint) == Some(&Zone::Cloud);
-        let is_sold = kind::provider(server.kind.as_str()).is_some() && !is_named;
-        let was_named = !server.found_by.contains(&Source::Added) && server.zone == Zone::Cloud;
+        let is_said = self.zones.get(&server.endpoint) == Some(&Zone::Cloud);
+        let is_sold = kind::provider(server.kind.as_str()).is_some() && !is_said;
+        // A gateway that was found here is known for what it is, and so is what a person has
+        // said a word of.
+        let is_named = |it: &Source| matches!(it, Source::Config | Source::Environment);
+        let was_named =
+            server.zone == Zone::Cloud && server.word.is_none() && server.found_by.iter().all(is_named);
         is_sold || self.bars(&server.endpoint) || (!self.enabled && was_named)
     }
 }

@@ -135,13 +135,7 @@ impl Registry {
     /// A person trusts the server of that id, as what it is now. `None`: no such server.
     ///
     /// Where it is trusted anyway by who its owner is, only what was said against it is taken back.
-    pub fn trust(
-        &mut self,
-        id: &str,
-        pin: Option<Pin>,
-        owner: Option<u32>,
-        now: Now,
-    ) -> Option<Vec<Change>> {
+    pub fn trust(&mut self, id: &str, pin: Option<Pin>, owner: Option<u32>, now: Now) -> Option<Vec<Change>> {
         let server = self.server(id)?;
         let is_known = !matches!(server.problem, Some(Problem::NeedsKey | Problem::WrongHost));
         let bond = Bond { kind: is_known.then(|| server.kind.clone()), tls_pin: pin, owner };

@@ -241,7 +241,12 @@ impl Relay {
     /// The JSON of a success. A refusal here says nothing about the server: it is not remembered.
     async fn question(&self, server: &Server, path: &'static str, body: Bytes) -> Option<Value> {
         let question = Question::post(path, body);
-        let limits = Limits { time: TIME, connect: self.settings.patience.connect, bounds: server.bounds, bytes: BYTES };
+        let limits = Limits {
+            time: TIME,
+            connect: self.settings.patience.connect,
+            bounds: server.bounds,
+            bytes: BYTES,
+        };
         let key = self.house.key(&server.endpoint);
         let answer = self.upstream.ask(&server.endpoint, &question, key, limits).await.ok()?;
         (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok())?

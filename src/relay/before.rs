@@ -73,7 +73,8 @@ async fn render(
     let question = Question::post(Door::OllamaChat.path(), question);
     let patience = relay.settings.patience;
     // It loads the model first, if it must.
-    let limits = Limits { time: patience.load, connect: patience.connect, bounds: server.bounds, bytes: LONGEST_TEXT };
+    let limits =
+        Limits { time: patience.load, connect: patience.connect, bounds: server.bounds, bytes: LONGEST_TEXT };
     let key = relay.house.key(&server.endpoint);
     let answer = relay.upstream.ask(&server.endpoint, &question, key, limits).await?;
     if answer.status != 200 {

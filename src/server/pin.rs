@@ -48,9 +48,10 @@ impl FromStr for Pin {
     type Err = PinError;
     fn from_str(text: &str) -> Result<Self, PinError> {
         let text = text.trim();
-        // curl writes two slashes.
-        let text = text.strip_prefix("sha256//").or(text.strip_prefix("sha256/")).ok_or(PinError)?;
+        let text = text.strip_prefix("sha256/").ok_or(PinError)?;
         let text = text.strip_suffix('=').unwrap_or(text);
+        // curl writes two slashes; one may also be the first letter.
+        let text = text.strip_prefix('/').filter(|it| it.len() == 43).unwrap_or(text);
         // 32 bytes are 43 letters; the two bits that are over are 0, so that no key has two pins.
         if text.len() != 43 {
             return Err(PinError);
@@ -109,6 +110,16 @@ mod tests {
         for text in ["", "sha256/", "sha1/AAAA", &short, &long, &odd, &over, &bare] {
             assert_eq!(text.parse::<Pin>(), Err(PinError), "{text}");
         }
+    }
+
+    #[test]
+    fn a_pin_that_begins_with_a_slash_is_no_other() {
+        let mut digest = [0; 32];
+        digest[0] = 252;
+        let pin = Pin::from(digest);
+        assert!(pin.to_string().starts_with("sha256//AAA"), "{pin}");
+        assert_eq!(pin.to_string().parse(), Ok(pin));
+        assert_eq!(pin.to_string().replacen("sha256/", "sha256//", 1).parse(), Ok(pin));
     }
 
     proptest! {

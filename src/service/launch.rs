@@ -17,7 +17,9 @@ use super::{
     readiness::Readiness,
     socket::{Directory, Inherited, Socket, SocketError, SocketFile},
 };
-use crate::config::{self, ConfigError, Flags, ListenAddress, Loaded, Origin, PathError, Scope, Surroundings};
+use crate::config::{
+    self, ConfigError, Flags, ListenAddress, Loaded, Origin, PathError, Scope, Surroundings,
+};
 
 /// What the command line wants.
 #[derive(Clone, Debug, Default)]

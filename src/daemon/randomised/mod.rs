@@ -167,6 +167,7 @@ impl House {
                 hosts: Vec::new(),
                 origins: Vec::new(),
                 control_on_tcp: false,
+                token: None,
                 stopping: stopping.clone(),
                 notes: Vec::new(),
             },

@@ -2,6 +2,7 @@
 
 mod always;
 mod cloud;
+mod trust;
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::*;
 use crate::{
     fault::{Cause, Stage},
     generate::{Needs, Operation},
-    server::{Model, Zone},
+    server::{Check, Model, Pin, Zone},
 };
 
 const REFUSED: Fault = Fault { stage: Stage::Connect, cause: Cause::Refused, status: None };
