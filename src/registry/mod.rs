@@ -403,6 +403,8 @@ impl Registry {
         let place = self.places.get(&endpoint);
         let trusted = place.is_some_and(Place::is_trusted);
         let word = place.and_then(|it| it.word.clone());
+        let is_it = word.as_ref().is_none_or(|it| it.is_about(&server.now.kind));
+        let trusted = trusted && is_it;
         let (zone, bounds) = (self.zone(&endpoint), self.bounds_of_requests(&endpoint));
         let Some(server) = self.servers.get_mut(id) else { return };
         if !found_by.is_empty() {

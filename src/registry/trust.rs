@@ -69,6 +69,11 @@ impl Word {
         }
     }
 
+    /// Whether it may be about a server of this kind.
+    pub(super) fn is_about(&self, kind: &KindId) -> bool {
+        self.bond().and_then(|it| it.kind.as_ref()).is_none_or(|it| it == kind)
+    }
+
     /// What a person should know of it.
     pub(super) fn problem(&self) -> Option<Problem> {
         match self {
@@ -91,8 +96,8 @@ impl Place {
     pub(super) fn compare_kind(&mut self, sighting: &Sighting) {
         let Some(word) = &mut self.word else { return };
         let Word::Trusted(bond) = word else { return };
-        // Whoever turns us away may be behind another door than before, and shows too little
-        // of itself.
+        // Whoever turns us away shows too little of itself to be taken for another. While it
+        // looks like one it gets nothing either.
         if matches!(sighting.problem, Some(Problem::NeedsKey | Problem::WrongHost)) {
             return;
         }

@@ -386,9 +386,8 @@ fn answer(mut stream: TcpStream, directory: &Path) {
     };
     let (status, sort, body) = match line.as_str() {
         "GET /v1/models" => {
-            let list =
-                json!({"object": "list", "data": [{"id": "far", "object": "model", "owned_by": owner}]});
-            (200, "application/json", list.to_string())
+            let model = json!({"id": "far", "object": "model", "owned_by": owner, "pricing": price});
+            (200, "application/json", json!({"object": "list", "data": [model]}).to_string())
         }
         "POST /v1/chat/completions" => {
             let chunk = json!({"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "far",
