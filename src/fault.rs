@@ -84,6 +84,8 @@ pub enum Cause {
     TooLarge,
     /// It may not be paid for: the limit of the day, or a disk that would not keep count.
     Unfunded,
+    /// The person has forbidden it since it was chosen.
+    Barred,
     /// The request is wrong for any server.
     Malformed,
     /// Our own bug.
@@ -159,6 +161,7 @@ impl Fault {
             | Cause::NeedsKey
             | Cause::Forbidden
             | Cause::Unfunded
+            | Cause::Barred
             | Cause::TooLarge => Blame::Misfit,
             Cause::Malformed => Blame::Caller,
             Cause::Internal => Blame::Daemon,
@@ -194,6 +197,7 @@ impl fmt::Display for Fault {
             Cause::NeedsKey => "wants a key",
             Cause::Forbidden => "refuses to serve us",
             Cause::Unfunded => "may not be paid for now",
+            Cause::Barred => "may not be asked any more",
             Cause::TooLarge => "does not take a body this large",
             Cause::Malformed => "calls the request malformed",
             Cause::Internal => "was asked wrongly by lovable",

@@ -19,6 +19,7 @@ mod tokens;
 mod tongue;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
@@ -28,6 +29,7 @@ use std::{
     time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
@@ -92,8 +94,17 @@ pub(crate) struct Furnishing {
     pub(crate) socket: PathBuf,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) instance: String,
-    pub(crate) config: ConfigView,
-    pub(crate) aliases: std::collections::BTreeMap<String, String>,
+    /// Turns true when the daemon stops: what never ends by itself must end then.
+    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) settings: Settings,
+}
+
+/// What the door is told by the configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// All settings, for who asks for them.
+    pub(crate) view: ConfigView,
+    pub(crate) aliases: BTreeMap<String, String>,
     /// The most bytes of a body.
     pub(crate) body_limit: u64,
     /// Host names that are fine on TCP beside the loopback ones.
@@ -104,15 +115,19 @@ pub(crate) struct Furnishing {
     pub(crate) control_on_tcp: bool,
     /// What lets in who may not open the socket.
     pub(crate) token: Option<Token>,
-    /// Turns true when the daemon stops: what never ends by itself must end then.
-    pub(crate) stopping: watch::Receiver<bool>,
-    /// What is wrong since the start and stays so: a store that could not be opened, a setting that could not be honoured.
+    /// What is wrong with the configuration: a setting that is not honoured, an edit that is broken.
     pub(crate) notes: Vec<String>,
 }
 
 /// Answers callers.
 pub(crate) struct Door {
-    it: Furnishing,
+    house: Arc<Housekeeping>,
+    relay: Arc<Relay>,
+    socket: PathBuf,
+    listen: Option<SocketAddr>,
+    instance: String,
+    stopping: watch::Receiver<bool>,
+    settings: ArcSwap<Settings>,
     started: Instant,
     started_ms: u64,
     instance_header: HeaderValue,
@@ -135,11 +150,34 @@ impl Door {
     pub(crate) fn new(it: Furnishing, started: Instant, seed: u64) -> Arc<Self> {
         let instance_header =
             HeaderValue::from_str(&it.instance).unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
-        Arc::new(Self { it, started, started_ms: wall_ms(), instance_header, ids: AtomicU64::new(seed) })
+        let Furnishing { house, relay, socket, listen, instance, stopping, settings } = it;
+        Arc::new(Self {
+            house,
+            relay,
+            socket,
+            listen,
+            instance,
+            stopping,
+            settings: ArcSwap::from_pointee(settings),
+            started,
+            started_ms: wall_ms(),
+            instance_header,
+            ids: AtomicU64::new(seed),
+        })
+    }
+
+    /// Takes over what the configuration says now.
+    pub(crate) fn configure(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// What the configuration says; whoever asks for it twice may get two.
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
     }
 
     pub(crate) fn instance(&self) -> &str {
-        &self.it.instance
+        &self.instance
     }
 
     /// When we came to know of models, as far as clients of OpenAI care: whole seconds since 1970.
@@ -160,9 +198,9 @@ impl Door {
         let instance = self.instance_header.clone();
         let is_anthropic = tongue::is_anthropic(request.uri().path(), request.headers());
         let cors = match peer {
-            Peer::Tcp { who: Who::User, .. } => Cors::of(request.headers(), &self.it.origins),
+            Peer::Tcp { who: Who::User, .. } => Cors::of(request.headers(), &self.settings.load().origins),
             Peer::Tcp { .. } if self.shows_token(request.headers()) => {
-                Cors::of(request.headers(), &self.it.origins)
+                Cors::of(request.headers(), &self.settings.load().origins)
             }
             Peer::Socket { .. } | Peer::Tcp { .. } => None,
         };
@@ -235,11 +273,12 @@ impl Door {
         let headers = &parts.headers;
         // A hop may add a line of its own rather than lengthen the one that is there.
         let mut hops = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
-        if hops.any(|via| via.split(',').any(|it| it.trim() == self.it.instance)) {
+        if hops.any(|via| via.split(',').any(|it| it.trim() == self.instance)) {
             return Err(Failure::Loop);
         }
         let Peer::Tcp { who, local } = peer else { return Ok(()) };
-        match foreign(headers, &parts.uri, local, &self.it.hosts, &self.it.origins) {
+        let settings = self.settings.load();
+        match foreign(headers, &parts.uri, local, &settings.hosts, &settings.origins) {
             None => {}
             Some(Foreign::Host) => {
                 return Err(Failure::Forbidden(
@@ -268,7 +307,8 @@ impl Door {
 
     /// Whether a caller shows the token, in either way that clients show their keys.
     fn shows_token(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.it.token else { return false };
+        let settings = self.settings.load();
+        let Some(token) = &settings.token else { return false };
         let bearer = headers.get_all(hyper::header::AUTHORIZATION).iter().any(|it| {
             let (scheme, rest) = it.as_bytes().split_at_checked(7).unwrap_or_default();
             scheme.eq_ignore_ascii_case(b"bearer ") && token.is(rest.trim_ascii())
@@ -283,7 +323,7 @@ impl Door {
                 (may_change, "this changes something, which needs root or the daemon's own user")
             }
             Peer::Tcp { .. } => (
-                self.it.control_on_tcp,
+                self.settings.load().control_on_tcp,
                 "this changes something, which is only possible over the socket; see [listen] control",
             ),
         };

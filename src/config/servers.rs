@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::{Config, Origin, Reader, Surroundings, reader::Section, values::Value};
 use crate::{
-    kind, registry,
+    kind,
+    registry::{self, Hint, ServerSettings},
     server::{Address, Endpoint, KindId, Pin, Source, Zone},
     upstream::Key,
 };
@@ -69,6 +70,21 @@ impl ServerEntry {
     }
 }
 
+impl ServerEntry {
+    fn hint(&self) -> Hint {
+        let settings = ServerSettings {
+            name: self.name.clone(),
+            kind: self.kind.clone(),
+            priority: self.priority,
+            limit: self.limit,
+            zone: self.zone,
+            pin: self.pin,
+            enabled: self.enabled,
+        };
+        Hint { endpoint: self.endpoint.clone(), source: self.source, trusted: true, settings: Some(settings) }
+    }
+}
+
 impl Config {
     /// What the person says of the cloud.
     pub fn zones(&self) -> registry::Cloud {
@@ -83,6 +99,15 @@ impl Config {
     pub fn cloud_ports(&self) -> Vec<u16> {
         let here = self.servers.iter().filter(|it| it.in_cloud && it.endpoint.is_local());
         here.filter_map(|it| it.endpoint.port()).collect()
+    }
+
+    /// What the person says about servers.
+    pub fn said(&self) -> registry::Said {
+        registry::Said {
+            cloud: self.zones(),
+            trust: self.discovery.trust.clone(),
+            named: self.servers.iter().map(ServerEntry::hint).collect(),
+        }
     }
 
     /// The key of every address that has one. A key goes nowhere else.
@@ -185,6 +210,7 @@ fn entry(
     }
     if let Some(ca) = ca {
         let path = beside(reader, around, &ca);
+        reader.files.push(path.clone());
         if endpoint.is_some() && !speaks_tls {
             reader.problem(ca_span, format!("`{ca_key}` needs an https address"));
         } else if let Err(error) = fs::File::open(&path) {
@@ -305,6 +331,7 @@ pub(super) fn read_secret(
     label: &str,
     path: &Path,
 ) -> Option<String> {
+    reader.files.push(path.to_owned());
     let mut refuse = |why: String| {
         reader.problem(span.clone(), format!("`{label}`: {}: {why}", path.display()));
         None

@@ -12,8 +12,7 @@ use crate::{
 };
 
 impl Watch for Housekeeping {
-    fn hint(&self, mut hint: Hint) {
-        hint.trusted |= (self.trusts)(&hint.endpoint);
+    fn hint(&self, hint: Hint) {
         // A hint may be of a new listener; if that is another user's it is not trusted any more.
         let owner = self.is_bound_to_owner(&hint.endpoint).then(|| (self.owner_of)(&hint.endpoint)).flatten();
         self.change(|registry, now| {
@@ -52,14 +51,14 @@ impl Watch for Housekeeping {
 
     fn key(&self, endpoint: &Endpoint) -> Option<Key> {
         // A key for the usual address of a kind is not for whoever took that port first.
-        let key = self.keys.get(endpoint)?;
-        lock(&self.registry).trusts(endpoint).then(|| key.clone())
+        let key = Self::key(self, endpoint)?;
+        lock(&self.registry).trusts(endpoint).then_some(key)
     }
 
     fn seen(&self, endpoint: &Endpoint, sighting: Sighting) {
         // With an Ollama its engines are switched off, which look like servers of their own.
-        let engine_of_off = sighting.engine_of.is_some() && self.kinds_off.contains("ollama");
-        if engine_of_off || self.kinds_off.contains(&sighting.kind) {
+        let is_off = |kind: &str| self.settings.load().kinds_off.contains(kind);
+        if (sighting.engine_of.is_some() && is_off("ollama")) || is_off(sighting.kind.as_str()) {
             return self.foreign(endpoint);
         }
         let owner = match self.is_bound_to_owner(endpoint).then(|| (self.owner_of)(endpoint)) {
@@ -68,7 +67,7 @@ impl Watch for Housekeeping {
             owner => owner.flatten(),
         };
         let wants_owner = lock(&self.registry).wants_owner(endpoint);
-        let trusted = wants_owner && ((self.trusts)(endpoint) || (self.ours)(endpoint));
+        let trusted = wants_owner && (self.ours)(endpoint);
         self.change(|registry, now| {
             let mut changes = Vec::new();
             if let Some(owner) = owner {

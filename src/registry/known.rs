@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     fault::{Cause, Fault},
-    registry::{Change, LastFault, Now, Server, health::Health},
+    registry::{Change, LastFault, Now, Server, Standing, health::Health},
     server::{Model, Problem, Sighting},
 };
 
@@ -67,6 +67,11 @@ impl Known {
             busy: 0,
             key_refused_at: None,
         }
+    }
+
+    /// Whether nothing is to be mended.
+    pub(super) fn is_well(&self) -> bool {
+        self.health.standing == Standing::Up && self.now.problem.is_none()
     }
 
     /// Takes over what a probe saw.

@@ -17,6 +17,7 @@ mod known;
 mod lack;
 mod person;
 mod place;
+mod said;
 mod same;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use std::{
 
 pub use hint::{Cloud, Hint, ServerSettings, Settings};
 pub use lack::{Lack, Work};
+pub use said::{Said, Trust};
 pub use trust::{Bond, Identity, Word};
 pub use view::{Admission, Change, LastFault, Now, Server, Snapshot, Standing};
 
@@ -101,8 +103,10 @@ impl Registry {
         }
         self.watched |= source == Source::SocketTable;
         let known = self.places.contains_key(&endpoint);
+        let ruled = self.settings.covers(&endpoint);
         let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
         let first = place.hints.insert(source, trusted).is_none();
+        place.rule(ruled);
         place.weigh_trust(&endpoint, self.watched);
         if settings.is_some() {
             place.settings = settings;

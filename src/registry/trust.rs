@@ -145,7 +145,7 @@ impl Registry {
         let is_known = !matches!(server.problem, Some(Problem::NeedsKey | Problem::WrongHost));
         let bond = Bond { kind: is_known.then(|| server.kind.clone()), tls_pin: pin, owner };
         self.say(id, now, |endpoint, place| {
-            let anyway = pin.is_none() && endpoint.is_local() && place.is_vouched();
+            let anyway = pin.is_none() && endpoint.is_local() && place.is_trusted_anyway();
             (!anyway).then(|| Word::Trusted(bond.clone()))
         })
     }

@@ -193,12 +193,13 @@ impl fmt::Debug for Reply {
 
 /// Every connection to a model server begins here.
 pub struct Upstream {
-    settings: Settings,
     known: Mutex<Known>,
 }
 
+/// Under one lock, so that nobody is connected to under a setting that holds no longer.
 #[derive(Default)]
 struct Known {
+    settings: Settings,
     lanes: BTreeMap<(Endpoint, Bounds), Arc<Lane>>,
     clients: BTreeMap<Sort, Arc<Clients>>,
 }
@@ -217,12 +218,26 @@ impl Upstream {
     /// they cost megabytes and milliseconds that a machine with local servers
     /// need not spend.
     pub fn new(settings: Settings) -> Result<Self, Fault> {
-        let upstream = Self { settings, known: Mutex::default() };
+        let upstream = Self { known: Mutex::new(Known { settings, ..Known::default() }) };
         // Whoever cannot have these can have none.
         let plain = Sort { trust: Trust::Nobody, reach: Zone::Cloud, socket: None };
         let clients = Arc::new(Clients::new(&plain)?);
         upstream.known().clients.insert(plain, clients);
         Ok(upstream)
+    }
+
+    /// Takes over what the configuration says now. Where an authority of its own vouches for
+    /// an endpoint, or did, the next request connects anew: its file may say something else.
+    pub fn configure(&self, settings: Settings) {
+        let mut known = self.known();
+        let old = std::mem::replace(&mut known.settings, settings);
+        let Known { settings, lanes, clients } = &mut *known;
+        lanes.retain(|(it, _), _| !old.ca.contains_key(it) && !settings.ca.contains_key(it));
+        clients.retain(|it, _| !matches!(it.trust, Trust::Also(_)));
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -276,7 +291,7 @@ impl Upstream {
     /// that anybody may not see.
     pub async fn tls_key(&self, endpoint: &Endpoint, limits: Limits) -> Result<Pin, Fault> {
         let bounds = Bounds { check: Check::Nobody, ..limits.bounds };
-        let sort = self.sort(endpoint, bounds)?;
+        let sort = self.known().sort(endpoint, bounds)?;
         let shown = Shown::default();
         let clients = Clients::noting(&sort, shown.clone())?;
         let asked = self.ask_by(&clients, endpoint, &Question::get("/"), None, limits).await;
@@ -332,9 +347,10 @@ impl Upstream {
         if let Some(lane) = known.lanes.get(&place) {
             return Ok(lane.clone());
         }
-        let sort = self.sort(endpoint, bounds)?;
+        let sort = known.sort(endpoint, bounds)?;
         if known.lanes.len() >= MOST_LANES {
-            *known = Known::default();
+            known.lanes.clear();
+            known.clients.clear();
         }
         let clients = match known.clients.get(&sort) {
             Some(clients) => clients.clone(),
@@ -348,7 +364,9 @@ impl Upstream {
         known.lanes.insert(place, lane.clone());
         Ok(lane)
     }
+}
 
+impl Known {
     /// The sort of clients that may connect there. An address that is too far away by itself
     /// has none.
     fn sort(&self, endpoint: &Endpoint, bounds: Bounds) -> Result<Sort, Fault> {
@@ -378,10 +396,6 @@ impl Upstream {
             },
         };
         Ok(Sort { trust, reach, socket: None })
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
