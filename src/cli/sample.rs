@@ -6,7 +6,7 @@ use crate::{
     fault::{Cause, Fault, Stage},
     generate::{Attempt, Ending, Operation, Outcome, Reason, Substitution, Usage},
     registry::{Admission, LastFault, Server, Standing},
-    server::{Capability, Endpoint, Model, Problem, Source, Zone},
+    server::{Bounds, Capability, Endpoint, Model, Problem, Source, Zone},
     wire::{
         CloudView, ConfigView, GpuView, Group, HardwareView, Health, LiveFigures, ModelCounts, ModelView,
         Percentiles, RequestCounts, RequestView, ServerCounts, ServerView, Setting, SettingSource, Spread,
@@ -25,6 +25,8 @@ fn server(id: &str, kind: &str, url: &str, models: Vec<Model>) -> Server {
         endpoint: Endpoint::parse(url).unwrap(),
         also_at: Vec::new(),
         zone: Zone::Machine,
+        bounds: Bounds::default(),
+        word: None,
         standing: Standing::Up,
         admission: Admission::Open,
         problem: None,

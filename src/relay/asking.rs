@@ -256,7 +256,8 @@ impl Work {
                 // Whatever was waited for until now: from here on nothing is.
                 barred()?;
                 let key = relay.house.key(endpoint);
-                let call = Call { endpoint, path, body, headers, key: key.as_ref(), connect, again };
+                let (key, bounds) = (key.as_ref(), server.bounds);
+                let call = Call { endpoint, path, body, headers, key, connect, bounds, again };
                 Ok(Taken { reply: relay.upstream.send(call).await?, learned })
             }
         };

@@ -303,6 +303,10 @@ pub(super) fn unfit_server(server: &Server, in_flight: u32, ask: &Ask<'_>) -> Op
         Some(Problem::NeedsKey) => return Some(Reason::NeedsKey),
         Some(Problem::WrongHost) => return Some(Reason::WrongHost),
         Some(Problem::Unhealthy) => return Some(Reason::Unhealthy),
+        // Nobody has said yet that what is there now is fine.
+        Some(Problem::ChangedKind | Problem::ChangedKey | Problem::ChangedOwner) => {
+            return Some(Reason::Untrusted);
+        }
     }
     match (server.standing, server.trial_at) {
         (Standing::Down, None) => return Some(Reason::Displaced),

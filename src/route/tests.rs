@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     generate::{Needs, Operation},
     registry::{Admission, Standing},
-    server::{Capability, Endpoint, Problem, Zone},
+    server::{Bounds, Capability, Endpoint, Problem, Zone},
 };
 
 fn server(id: &str, models: &[&str]) -> Server {
@@ -27,6 +27,8 @@ fn server(id: &str, models: &[&str]) -> Server {
         endpoint: Endpoint::parse("127.0.0.1:1").unwrap(),
         also_at: Vec::new(),
         zone: Zone::Machine,
+        bounds: Bounds::default(),
+        word: None,
         standing: Standing::Up,
         admission: Admission::Open,
         problem: None,

@@ -133,7 +133,7 @@ fn with_the_cloud_goes_everything_that_is_in_it() {
     let place = "https://api.openai.com:443";
     let kind = ServerSettings { kind: Some("openai".into()), ..ServerSettings::default() };
     let zones: BTreeMap<_, _> = [(at(place), Zone::Cloud)].into();
-    let mut say = |world: &mut World, enabled: bool| {
+    let say = |world: &mut World, enabled: bool| {
         let cloud = Cloud { enabled, zones: zones.clone() };
         let said = Said { cloud, trust: Vec::new(), named: vec![named(place, kind.clone())] };
         let now = world.now();
