@@ -35,6 +35,10 @@ pub enum Cause {
     Unreachable,
     /// The TLS handshake failed.
     Tls,
+    /// It showed another TLS key than the one that is pinned.
+    WrongPin,
+    /// Its name leads farther away than the request may go.
+    TooFar,
     /// It did not take the connection in time.
     ConnectTimeout,
     /// The connection broke.
@@ -135,6 +139,8 @@ impl Fault {
             Cause::Refused
             | Cause::Unreachable
             | Cause::Tls
+            | Cause::WrongPin
+            | Cause::TooFar
             | Cause::ConnectTimeout
             | Cause::Reset
             | Cause::FirstTokenTimeout
@@ -169,6 +175,8 @@ impl fmt::Display for Fault {
             Cause::Refused => "refused the connection",
             Cause::Unreachable => "cannot be reached",
             Cause::Tls => "failed the TLS handshake",
+            Cause::WrongPin => "showed another TLS key than the one that is pinned",
+            Cause::TooFar => "has a name that leads farther away than is allowed",
             Cause::ConnectTimeout => "did not take the connection in time",
             Cause::Reset => "broke the connection",
             Cause::FirstTokenTimeout => "gave no first token in time",

@@ -11,6 +11,7 @@ pub mod failover;
 pub mod fault;
 pub mod folder;
 pub mod generate;
+pub mod hardware;
 pub mod housekeeping;
 pub mod kind;
 pub mod queue;

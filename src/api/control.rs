@@ -2,23 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{Response, StatusCode};
+use hyper::{Response, StatusCode, body::Incoming};
 use serde_json::json;
 
 use super::{Door, Knock, body, json};
 use crate::{
     config::parse_duration,
-    fault::Failure,
+    fault::{Cause, Failure, Fault},
     generate::Usd,
     housekeeping::wall_ms,
     registry::{Admission, Server, Standing},
     relay::Body,
-    server::{Endpoint, Problem, Zone},
+    server::{Address, Endpoint, Pin, Problem, Zone},
     stats::{By, Hour, Key, Query, Row, Spread, hour},
     wire::{
-        self, AddServer, Added, CloudView, Group, Health, LiveFigures, ModelCounts, ModelList, Percentiles,
-        Quality, RequestCounts, RequestList, RequestView, ServerCounts, ServerList, ServerView, StatsList,
-        StatsRow, Status, StoreView, from_rfc3339, models as model_views, rfc3339,
+        self, AddServer, Added, CloudView, Group, HardwareView, Health, LiveFigures, ModelCounts, ModelList,
+        Percentiles, PinWish, Quality, RequestCounts, RequestList, RequestView, ServerCounts, ServerList,
+        ServerView, StatsList, StatsRow, Status, StoreView, TrustServer, from_rfc3339, models as model_views,
+        rfc3339,
     },
 };
 
@@ -28,7 +29,9 @@ const RECOGNISE: Duration = Duration::from_secs(6);
 const CONTROL_BODY: u64 = 64 << 10;
 
 pub(super) async fn status(knock: Knock) -> Response<Body> {
-    json(StatusCode::OK, &status_of(&knock.door))
+    let hardware = knock.door.house.hardware().await;
+    let hardware = hardware.map(|it| HardwareView::from(&*it));
+    json(StatusCode::OK, &Status { hardware, ..status_of(&knock.door) })
 }
 
 fn status_of(door: &Door) -> Status {
@@ -95,10 +98,21 @@ fn status_of(door: &Door) -> Status {
 
 /// What is wrong with a server that may be used, in words.
 fn reason(server: &Server) -> Option<String> {
-    if server.admission != Admission::Open {
-        return None;
-    }
     let id = &server.id;
+    let again = format!("`lovablectl servers trust {id}` says that it is fine");
+    match server.problem {
+        Some(Problem::ChangedKind) => {
+            return Some(format!("{id} is not what was trusted: it is {} now; {again}", server.kind));
+        }
+        Some(Problem::ChangedKey) => {
+            return Some(format!("{id} does not have the TLS key that was trusted; {again}"));
+        }
+        Some(Problem::ChangedOwner) => {
+            return Some(format!("{id} does not belong to the user that was trusted; {again}"));
+        }
+        _ if server.admission != Admission::Open => return None,
+        _ => {}
+    }
     match (server.standing, server.problem) {
         (Standing::Down, _) => Some(match &server.last_fault {
             Some(last) => format!("{id} is down: it {}", last.fault),
@@ -109,6 +123,8 @@ fn reason(server: &Server) -> Option<String> {
             Problem::Loading => format!("{id} is loading its model"),
             Problem::WrongHost => format!("{id} refuses the host name that it is called by"),
             Problem::Unhealthy => format!("{id} answers, but says that it cannot serve"),
+            // These are untrusted, see below.
+            Problem::ChangedKind | Problem::ChangedKey | Problem::ChangedOwner => return None,
         }),
         (Standing::Up | Standing::Suspect | Standing::Trial, None) => None,
     }
@@ -160,10 +176,14 @@ pub(super) async fn server(knock: Knock) -> Response<Body> {
 }
 
 fn no_server(knock: &Knock) -> Response<Body> {
-    let snapshot = knock.door.house.snapshot();
+    knock.refuse(&unknown_server(&knock.door, &knock.rest))
+}
+
+fn unknown_server(door: &Door, id: &str) -> Failure {
+    let snapshot = door.house.snapshot();
     let known = snapshot.servers.iter().map(|it| it.id.as_str()).collect::<Vec<_>>().join(", ");
     let known = if known.is_empty() { "none".to_owned() } else { known };
-    knock.refuse(&Failure::NotFound(format!("no server `{}`; known: {known}", knock.rest)))
+    Failure::NotFound(format!("no server `{id}`; known: {known}"))
 }
 
 pub(super) async fn add(knock: Knock) -> Response<Body> {
@@ -207,6 +227,60 @@ pub(super) async fn drain(knock: Knock) -> Response<Body> {
 
 pub(super) async fn resume(knock: Knock) -> Response<Body> {
     let done = knock.door.house.change(|registry, now| registry.resume(&knock.rest, now));
+    changed(&knock, done.is_some()).await
+}
+
+pub(super) async fn trust(knock: Knock) -> Response<Body> {
+    let Knock { door, body, rest, request_id, shape, .. } = knock;
+    match trusted(&door, &rest, body).await {
+        Ok(view) => json(StatusCode::OK, &view),
+        Err(failure) => crate::relay::refusal(&failure, shape, &request_id),
+    }
+}
+
+async fn trusted(door: &Door, id: &str, body: Incoming) -> Result<ServerView, Failure> {
+    let body = body::read(body, CONTROL_BODY).await?;
+    let wish = match body.trim_ascii() {
+        b"" => TrustServer::default(),
+        text => serde_json::from_slice(text)
+            .map_err(|error| Failure::BadRequest(format!("the body is not {{\"pin\": true}}: {error}")))?,
+    };
+    let house = &door.house;
+    let unknown = || unknown_server(door, id);
+    let server = house.snapshot().server(id).cloned().ok_or_else(unknown)?;
+    let pin = pin_of(door, &server, wish).await?;
+    house.trust(id, pin).ok_or_else(unknown)?;
+    house.settled().await;
+    let server = house.snapshot().server(id).cloned().ok_or_else(unknown)?;
+    Ok(server_view(door, &server))
+}
+
+/// The TLS key that trust is to be bound to: the one that a person knows, or the one that is
+/// shown now. Without either, somebody else has to vouch for the server.
+async fn pin_of(door: &Door, server: &Server, wish: TrustServer) -> Result<Option<Pin>, Failure> {
+    let (relay, endpoint) = (&door.relay, &server.endpoint);
+    let speaks_tls = matches!(endpoint.address(), Address::Tcp { tls: true, .. });
+    let failed = |fault: Fault| Failure::BadRequest(format!("{} cannot be looked at: it {fault}", server.id));
+    match wish.pin {
+        PinWish::Key(_) | PinWish::Shown(true) if !speaks_tls => {
+            Err(Failure::BadRequest(format!("{endpoint} speaks no TLS, so there is no key to pin")))
+        }
+        PinWish::Key(pin) => Ok(Some(pin)),
+        PinWish::Shown(true) => relay.tls_key(endpoint).await.map(Some).map_err(failed),
+        PinWish::Shown(false) if speaks_tls => match relay.is_vouched_for(endpoint).await {
+            Err(fault) if fault.cause == Cause::Tls => Err(Failure::BadRequest(format!(
+                "nobody vouches for the certificate of {}: trust it with its key (`--pin`), or name its \
+                 authority in [[servers]] (tls = {{ ca = \"…\" }})",
+                server.id
+            ))),
+            Ok(()) | Err(_) => Ok(None),
+        },
+        PinWish::Shown(false) => Ok(None),
+    }
+}
+
+pub(super) async fn distrust(knock: Knock) -> Response<Body> {
+    let done = knock.door.house.distrust(&knock.rest);
     changed(&knock, done.is_some()).await
 }
 

@@ -20,7 +20,7 @@ mod tongue;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -45,6 +45,7 @@ use self::{
     table::{Found, Guard},
 };
 use crate::{
+    config::Token,
     fault::Failure,
     housekeeping::{Housekeeping, wall_ms},
     relay::{Body, Relay, Shape, full, refusal},
@@ -65,10 +66,24 @@ pub(crate) enum Peer {
         /// Whether it may change something.
         may_change: bool,
     },
-    /// Over loopback TCP, where names and origins are checked too.
-    Tcp,
-    /// Over loopback TCP, a user of this machine who may not open the socket.
+    /// Over TCP, where names and origins are checked too.
+    Tcp {
+        /// Who that is.
+        who: Who,
+        /// The address of this machine that it came to.
+        local: IpAddr,
+    },
+}
+
+/// Who comes over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// A user of this machine who may open the socket.
+    User,
+    /// A user of this machine who may not; the token lets them in.
     Stranger,
+    /// Somebody outside; only the token lets them in.
+    Outside,
 }
 
 /// What the door needs to know of the house.
@@ -98,6 +113,8 @@ pub(crate) struct Settings {
     pub(crate) origins: Vec<String>,
     /// Whether TCP callers may change something.
     pub(crate) control_on_tcp: bool,
+    /// What lets in who may not open the socket.
+    pub(crate) token: Option<Token>,
     /// What is wrong with the configuration: a setting that is not honoured, an edit that is broken.
     pub(crate) notes: Vec<String>,
 }
@@ -181,8 +198,11 @@ impl Door {
         let instance = self.instance_header.clone();
         let is_anthropic = tongue::is_anthropic(request.uri().path(), request.headers());
         let cors = match peer {
-            Peer::Tcp => Cors::of(request.headers(), &self.settings.load().origins),
-            Peer::Socket { .. } | Peer::Stranger => None,
+            Peer::Tcp { who: Who::User, .. } => Cors::of(request.headers(), &self.settings.load().origins),
+            Peer::Tcp { .. } if self.shows_token(request.headers()) => {
+                Cors::of(request.headers(), &self.settings.load().origins)
+            }
+            Peer::Socket { .. } | Peer::Tcp { .. } => None,
         };
         let mut response = self.route(request, peer, cors.as_ref()).await;
         let headers = response.headers_mut();
@@ -256,23 +276,44 @@ impl Door {
         if hops.any(|via| via.split(',').any(|it| it.trim() == self.instance)) {
             return Err(Failure::Loop);
         }
+        let Peer::Tcp { who, local } = peer else { return Ok(()) };
         let settings = self.settings.load();
-        match peer {
-            Peer::Socket { .. } => Ok(()),
-            Peer::Stranger => Err(Failure::Forbidden(
-                "your user may not use this daemon, whose socket is private".to_owned(),
-            )),
-            Peer::Tcp => match foreign(headers, &parts.uri, &settings.hosts, &settings.origins) {
-                None => Ok(()),
-                Some(Foreign::Host) => Err(Failure::Forbidden(
+        match foreign(headers, &parts.uri, local, &settings.hosts, &settings.origins) {
+            None => {}
+            Some(Foreign::Host) => {
+                return Err(Failure::Forbidden(
                     "this Host is not one of mine; use 127.0.0.1, localhost or a name in [listen] hosts"
                         .to_owned(),
-                )),
-                Some(Foreign::Page) => Err(Failure::Forbidden(
+                ));
+            }
+            Some(Foreign::Page) => {
+                return Err(Failure::Forbidden(
                     "requests of web pages are refused; see [listen] origins".to_owned(),
-                )),
-            },
+                ));
+            }
         }
+        match who {
+            Who::User => Ok(()),
+            _ if self.shows_token(headers) => Ok(()),
+            Who::Stranger => Err(Failure::Forbidden(
+                "your user may not use this daemon, whose socket is private; its token is wanted".to_owned(),
+            )),
+            Who::Outside => Err(Failure::WrongKey(
+                "from outside this machine the token of the daemon is wanted: Authorization: Bearer TOKEN"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Whether a caller shows the token, in either way that clients show their keys.
+    fn shows_token(&self, headers: &HeaderMap) -> bool {
+        let settings = self.settings.load();
+        let Some(token) = &settings.token else { return false };
+        let bearer = headers.get_all(hyper::header::AUTHORIZATION).iter().any(|it| {
+            let (scheme, rest) = it.as_bytes().split_at_checked(7).unwrap_or_default();
+            scheme.eq_ignore_ascii_case(b"bearer ") && token.is(rest.trim_ascii())
+        });
+        bearer || headers.get_all("x-api-key").iter().any(|it| token.is(it.as_bytes().trim_ascii()))
     }
 
     /// Whether a caller who is in may change something.
@@ -281,11 +322,10 @@ impl Door {
             Peer::Socket { may_change } => {
                 (may_change, "this changes something, which needs root or the daemon's own user")
             }
-            Peer::Tcp => (
+            Peer::Tcp { .. } => (
                 self.settings.load().control_on_tcp,
                 "this changes something, which is only possible over the socket; see [listen] control",
             ),
-            Peer::Stranger => (false, "your user may not use this daemon, whose socket is private"),
         };
         if may_change { Ok(()) } else { Err(Failure::Forbidden(why.to_owned())) }
     }

@@ -8,6 +8,7 @@
 mod paths;
 mod reader;
 mod servers;
+mod token;
 mod values;
 
 use std::{
@@ -38,7 +39,8 @@ pub use self::{
     },
     reader::{Origin, Problem, Setting},
     servers::ServerEntry,
-    values::{Loopback, Size, parse_duration, show_duration},
+    token::Token,
+    values::{ListenAddress, Size, parse_duration, show_duration},
 };
 
 /// Everything that can be set.
@@ -133,7 +135,11 @@ pub struct CloudSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listen {
     /// Where; nowhere by default.
-    pub address: Option<Loopback>,
+    pub address: Option<ListenAddress>,
+    /// Whether others may come from outside of this machine, with the token.
+    pub allow_remote: bool,
+    /// What who may not open the socket has to show.
+    pub token: Option<Token>,
     /// Host names, with or without port, that are fine besides the loopback ones.
     pub hosts: Vec<String>,
     /// Web origins that are let in, and told so by CORS headers.
@@ -419,7 +425,7 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     let section = root.section(reader, "patience");
     patience(reader, section, &mut config.patience);
     let section = root.section(reader, "listen");
-    listen(reader, section, &mut config.listen);
+    listen(reader, section, &mut config.listen, around);
 
     let mut section = root.section(reader, "queue");
     section.take(reader, "size", &mut config.queue.size);
@@ -547,9 +553,37 @@ fn patience(reader: &mut Reader<'_>, mut section: Section<'_>, patience: &mut Pa
     }
 }
 
-fn listen(reader: &mut Reader<'_>, mut section: Section<'_>, listen: &mut Listen) {
+fn listen(reader: &mut Reader<'_>, mut section: Section<'_>, listen: &mut Listen, around: &Surroundings<'_>) {
     let span = section.span.clone();
     section.take(reader, "address", &mut listen.address);
+    section.take(reader, "allow_remote", &mut listen.allow_remote);
+    let token_key = section.key("token_file");
+    let mut token_file: Option<String> = None;
+    section.take(reader, "token_file", &mut token_file);
+    let before = reader.problems.len();
+    if let Some(file) = token_file {
+        let path = servers::beside(reader, around, &file);
+        let text = servers::read_secret(reader, span.clone(), &token_key, &path);
+        listen.token = text.as_deref().and_then(Token::new);
+        if text.is_some() && listen.token.is_none() {
+            let message =
+                format!("`{token_key}`: {}: holds no token that a header can carry", path.display());
+            reader.problem(span.clone(), message);
+        }
+    }
+    let is_outside = listen.address.is_some_and(|it| !it.is_loopback());
+    let has_both = listen.allow_remote && listen.token.is_some();
+    if let (true, false, Some(address)) = (is_outside, has_both, listen.address)
+        && reader.problems.len() == before
+    {
+        let message = format!(
+            "{} can be reached from other machines: that needs both `allow_remote = true` and a `token_file` in [listen]",
+            address.0
+        );
+        let at = reader.overrides.get("listen.address").map(|it| it.name.clone());
+        let at = at.unwrap_or_else(|| reader.at(span.clone()));
+        reader.problems.push(Problem { at, message });
+    }
     section.take(reader, "hosts", &mut listen.hosts);
     section.take(reader, "origins", &mut listen.origins);
     section.take(reader, "control", &mut listen.control);

@@ -52,6 +52,7 @@ pub(super) async fn furnish(
         spent: spent(&store, &stored),
         store,
         ours: ours(),
+        owner_of: owner_of(),
         settings,
     });
     let upstream = Upstream::new(settings::of_upstream(config))
@@ -97,6 +98,11 @@ fn open_store(dir: &Path) -> Result<(Store, store::Loaded), RunError> {
 fn ours() -> housekeeping::Trusts {
     let scan::Settings { owners, proc_root, .. } = scan::Settings::default();
     Box::new(move |endpoint| owners.trust_listener(endpoint, &proc_root))
+}
+
+fn owner_of() -> housekeeping::OwnerOf {
+    let scan::Settings { proc_root, .. } = scan::Settings::default();
+    Box::new(move |endpoint| scan::owner_of(endpoint, &proc_root))
 }
 
 async fn start_demo(house: &Housekeeping) -> Result<Vec<Simulated>, RunError> {

@@ -80,6 +80,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(house.clone().keep_figures());
     tasks.spawn(house.clone().tidy());
     tasks.spawn(house.clone().watch_clock());
+    tasks.spawn(house.clone().watch_hardware());
     tasks.spawn(scan::run(looking.subscribe(), upstream, house.clone(), stopping.clone()));
     let hang_up = Arc::new(Notify::new());
     tasks.spawn(watching::models(house.clone()));

@@ -102,6 +102,7 @@ pub(super) fn of_door(started: &Loaded, now: &Loaded, broken: Option<String>) ->
         hosts: config.listen.hosts.clone(),
         origins: config.listen.origins.clone(),
         control_on_tcp: config.listen.control,
+        token: config.listen.token.clone(),
         notes: notes.collect(),
     }
 }

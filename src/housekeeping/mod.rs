@@ -8,6 +8,7 @@
 
 mod clock;
 mod feed;
+mod gauge;
 mod home;
 mod keep;
 mod purse;
@@ -43,7 +44,7 @@ use crate::{
     generate::Outcome,
     registry::{Admission, Change, Hint, Now, Registry, Said, Server, Snapshot, Work},
     scan::Watch,
-    server::{Endpoint, KindId, ModelName, ServerId, Source, Zone},
+    server::{Endpoint, KindId, ModelName, Pin, ServerId, Source, Zone},
     stats::{Query, Stats},
     store::Store,
     upstream::Key,
@@ -66,11 +67,13 @@ pub struct Housekeeping {
     purse: Purse,
     settings: ArcSwap<Kept>,
     ours: Trusts,
+    owner_of: OwnerOf,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
     due: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
+    hardware: gauge::Seen,
 }
 
 /// What housekeeping is told at the start.
@@ -85,6 +88,8 @@ pub struct Furnishing {
     pub spent: Stored,
     /// Who is trusted by the owner of the socket there.
     pub ours: Trusts,
+    /// Whose the listener at an address of this machine is.
+    pub owner_of: OwnerOf,
     /// What the person says.
     pub settings: Settings,
 }
@@ -117,6 +122,9 @@ struct Kept {
 /// Says whether an address is trusted.
 pub type Trusts = Box<dyn Fn(&Endpoint) -> bool + Send + Sync>;
 
+/// Says which user listens at an address of this machine, where that can be read.
+pub type OwnerOf = Box<dyn Fn(&Endpoint) -> Option<u32> + Send + Sync>;
+
 impl Housekeeping {
     /// Takes over what was stored and what the person says.
     pub fn new(it: Furnishing) -> Arc<Self> {
@@ -131,11 +139,13 @@ impl Housekeeping {
             purse: Purse::new(it.spent),
             settings: ArcSwap::default(),
             ours: it.ours,
+            owner_of: it.owner_of,
             feed: broadcast::channel(FEED_LAG).0,
             store: it.store,
             due: Notify::new(),
             unsaved: Notify::new(),
             news: watch::channel(()).0,
+            hardware: gauge::Seen::default(),
         });
         house.configure(it.settings);
         house
@@ -315,6 +325,18 @@ impl Housekeeping {
         })
         .await
         .ok()
+    }
+
+    /// A person trusts a server, as what it is now. `None`: no such server.
+    pub fn trust(&self, id: &str, pin: Option<Pin>) -> Option<Vec<Change>> {
+        let endpoint = self.snapshot().server(id)?.endpoint.clone();
+        let owner = endpoint.is_local().then(|| (self.owner_of)(&endpoint)).flatten();
+        self.change(|registry, now| registry.trust(id, pin, owner, now))
+    }
+
+    /// A person wants a server to get nothing. `None`: no such server.
+    pub fn distrust(&self, id: &str) -> Option<Vec<Change>> {
+        self.change(|registry, now| registry.distrust(id, now))
     }
 
     /// Has every known address asked again now; says how many there are.

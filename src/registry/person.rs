@@ -25,6 +25,7 @@ impl Registry {
         for endpoint in self.addresses(&id) {
             if let Some(place) = self.places.get_mut(&endpoint) {
                 place.hints.remove(&Source::Added);
+                place.word = None;
                 place.dismiss();
             }
         }
@@ -91,7 +92,8 @@ impl Registry {
         let mut changes = Vec::new();
         for id in ids {
             let addresses = self.addresses(&id);
-            if addresses.iter().any(|it| self.places.get(it).is_some_and(Place::is_named)) {
+            let is_kept = |it: &Place| it.is_named() || it.word.is_some();
+            if addresses.iter().any(|it| self.places.get(it).is_some_and(is_kept)) {
                 continue;
             }
             self.remove(&id, &mut changes);

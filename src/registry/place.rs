@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    registry::{Hint, ServerSettings, health::pause},
-    server::{Endpoint, ServerId, Source},
+    registry::{Hint, ServerSettings, Word, health::pause},
+    server::{Endpoint, ServerId, Source, Zone},
 };
 
 /// Faults of requests may ask for a look at a server, but not more often than
@@ -65,6 +65,10 @@ pub(super) struct Place {
     vouched: bool,
     /// Whether a rule of the person covers it.
     ruled: bool,
+    /// What a person said of what is here.
+    pub(super) word: Option<Word>,
+    /// Where the last connection to what was recognised here ended.
+    pub(super) seen_in: Option<Zone>,
 }
 
 impl Place {
@@ -82,6 +86,8 @@ impl Place {
             asked_at: None,
             vouched: false,
             ruled: false,
+            word: None,
+            seen_in: None,
         }
     }
 
@@ -108,7 +114,17 @@ impl Place {
         self.abandon();
     }
 
+    /// Whether what is here may be used, and shown its key.
     pub(super) fn is_trusted(&self) -> bool {
+        match &self.word {
+            Some(Word::Trusted(_)) => true,
+            Some(Word::Changed { .. } | Word::Distrusted) => false,
+            None => self.is_trusted_anyway(),
+        }
+    }
+
+    /// Whether it would be trusted if a person had said nothing of what is here.
+    pub(super) fn is_trusted_anyway(&self) -> bool {
         self.speaks_person() || self.vouched
     }
 

@@ -20,6 +20,9 @@ pub struct Said {
 }
 
 /// Who may be trusted: a network, a host, or one port of a host.
+///
+/// Names are compared with the name that a server is asked by, never with what it or anybody
+/// else says that some address is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// All addresses whose first bits are these.
@@ -28,6 +31,13 @@ pub enum Trust {
         ip: IpAddr,
         /// How many bits count.
         bits: u8,
+    },
+    /// All hosts whose names end in this, on one port or on any.
+    Names {
+        /// With its dot, in small letters: `.lab.example`.
+        end: String,
+        /// `None` is any port.
+        port: Option<u16>,
     },
     /// A host by name or address, on one port or on any.
     Host {
@@ -44,6 +54,13 @@ impl Trust {
         let Address::Tcp { host, port, .. } = endpoint.address() else { return false };
         match self {
             Self::Network { ip, bits } => host.parse::<IpAddr>().is_ok_and(|it| same_network(it, *ip, *bits)),
+            Self::Names { end, port: only } => {
+                let is_name = host.parse::<IpAddr>().is_err();
+                is_name
+                    && host.len() > end.len()
+                    && host.ends_with(end.as_str())
+                    && only.is_none_or(|it| it == *port)
+            }
             Self::Host { host: trusted, port: only } => {
                 let same = trusted == host
                     || (trusted == "localhost" && endpoint.ip().is_some_and(|it| it.is_loopback()));

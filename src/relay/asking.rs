@@ -256,8 +256,8 @@ impl Work {
                 // What costs money is sent once for each time that it is booked.
                 let (connect, again) = (patience.connect, zone != Zone::Cloud);
                 let key = relay.house.key(endpoint);
-                let permit = Some(permit);
-                let call = Call { endpoint, path, body, headers, key: key.as_ref(), connect, again, permit };
+                let (key, bounds, permit) = (key.as_ref(), server.bounds, Some(permit));
+                let call = Call { endpoint, path, body, headers, key, connect, bounds, again, permit };
                 Ok(Taken { reply: relay.upstream.send(call).await?, learned })
             }
         };

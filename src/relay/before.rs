@@ -75,7 +75,8 @@ async fn render(
 ) -> Result<(Bytes, Learned), Fault> {
     let question = Question::post(Door::OllamaChat.path(), question);
     // It loads the model first, if it must.
-    let limits = Limits { time: patience.load, connect: patience.connect, bytes: LONGEST_TEXT };
+    let limits =
+        Limits { time: patience.load, connect: patience.connect, bounds: server.bounds, bytes: LONGEST_TEXT };
     let key = relay.house.key(&server.endpoint);
     let answer = relay.upstream.ask(&server.endpoint, &question, key.as_ref(), limits).await?;
     if answer.status != 200 {

@@ -36,7 +36,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::MissedTickBehavior};
 
-pub use crate::scan::owner::Owners;
+pub use crate::scan::owner::{Owners, owner_of};
 use crate::{
     fault::Fault,
     kind,
@@ -45,7 +45,7 @@ use crate::{
         place::{Difference, Places},
         table::Table,
     },
-    server::{Endpoint, KindId, Sighting, Source},
+    server::{Bounds, Endpoint, KindId, Sighting, Source},
     upstream::{Key, Upstream},
 };
 
@@ -74,6 +74,8 @@ pub trait Watch: Send + Sync + 'static {
     }
     /// The key that is set for exactly this endpoint.
     fn key(&self, endpoint: &Endpoint) -> Option<Key>;
+    /// How far a question may go, and who has to answer it.
+    fn bounds(&self, endpoint: &Endpoint) -> Bounds;
     /// It was recognised.
     fn seen(&self, endpoint: &Endpoint, sighting: Sighting);
     /// It did not answer, or cannot be told yet.

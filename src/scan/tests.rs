@@ -99,6 +99,9 @@ impl Watch for House {
     fn key(&self, _: &Endpoint) -> Option<Key> {
         self.key.clone()
     }
+    fn bounds(&self, _: &Endpoint) -> Bounds {
+        Bounds::default()
+    }
     fn seen(&self, endpoint: &Endpoint, sighting: Sighting) {
         let report = format!("seen {endpoint} {}", sighting.kind);
         self.act(|registry, now| registry.on_seen(endpoint, sighting, now));

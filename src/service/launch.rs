@@ -17,7 +17,9 @@ use super::{
     readiness::Readiness,
     socket::{Directory, Inherited, Socket, SocketError, SocketFile},
 };
-use crate::config::{self, ConfigError, Flags, Loaded, Loopback, Origin, PathError, Scope, Surroundings};
+use crate::config::{
+    self, ConfigError, Flags, ListenAddress, Loaded, Origin, PathError, Scope, Surroundings,
+};
 
 /// What the command line wants.
 #[derive(Clone, Debug, Default)]
@@ -221,11 +223,11 @@ fn bind(loaded: &Loaded) -> Result<Socket, SocketError> {
 
 fn open_door(
     inherited: Option<TcpListener>,
-    configured: Option<Loopback>,
+    configured: Option<ListenAddress>,
 ) -> Result<Option<TcpListener>, LaunchError> {
     match (inherited, configured) {
         (Some(listener), _) => Ok(Some(listener)),
-        (None, Some(Loopback(address))) => {
+        (None, Some(ListenAddress(address))) => {
             let open = || {
                 let listener = TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;

@@ -48,4 +48,5 @@ mod storm;
 mod talk;
 mod terminal;
 mod translation;
+mod trust;
 mod witness;

@@ -130,6 +130,7 @@ impl House {
             store: Store::none("nothing is kept"),
             spent: Stored::Lost,
             ours: Box::new(|_| true),
+            owner_of: Box::new(|_| None),
             settings: housekeeping::Settings { queue: 100, ..housekeeping::Settings::default() },
         });
         let upstream = Arc::new(Upstream::new(upstream::Settings::default()).unwrap());

@@ -3,6 +3,7 @@
 mod always;
 mod cloud;
 mod said;
+mod trust;
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::*;
 use crate::{
     fault::{Cause, Stage},
     generate::{Needs, Operation},
-    server::{Model, Zone},
+    server::{Check, Model, Pin, Zone},
 };
 
 const REFUSED: Fault = Fault { stage: Stage::Connect, cause: Cause::Refused, status: None };
