@@ -115,6 +115,8 @@ pub(crate) struct Settings {
     pub(crate) control_on_tcp: bool,
     /// What lets in who may not open the socket.
     pub(crate) token: Option<Token>,
+    /// Whether others may come from outside of this machine, with the token.
+    pub(crate) allow_remote: bool,
     /// What is wrong with the configuration: a setting that is not honoured, an edit that is broken.
     pub(crate) notes: Vec<String>,
 }
@@ -294,6 +296,10 @@ impl Door {
         }
         match who {
             Who::User => Ok(()),
+            // The door that is open since the start may be wider than is allowed by now.
+            Who::Outside if !settings.allow_remote => Err(Failure::Forbidden(
+                "nobody may come from outside this machine; see [listen] allow_remote".to_owned(),
+            )),
             _ if self.shows_token(headers) => Ok(()),
             Who::Stranger => Err(Failure::Forbidden(
                 "your user may not use this daemon, whose socket is private; its token is wanted".to_owned(),

@@ -103,6 +103,7 @@ pub(super) fn of_door(started: &Loaded, now: &Loaded, broken: Option<String>) ->
         origins: config.listen.origins.clone(),
         control_on_tcp: config.listen.control,
         token: config.listen.token.clone(),
+        allow_remote: config.listen.allow_remote,
         notes: notes.collect(),
     }
 }
