@@ -188,6 +188,35 @@ async fn caller(there: &Machine) {
 }
 
 #[tokio::test]
+async fn who_is_distrusted_is_shown_no_key_though_the_configuration_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    becomes(directory.path(), "locked");
+    let at = directory.path().to_owned();
+    thread::spawn(move || serve(listener, &at));
+    let config = format!("[[servers]]\nurl = \"{url}\"\nname = \"locked\"\nkey_env = \"ITS_KEY\"\n");
+    let daemon = Options::alone().config(&config).env("ITS_KEY", "sesame").start().await;
+    until(&daemon, "it is open", |it| it["problem"].is_null() && it["admission"] == "open").await;
+    is_answered(&daemon).await;
+    assert!(heard(directory.path()).iter().any(|it| it.ends_with("with its key")));
+    ctl(&daemon, &["servers", "distrust", "locked"]).await;
+    let before = heard(directory.path()).len();
+    for _ in 0..3 {
+        ctl(&daemon, &["servers", "probe"]).await;
+        everything_is_refused(&daemon).await;
+        sleep(Duration::from_millis(1200)).await;
+    }
+    let since = heard(directory.path()).split_off(before);
+    assert!(!since.is_empty() && since.iter().all(|it| it.starts_with("GET ")), "{since:?}");
+    assert!(since.iter().all(|it| !it.ends_with("with its key")), "{since:?}");
+    ctl(&daemon, &["servers", "trust", "locked"]).await;
+    ctl(&daemon, &["servers", "probe"]).await;
+    until(&daemon, "it is open again", |it| it["problem"].is_null() && it["admission"] == "open").await;
+    is_answered(&daemon).await;
+}
+
+#[tokio::test]
 async fn a_gateway_on_this_machine_is_in_the_cloud_unless_its_zone_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -378,10 +407,13 @@ fn answer(mut stream: TcpStream, directory: &Path) {
     let Some(request) = read(&mut stream) else { return };
     let line = request.split(" HTTP/").next().unwrap_or_default().to_owned();
     let mut log = OpenOptions::new().append(true).open(log(directory)).unwrap();
-    log.write_all(format!("{line} at {at}\n").as_bytes()).unwrap();
+    let with_key = request.to_ascii_lowercase().contains("authorization: bearer sesame");
+    let key = if with_key { " with its key" } else { "" };
+    log.write_all(format!("{line} at {at}{key}\n").as_bytes()).unwrap();
     let (owner, price) = match fs::read_to_string(directory.join("kind")).unwrap().as_str() {
         "vllm" => ("vllm", Value::Null),
         "gateway" => ("somebody", json!({"prompt": "0.1"})),
+        "locked" if !with_key => return turn_away(&mut stream),
         _ => ("me", Value::Null),
     };
     let (status, sort, body) = match line.as_str() {
@@ -397,6 +429,14 @@ fn answer(mut stream: TcpStream, directory: &Path) {
         _ => (404, "application/json", json!({"error": {"message": "no such route"}}).to_string()),
     };
     let head = format!("HTTP/1.1 {status} X\r\ncontent-type: {sort}\r\ncontent-length: {}\r\n", body.len());
+    let _ = stream.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes());
+}
+
+fn turn_away(stream: &mut TcpStream) {
+    let body = json!({"error": {"message": "Incorrect API key provided", "type": "invalid_request_error"}});
+    let body = body.to_string();
+    let head =
+        format!("HTTP/1.1 401 X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
     let _ = stream.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes());
 }
 
