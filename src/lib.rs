@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod dialect;
 pub mod failover;
 pub mod fault;
+pub mod folder;
 pub mod generate;
 pub mod hardware;
 pub mod housekeeping;

@@ -11,6 +11,7 @@ mod furnish;
 mod randomised;
 mod reload;
 mod settings;
+mod watching;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -82,7 +83,9 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(house.clone().watch_hardware());
     tasks.spawn(scan::run(looking.subscribe(), upstream, house.clone(), stopping.clone()));
     let hang_up = Arc::new(Notify::new());
-    tasks.spawn(keep_reading(Reload::new(rooms, log.clone(), flags, loaded), hang_up.clone()));
+    tasks.spawn(watching::models(house.clone()));
+    let reload = Reload::new(rooms, log.clone(), flags, loaded);
+    tasks.spawn(watching::configuration(reload, hang_up.clone()));
     readiness.ready();
 
     until_told_to_stop(&mut signals, &log, &hang_up).await;
@@ -102,21 +105,15 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Reads the configuration again whenever somebody asks for it, until dropped.
-async fn keep_reading(mut reload: Reload, hang_up: Arc<Notify>) {
-    loop {
-        hang_up.notified().await;
-        let reading = reload.read().await;
-        reload.take(reading);
-    }
-}
-
 async fn until_told_to_stop(signals: &mut Signals, log: &Log, hang_up: &Notify) {
     loop {
         match signals.next().await {
             Signal::Stop => return,
             Signal::ReopenLog => log.reopen(),
-            Signal::Reload => hang_up.notify_one(),
+            Signal::Reload => {
+                tracing::info!("told to read the configuration again");
+                hang_up.notify_one();
+            }
         }
     }
 }

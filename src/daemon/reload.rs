@@ -20,13 +20,15 @@ pub(super) struct Reload {
     pub(super) now: Loaded,
     /// What is wrong with the file, if anything is.
     pub(super) broken: Option<String>,
+    /// Whether nothing was in the file when it was read last.
+    pub(super) was_empty: bool,
 }
 
 impl Reload {
     /// Begins with what the daemon started with.
     pub(super) fn new(rooms: Rooms, log: Log, flags: Flags, started: Loaded) -> Self {
-        let now = started.clone();
-        Self { rooms, log, flags, started, now, broken: None }
+        let (now, was_empty) = (started.clone(), started.file.is_none());
+        Self { rooms, log, flags, started, now, broken: None, was_empty }
     }
 
     /// Reads it from where it was found at the start; the files may be on a slow disk.
@@ -42,6 +44,7 @@ impl Reload {
 
     /// Puts it into force, or keeps what is.
     pub(super) fn take(&mut self, reading: Reading) {
+        self.was_empty = reading.is_empty;
         let said = match reading.loaded {
             Ok(loaded) => return self.apply(loaded),
             Err(error) => error.to_string(),
@@ -56,10 +59,15 @@ impl Reload {
 
     fn apply(&mut self, loaded: Loaded) {
         let is_new = loaded.settings != self.now.settings || loaded.config != self.now.config;
-        if self.broken.take().is_some() {
+        let is_mended = self.broken.take().is_some();
+        if is_mended {
             tracing::info!("the configuration is mended");
         }
-        // Also where nothing seems new: a certificate may be, which is not read here.
+        // Of an authority only its file is known here, which may say something else.
+        let has_authority = loaded.config.servers.iter().any(|it| it.ca.is_some());
+        if !is_new && !is_mended && !has_authority {
+            return;
+        }
         self.rooms.apply(&self.started, &loaded);
         if is_new {
             tracing::info!("the configuration has changed and is in force");

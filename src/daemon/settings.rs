@@ -148,3 +148,39 @@ fn shown(setting: &config::Setting) -> Setting {
         at: setting.at.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, PathFlags, Surroundings, System, load};
+
+    fn loaded(text: &str) -> Loaded {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let env = |_: &str| None;
+        let around =
+            Surroundings { system: System::Linux, uid: 1000, home: Some("/nowhere".into()), env: &env };
+        let paths = PathFlags { config: Some(path), ..PathFlags::default() };
+        load(&Flags { paths, ..Flags::default() }, &around, None).unwrap()
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_named_and_not_shown_as_in_force() {
+        let started = loaded("[listen]\naddress = \"127.0.0.1:1\"\n");
+        let now = loaded("[log]\nformat = \"json\"\nlevel = \"debug\"\n");
+        assert!(pending(&started, &started).is_empty());
+        assert_eq!(
+            pending(&started, &now),
+            [
+                "takes effect after a restart: [listen] address = not set",
+                "takes effect after a restart: [log] format = \"json\""
+            ]
+        );
+        let view = view(&started, &now);
+        let shown = |key: &str| view.settings.iter().find(|it| it.key == key).unwrap().value.clone();
+        assert_eq!(shown("listen.address"), "127.0.0.1:1");
+        assert_eq!((shown("log.format"), shown("log.level")), ("text".into(), "debug".into()));
+        assert_eq!(of_door(&started, &now, Some("broken".to_owned())).notes.len(), 3);
+    }
+}

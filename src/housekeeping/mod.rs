@@ -349,6 +349,14 @@ impl Housekeeping {
         self.snapshot().servers.len()
     }
 
+    /// The models of servers of this kind have changed on the disk of this machine.
+    pub fn models_changed(&self, kind: &str) {
+        self.change(|registry, now| {
+            registry.on_models(kind, now);
+            Vec::new()
+        });
+    }
+
     /// Writes down that a request is over.
     pub fn finished(&self, outcome: Outcome) {
         {

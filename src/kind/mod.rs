@@ -211,6 +211,19 @@ fn tidy(mut sighting: Sighting, answers: &Answers) -> Sighting {
     sighting
 }
 
+/// A folder of models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// Below the folder that this variable of the environment names.
+    Variable(&'static str, &'static str),
+    /// Below the person's home.
+    Home(&'static str),
+    /// Below the folder that is written in this file of the person's home.
+    Pointer(&'static str, &'static str),
+    /// There, whoever asks.
+    System(&'static str),
+}
+
 /// How a server counts tokens for callers, where its `/v1/messages/count_tokens` is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tokenizer {
@@ -435,6 +448,12 @@ pub trait Kind: Sync {
 
     /// The ports that it uses by default, likeliest first.
     fn usual_ports(&self) -> &'static [u16] {
+        &[]
+    }
+
+    /// Where it keeps its models on the disk of this machine, so that it need not be asked all
+    /// the time whether it has others.
+    fn model_folders(&self) -> &'static [Folder] {
         &[]
     }
 

@@ -52,6 +52,17 @@ impl Registry {
         }
     }
 
+    /// The models of servers of this kind have changed on the disk of this machine: those here
+    /// are asked for their lists now.
+    pub fn on_models(&mut self, kind: &str, now: Now) {
+        let here = self.servers.values().filter(|it| it.now.kind == kind && it.now.endpoint.is_local());
+        for server in here {
+            if let Some(place) = self.places.get_mut(&server.now.endpoint) {
+                place.look_again(now.at);
+            }
+        }
+    }
+
     /// The machine has slept: every address is due, and nothing that was waited for is waited
     /// for any longer.
     pub fn on_wake(&mut self, now: Now) -> Vec<Change> {

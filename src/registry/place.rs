@@ -14,6 +14,10 @@ use crate::{
 /// this: a thousand misfits in a second are one reason to look.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
+/// A change on the disk is worth a look sooner: a person has just fetched a model and waits
+/// for it. But a folder into which many are copied at once changes many times in a second.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+
 /// The same for who sells answers.
 const RARELY: Duration = Duration::from_secs(60);
 
@@ -263,6 +267,14 @@ impl Place {
             let earliest = self.asked_at.map_or(now, |it| now.max(it + pause));
             self.ask = Ask::At(at.min(earliest));
         }
+    }
+
+    /// What it has is another now, of which what is being asked may know nothing yet.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        if self.ask == Ask::Asking {
+            self.again = true;
+        }
+        self.hurry_after(BETWEEN_LOOKS, now);
     }
 
     /// Asked at `at` unless it is being asked.

@@ -20,6 +20,7 @@ const ROOMS: &[&str] = &[
     // Edges, door, faces.
     "hardware",
     "wire",
+    "folder",
     "store",
     "upstream",
     "scan",

@@ -27,6 +27,7 @@ mod http;
 mod language;
 mod layering;
 mod lifecycle;
+mod live;
 mod load;
 mod matrix;
 mod namespace;

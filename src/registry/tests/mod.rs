@@ -2,6 +2,7 @@
 
 mod always;
 mod cloud;
+mod said;
 mod trust;
 
 use std::time::{Duration, Instant};
