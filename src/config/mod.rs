@@ -577,7 +577,7 @@ fn listen(reader: &mut Reader<'_>, mut section: Section<'_>, listen: &mut Listen
         && reader.problems.len() == before
     {
         let message = format!(
-            "{} can be reached from other machines: that needs both `allow_remote = true` and a `token_file` in [listen]",
+            "`listen.address`: {} can be reached from other machines: that needs both `allow_remote = true` and a `token_file` in [listen]",
             address.0
         );
         let at = reader.overrides.get("listen.address").map(|it| it.name.clone());

@@ -350,7 +350,10 @@ fn a_wrong_flag_or_variable_is_named() {
     let home = Home::with("");
     let flags = Flags { listen: Some("8.8.8.8:80".into()), ..Flags::default() };
     let problem = home.load(&[], flags).unwrap_err();
-    assert!(problem.starts_with("--listen: 8.8.8.8:80 can be reached from other machines"), "{problem}");
+    assert!(
+        problem.starts_with("--listen: `listen.address`: 8.8.8.8:80 can be reached from other machines"),
+        "{problem}"
+    );
     let problem = home.load(&[("LOVABLE_TRACKING", "perhaps")], Flags::default()).unwrap_err();
     assert!(problem.starts_with("LOVABLE_TRACKING: must be true or false"), "{problem}");
 }
@@ -520,7 +523,7 @@ fn others_come_from_outside_only_where_both_settings_say_so() {
     // The flag is asked the same, and named.
     let flags = || Flags { listen: Some("192.168.1.5:8765".into()), ..Flags::default() };
     let problem = Home::with("").load(&[], flags()).unwrap_err();
-    assert!(problem.starts_with("--listen: 192.168.1.5:8765 can be reached"), "{problem}");
+    assert!(problem.starts_with("--listen: `listen.address`: 192.168.1.5:8765 can be reached"), "{problem}");
     let home = Home::with("[listen]\nallow_remote = true\ntoken_file = \"token\"\n");
     home.write("token", " \n", 0o600);
     assert!(home.load(&[], flags()).unwrap_err().contains("holds no token"));

@@ -346,7 +346,7 @@ impl Value for ListenAddress {
 }
 
 impl Value for Pin {
-    const EXPECTED: &'static str = "\"sha256/\" and the SHA-256 of the server's public key in base64 (`lovablectl servers trust --pin` shows it)";
+    const EXPECTED: &'static str = "\"sha256/\" and the SHA-256 of the server's public key in base64";
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| expected::<Self>())
     }
