@@ -63,9 +63,11 @@ impl Reload {
         if is_mended {
             tracing::info!("the configuration is mended");
         }
-        // Of an authority only its file is known here, which may say something else.
-        let has_authority = loaded.config.servers.iter().any(|it| it.ca.is_some());
-        if !is_new && !is_mended && !has_authority {
+        if !is_new && !is_mended {
+            // Of an authority only its file is known here, which may say something else.
+            if loaded.config.servers.iter().any(|it| it.ca.is_some()) {
+                self.rooms.authorities(&loaded);
+            }
             return;
         }
         self.rooms.apply(&self.started, &loaded);

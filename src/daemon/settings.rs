@@ -39,11 +39,16 @@ impl Rooms {
         let config = &now.config;
         // Who vouches for a server, and its key, before anybody is sent there; where nobody
         // may be sent any more is known when this returns.
-        self.upstream.configure(of_upstream(config));
+        self.authorities(now);
         self.house.configure(of_housekeeping(config));
         self.relay.configure(of_relay(config));
         self.looking.send_replace(of_scan(config, self.listen));
         self.tell(started, now, None);
+    }
+
+    /// Has who vouches for servers read anew.
+    pub(super) fn authorities(&self, now: &Loaded) {
+        self.upstream.configure(of_upstream(&now.config));
     }
 
     /// Tells people what holds, and what is wrong with what they wrote.
