@@ -7,7 +7,10 @@ use std::{
     time::Instant,
 };
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     api::{self, Door},
@@ -46,7 +49,9 @@ pub(super) async fn furnish(
     let (store, stored) = open_store(&loaded.paths.state.path)?;
     let settings = registry::Settings { cloud: config.zones(), ..registry::Settings::default() };
     let (registry, stats) = housekeeping::restore(&stored, settings, now());
+    let instance = format!("{:016x}", fastrand::u64(..));
     let house = Housekeeping::new(housekeeping::Furnishing {
+        instance: instance.clone(),
         registry,
         stats,
         purse: purse(config, &store, &stored),
@@ -82,7 +87,7 @@ pub(super) async fn furnish(
             relay,
             socket,
             listen,
-            instance: format!("{:016x}", fastrand::u64(..)),
+            instance,
             config: view(loaded),
             aliases: config.aliases.clone(),
             body_limit: config.limits.body.0,
@@ -115,17 +120,33 @@ pub(super) fn look_for_servers(
     upstream: Arc<Upstream>,
     listen: Option<SocketAddr>,
     stopping: watch::Receiver<bool>,
+    alive: mpsc::Sender<()>,
     tasks: &mut JoinSet<()>,
 ) {
     let discovery = &loaded.config.discovery;
+    let instance = house.instance().to_owned();
+    let announce = discovery.advertise.then(|| scan::Announcement::of(listen, &instance)).flatten();
+    if discovery.advertise && announce.is_none() {
+        tracing::warn!(
+            "nothing is announced ([discovery] advertise): no address is listened on that others can reach"
+        );
+    }
     let settings = scan::Settings {
         ports: discovery.ports.clone(),
         skip_ports: discovery.skip_ports.iter().copied().chain(loaded.config.cloud_ports()).collect(),
         socket_table: discovery.socket_table,
         own: listen.into_iter().collect(),
+        mdns: discovery.mdns,
+        announce,
+        instance,
         ..scan::Settings::default()
     };
-    tasks.spawn(scan::run(settings, upstream, house.clone(), stopping));
+    let looking = scan::run(settings, upstream, house.clone(), stopping);
+    tasks.spawn(async move {
+        looking.await;
+        // What was announced is withdrawn by now.
+        drop(alive);
+    });
 }
 
 /// What may be spent. Without the cloud nothing of it is so much as read.

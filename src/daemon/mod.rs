@@ -60,7 +60,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
         furnish::furnish(&loaded, socket_path, listen, demo, stopping.clone()).await?;
 
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
-    let doorway = Doorway { door, scope, stopping: stopping.clone(), alive };
+    let doorway = Doorway { door, scope, stopping: stopping.clone(), alive: alive.clone() };
     let mut tasks = JoinSet::new();
     let failed = |error: io::Error| RunError::Failed(format!("cannot serve: {error}"));
     let listener = UnixListener::from_std(socket.listener).map_err(failed)?;
@@ -73,7 +73,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(house.clone().keep_figures());
     tasks.spawn(house.clone().tidy());
     tasks.spawn(house.clone().watch_clock());
-    furnish::look_for_servers(&loaded, &house, upstream, listen, stopping.clone(), &mut tasks);
+    furnish::look_for_servers(&loaded, &house, upstream, listen, stopping.clone(), alive, &mut tasks);
     readiness.ready();
 
     until_told_to_stop(&mut signals, &log).await;

@@ -63,6 +63,7 @@ pub struct Housekeeping {
     homes: Mutex<Homes>,
     paces: Mutex<Paces>,
     purse: Purse,
+    instance: String,
     keys: BTreeMap<Endpoint, Key>,
     kinds_off: BTreeSet<KindId>,
     trusts: Trusts,
@@ -71,6 +72,7 @@ pub struct Housekeeping {
     store: Store,
     tracking: bool,
     due: Notify,
+    woken: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
 }
@@ -85,6 +87,8 @@ pub struct Furnishing {
     pub store: Store,
     /// What may be spent in the cloud.
     pub purse: Purse,
+    /// What this daemon calls itself among others of its kind.
+    pub instance: String,
     /// Keys of servers.
     pub keys: BTreeMap<Endpoint, Key>,
     /// Kinds that the person switched off.
@@ -114,6 +118,7 @@ impl Housekeeping {
             homes: Mutex::default(),
             paces: Mutex::default(),
             purse: it.purse,
+            instance: it.instance,
             keys: it.keys,
             kinds_off: it.kinds_off,
             trusts: it.trusts,
@@ -122,6 +127,7 @@ impl Housekeeping {
             store: it.store,
             tracking: it.tracking,
             due: Notify::new(),
+            woken: Notify::new(),
             unsaved: Notify::new(),
             news: watch::channel(()).0,
         })
@@ -155,6 +161,11 @@ impl Housekeeping {
     /// The store, for its state of health.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What this daemon calls itself among others of its kind.
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Whether outcomes are stored.

@@ -59,6 +59,7 @@ impl Registry {
             // one that is switched off it says nothing.
             let trusted = matches!(stored.admission, Admission::Open | Admission::Draining);
             place.remember_trust(trusted && endpoint.is_local() && *endpoint == stored.endpoint);
+            place.names = stored.announced_as.clone();
             if stored.found_by.contains(&Source::Added) {
                 let trusted = endpoint.is_local() && place.is_trusted();
                 place.hints.entry(Source::Added).or_insert(trusted);

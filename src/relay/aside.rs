@@ -154,6 +154,7 @@ impl Relay {
             aliases: &self.settings.aliases,
             chains: &self.settings.chains,
             fallback: if head.model == "auto" { Fallback::Local } else { Fallback::Same },
+            via: &[],
             widened: false,
             tried: &[],
             first: None,

@@ -164,6 +164,7 @@ impl Work {
             aliases: &relay.settings.aliases,
             chains: &relay.settings.chains,
             fallback: self.fallback_of_the_rest(self.errand.fallback(relay)),
+            via: &self.errand.via,
             // The rest of an answer may come from wherever its model is.
             widened: self.errand.wishes.fallback.is_some() || of_the_rest.is_some(),
             tried: self.machine.tried(),
@@ -233,7 +234,7 @@ impl Work {
         in_flight.uses(&choice.model);
         let calling = {
             let (relay, server, bought) = (relay.clone(), server.clone(), bought.clone());
-            let (headers, is_far) = (self.headers(&server), choice.zone == Zone::Cloud);
+            let (headers, is_far) = (self.headers(&choice), choice.zone == Zone::Cloud);
             async move {
                 let endpoint = &server.endpoint;
                 let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
@@ -371,7 +372,7 @@ impl Work {
 
 impl Errand {
     /// How far a stand-in may be for this request.
-    fn fallback(&self, relay: &Relay) -> Fallback {
+    pub(super) fn fallback(&self, relay: &Relay) -> Fallback {
         let settings = &relay.settings;
         let auto = self.request.head.model == "auto";
         let wished = self.wishes.fallback.unwrap_or(if auto {

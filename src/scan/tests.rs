@@ -87,6 +87,22 @@ impl Watch for House {
         self.act(|registry, now| registry.on_other_program(endpoint, now));
         self.report(format!("other {endpoint}"));
     }
+    fn announced(&self, endpoint: Endpoint, name: &str) {
+        let report = format!("announced {endpoint} {name}");
+        let hint = Hint { endpoint, source: Source::Mdns, trusted: false, settings: None };
+        self.act(|registry, now| registry.on_announced(hint, name, now));
+        self.changed.notify_one();
+        self.report(report);
+    }
+    fn is_server(&self, endpoint: &Endpoint) -> bool {
+        self.registry.lock().unwrap().snapshot().servers.iter().any(|it| it.endpoint == *endpoint)
+    }
+    fn beats(&self) -> Vec<Endpoint> {
+        self.act(Registry::beats)
+    }
+    fn reached(&self, endpoint: &Endpoint, result: Result<(), Fault>) {
+        self.act(|registry, now| registry.on_beat(endpoint, result, now));
+    }
     fn due(&self) -> Vec<Endpoint> {
         self.act(Registry::due)
     }
@@ -331,7 +347,7 @@ async fn debuggers_keep_their_connection_and_strangers_are_not_trusted() {
     let mut table = Table::files(root.path());
     let mut listeners = Vec::new();
     table.read(&mut listeners).unwrap();
-    let mut scan = Scan::new(settings, house.clone());
+    let mut scan = Scan::new(&settings, house.clone());
     scan.compare(&listeners).await;
     scan.compare(&listeners).await;
     let hinted = std::mem::take(&mut *house.reports.lock().unwrap());
@@ -372,7 +388,7 @@ async fn where_the_table_shall_not_tell_of_servers_it_is_read_for_the_usual_port
     };
     let mut listeners = Vec::new();
     Table::files(root.path()).read(&mut listeners).unwrap();
-    let mut scan = Scan::new(settings, house.clone());
+    let mut scan = Scan::new(&settings, house.clone());
     scan.compare(&listeners).await;
     scan.compare(&[]).await;
     assert_eq!(
@@ -392,7 +408,7 @@ async fn where_the_table_shall_not_tell_of_servers_it_is_read_for_the_usual_port
 async fn without_a_table_the_usual_ports_are_hinted_at_and_nobody_is_trusted() {
     let house = House::new(None);
     let settings = Settings { ports: vec![9100], skip_ports: vec![8000], ..Settings::default() };
-    Scan::new(settings, house.clone()).guess();
+    Scan::new(&settings, house.clone()).guess();
     let reports = house.reports.lock().unwrap();
     assert!(reports.iter().all(|it| it.ends_with("Port false")));
     let has = |port| reports.iter().any(|it| it.starts_with(&format!("hint http://127.0.0.1:{port} ")));

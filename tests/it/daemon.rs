@@ -37,13 +37,21 @@ pub(crate) struct Options {
 impl Options {
     /// A daemon that knows of no server but those it is told of, whatever else listens on this machine.
     pub(crate) fn alone() -> Self {
-        Self::default()
-            .config(&format!("[discovery]\nsocket_table = false\nskip_ports = {:?}\n", kind::usual_ports()))
+        Self::default().config(&format!(
+            "[discovery]\nmdns = false\nsocket_table = false\nskip_ports = {:?}\n",
+            kind::usual_ports()
+        ))
     }
 
-    /// A daemon that looks at all of this machine.
+    /// A daemon that looks at all of this machine, and says nothing to the network.
     pub(crate) fn looking() -> Self {
-        Self::default()
+        Self::default().config("[discovery]\nmdns = false\n")
+    }
+
+    /// A daemon that knows of no server but those that are announced in the network. They have the
+    /// ports that servers usually have, so no port is skipped.
+    pub(crate) fn listening() -> Self {
+        Self::default().config("[discovery]\nmdns = true\nsocket_table = false\n")
     }
 
     /// Adds lines to the configuration; tables come in any order.
@@ -179,6 +187,11 @@ impl Daemon {
     /// Where its socket is.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("run/lovabled.sock")
+    }
+
+    /// Where its configuration is.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.directory.path().join("config.toml")
     }
 
     /// Where its state is.

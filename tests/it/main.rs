@@ -30,6 +30,7 @@ mod lifecycle;
 mod load;
 mod matrix;
 mod namespace;
+mod network;
 mod patience;
 mod pressure;
 mod privacy;

@@ -96,7 +96,7 @@ async fn without_the_table_usual_ports_are_found_and_no_others() {
     let usual = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = usual.local_addr().unwrap().port();
     drop(usual);
-    let config = format!("[discovery]\nsocket_table = false\nports = [{port}]\n");
+    let config = format!("[discovery]\nmdns = false\nsocket_table = false\nports = [{port}]\n");
     let daemon = Options::default().env("LOVABLE_LOG", "lovable=debug").config(&config).start().await;
     let odd = Listener::start(openai("odd")).of(&daemon);
     let script = Script { models: vec![Offer::named("usual")], ..Script::default() };
