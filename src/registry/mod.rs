@@ -140,7 +140,10 @@ impl Registry {
         if place.hints.remove(&source).is_none() {
             return Vec::new();
         }
-        place.weigh_trust(endpoint, self.watched);
+        // Anybody in the network can say that a service is gone: nobody's trust hangs on that.
+        if source != Source::Mdns || !place.hints.is_empty() {
+            place.weigh_trust(endpoint, self.watched);
+        }
         if !place.hints.contains_key(&Source::Config) && !place.hints.contains_key(&Source::Environment) {
             place.settings = None;
         }

@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, copy_bidirectional},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdin, ChildStdout, Command},
-    sync::Mutex,
+    sync::{Mutex, mpsc},
     time::timeout,
 };
 
@@ -152,9 +152,13 @@ async fn a_machine_for_as_long_as_its_parent_lives() {
     }
     let mut servers = BTreeMap::new();
     let mut mdns = None;
-    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    let (heard, mut orders) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        // The parent holds the other end for as long as it lives.
+        std::io::stdin().lines().map_while(Result::ok).try_for_each(|line| heard.send(line))
+    });
     answer("ready");
-    while let Ok(Some(line)) = orders.next_line().await {
+    while let Some(line) = orders.recv().await {
         let mut said = "done".to_owned();
         match serde_json::from_str(&line).unwrap() {
             Order::Serve { shape, port } => {
