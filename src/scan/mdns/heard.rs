@@ -107,7 +107,7 @@ impl Heard {
     /// there. Returns the addresses that nobody tells of any more, and the names of services
     /// there that the network is to be asked about.
     pub(super) fn on_missed(&mut self, endpoint: &Endpoint, now: Instant) -> (Vec<Endpoint>, Vec<String>) {
-        let mut names = Vec::new();
+        let (mut names, mut left) = (Vec::new(), false);
         for (name, service) in self.services.iter_mut().filter(|(_, it)| it.endpoint() == endpoint) {
             if service.doubted_at.is_none_or(|at| at + DOUBT_EVERY <= now) {
                 service.doubted_at = Some(now);
@@ -116,12 +116,14 @@ impl Heard {
             if service.endpoints.len() > 1 {
                 service.at = (service.at + 1) % service.endpoints.len();
                 service.told = false;
+                left = true;
                 if !self.news.contains(name) {
                     self.news.push_back(name.clone());
                 }
             }
         }
-        (self.untold(endpoint.clone()).into_iter().collect(), names)
+        let gone = if left { self.untold(endpoint.clone()) } else { None };
+        (gone.into_iter().collect(), names)
     }
 
     /// Listening begins anew, with nothing remembered.

@@ -28,7 +28,7 @@ async fn listening_costs_next_to_nothing() {
             let options = if word == "off" { Options::alone() } else { listening().discovery(&trust) };
             let daemon = options.start().await;
             if word == "on" {
-                far.announce("_vllm", "desk", FAR, 8000).await;
+                far.announce("_vllm", "desk", 8000).await;
                 until(&daemon, &url(FAR, 8000), "is up", |it| it["standing"] == "up").await;
             }
             sleep(Duration::from_secs(times(5, 60) as u64)).await;

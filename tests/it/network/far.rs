@@ -37,7 +37,7 @@ pub(super) enum Order {
     /// To say what the server at that port got.
     Counts { port: u16 },
     /// To announce a service.
-    Announce { kind: String, name: String, ip: String, port: u16 },
+    Announce { kind: String, name: String, port: u16 },
     /// To withdraw it.
     Withdraw { kind: String, name: String },
     /// To say these packets to the group of multicast DNS.
@@ -107,9 +107,9 @@ impl Far {
         serde_json::from_str(&self.tell(&Order::Counts { port }).await).unwrap()
     }
 
-    pub(super) async fn announce(&self, kind: &str, name: &str, ip: &str, port: u16) {
-        let (kind, name, ip) = (kind.to_owned(), name.to_owned(), ip.to_owned());
-        self.tell(&Order::Announce { kind, name, ip, port }).await;
+    /// Announces a service at whatever addresses that machine has.
+    pub(super) async fn announce(&self, kind: &str, name: &str, port: u16) {
+        self.tell(&Order::Announce { kind: kind.to_owned(), name: name.to_owned(), port }).await;
     }
 
     pub(super) async fn withdraw(&self, kind: &str, name: &str) {
@@ -151,7 +151,7 @@ async fn a_machine_for_as_long_as_its_parent_lives() {
         return;
     }
     let mut servers = BTreeMap::new();
-    let mut mdns = None;
+    let mut announced: BTreeMap<String, ServiceDaemon> = BTreeMap::new();
     let (heard, mut orders) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         // The parent holds the other end for as long as it lives.
@@ -170,30 +170,31 @@ async fn a_machine_for_as_long_as_its_parent_lives() {
                 let Counts { connections, probes, received, .. } = servers[&port].counts();
                 said = serde_json::to_string(&Got { connections, probes, prompts: received }).unwrap();
             }
-            Order::Announce { kind, name, ip, port } => {
+            Order::Announce { kind, name, port } => {
                 let host = format!("{}.local.", name.replace(' ', "-"));
-                let mut service =
-                    ServiceInfo::new(&ty(&kind), &name, &host, ip.as_str(), port, &[("version", "1")][..])
-                        .unwrap();
+                let service = ServiceInfo::new(&ty(&kind), &name, &host, "", port, &[("version", "1")][..]);
+                let mut service = service.unwrap().enable_addr_auto();
                 // To be sure that the name is free takes a second, which is not ours to measure.
                 service.set_requires_probe(false);
-                let mdns = mdns.get_or_insert_with(|| {
-                    let mdns = ServiceDaemon::new().unwrap();
-                    mdns.set_ip_check_interval(1).unwrap();
-                    mdns
-                });
+                let full = service.get_fullname().to_owned();
+                let mdns = ServiceDaemon::new().unwrap();
+                mdns.set_ip_check_interval(1).unwrap();
                 mdns.register(service).unwrap();
+                announced.insert(full, mdns);
             }
             Order::Withdraw { kind, name } => {
-                let mdns: &ServiceDaemon = mdns.as_ref().expect("something was announced");
-                let gone = mdns.unregister(&format!("{name}.{}", ty(&kind))).unwrap();
-                gone.recv_timeout(PATIENCE).unwrap();
+                withdraw(&announced.remove(&format!("{name}.{}", ty(&kind))).expect("it was announced"));
             }
             Order::Say { packets } => say(&packets),
             Order::Forward { port, to } => forward(port, to).await,
         }
         answer(&said);
     }
+}
+
+/// Says goodbye for it.
+fn withdraw(mdns: &ServiceDaemon) {
+    mdns.shutdown().unwrap().recv_timeout(PATIENCE).unwrap();
 }
 
 fn ty(kind: &str) -> String {

@@ -34,7 +34,7 @@ async fn forged_records_change_nothing() {
         far.serve(Shape::Vllm, OTHER).await;
         far.serve(Shape::Ollama, PORT).await;
         let daemon = listening().discovery(&format!("trust = [\"{FAR}\"]\n")).start().await;
-        far.announce("_ollama", "desk", FAR, PORT).await;
+        far.announce("_ollama", "desk", PORT).await;
         let there = url(FAR, PORT);
         until(&daemon, &there, "is up", |it| it["standing"] == "up" && it["admission"] == "open").await;
 

@@ -17,7 +17,8 @@ const LATER: &str = "10.77.0.3";
 
 async fn ask(daemon: &Daemon) -> Answer {
     let body = chat("sim", false, "Count for me.").to_string();
-    daemon.caller().send(request("POST", "/v1/chat/completions", body.into(), &[])).await.unwrap()
+    let patience = [("x-lovable-timeout-ms", "1500")];
+    daemon.caller().send(request("POST", "/v1/chat/completions", body.into(), &patience)).await.unwrap()
 }
 
 #[tokio::test]
@@ -26,7 +27,7 @@ async fn a_server_is_found_waits_is_trusted_serves_is_lost_and_comes_back_elsewh
         let far = cabled().await;
         far.serve(Shape::Ollama, PORT).await;
         let mut daemon = listening().start().await;
-        far.announce("_ollama", "desk", FAR, PORT).await;
+        far.announce("_ollama", "desk", PORT).await;
 
         // Found, and not used.
         let there = url(FAR, PORT);
@@ -69,10 +70,9 @@ async fn a_server_is_found_waits_is_trusted_serves_is_lost_and_comes_back_elsewh
         // Gone, and back at another one: the same server, which nobody trusts there.
         far.unplug().await;
         until(&daemon, &there, "is gone", |it| it["standing"] == "down").await;
-        far.ip(&format!("addr add {LATER}/24 dev lan")).await;
         far.ip(&format!("addr del {FAR}/24 dev lan")).await;
+        far.ip(&format!("addr add {LATER}/24 dev lan")).await;
         far.plug().await;
-        far.announce("_ollama", "desk", LATER, PORT).await;
         let moved = url(LATER, PORT);
         let server = until(&daemon, &moved, "has moved", |it| it["standing"] == "up").await;
         assert_eq!((&server["id"], &server["admission"]), (&id, &Value::from("untrusted")));

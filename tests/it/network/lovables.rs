@@ -51,7 +51,7 @@ async fn two_daemons_find_each_other_and_do_not_loop() {
         let server = "[[servers]]\nurl = \"http://127.0.0.1:8000\"\nname = \"gpu\"\n";
         let theirs = on(&far, with_door(FAR, HOME).config(server)).await;
         let ours = with_door(HOME, FAR).start().await;
-        far.announce("_lovable", "theirs", FAR, DOOR).await;
+        far.announce("_lovable", "theirs", DOOR).await;
         let mdns = announce_home();
 
         // They find each other; the server of the one is a server of the other.
@@ -60,6 +60,7 @@ async fn two_daemons_find_each_other_and_do_not_loop() {
         assert_eq!(found["admission"], "open");
         let back = until(&theirs, &url(HOME, DOOR), "is found", |it| it["standing"] == "up").await;
         assert_eq!(back["kind"], "lovable");
+        until(&ours, &url(FAR, DOOR), "has the model", |it| it["models"][0] == "sim").await;
         let answer = ask(&ours, "sim", &[]).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(answer.header("x-lovable-kind"), Some("lovable"));
@@ -76,7 +77,7 @@ async fn two_daemons_find_each_other_and_do_not_loop() {
         assert_eq!(list["models"][0]["servers"][0]["zone"], "lan");
 
         // Seen directly as well it is one model with two ways, and the direct one is taken.
-        far.announce("_vllm", "gpu", FAR, 8000).await;
+        far.announce("_vllm", "gpu", 8000).await;
         until(&ours, &url(FAR, 8000), "is found", |it| it["standing"] == "up").await;
         let list = ours.caller().get("/lovable/v1/models").await.json();
         assert_eq!(models(&list), ["sim"]);

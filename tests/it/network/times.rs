@@ -42,7 +42,7 @@ async fn what_appears_and_what_is_lost_is_known_soon() {
             let there = url(FAR, port);
             far.serve(Shape::Vllm, port).await;
             let since = Instant::now();
-            far.announce("_vllm", &name, FAR, port).await;
+            far.announce("_vllm", &name, port).await;
             until(&daemon, &there, "is usable", |it| it["standing"] == "up" && it["admission"] == "open")
                 .await;
             appears.add(since);
