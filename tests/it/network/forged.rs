@@ -9,7 +9,8 @@ use super::{FAR, FOR_SURE, HOME, at_home, cabled, listening, packet::Service, un
 use crate::proof::times;
 
 const PORT: u16 = 11434;
-const OTHER: u16 = 8000;
+/// No usual port, which would be looked at for itself.
+const OTHER: u16 = 8123;
 
 /// Memory that a process uses, in KiB.
 fn memory(pid: u32) -> u64 {
