@@ -54,6 +54,12 @@ impl Options {
         Self::default().config("[discovery]\nmdns = true\nsocket_table = false\n")
     }
 
+    /// The same, and it asks the network who announces itself.
+    pub(crate) fn hears_network(mut self) -> Self {
+        self.config = self.config.replace("mdns = false", "mdns = true");
+        self
+    }
+
     /// Adds lines to the configuration; tables come in any order.
     pub(crate) fn config(mut self, lines: &str) -> Self {
         self.config.push_str(lines);
