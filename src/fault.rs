@@ -82,6 +82,8 @@ pub enum Cause {
     TooLarge,
     /// It may not be paid for: the limit of the day, or a disk that would not keep count.
     Unfunded,
+    /// The person has forbidden it since it was chosen.
+    Barred,
     /// The request is wrong for any server.
     Malformed,
     /// Our own bug.
@@ -156,6 +158,7 @@ impl Fault {
             | Cause::Forbidden
             | Cause::NobodyLeft
             | Cause::Unfunded
+            | Cause::Barred
             | Cause::TooLarge => Blame::Misfit,
             Cause::Malformed => Blame::Caller,
             Cause::Internal => Blame::Daemon,
@@ -190,6 +193,7 @@ impl fmt::Display for Fault {
             Cause::Forbidden => "refuses to serve us",
             Cause::NobodyLeft => "has nobody left who could answer",
             Cause::Unfunded => "may not be paid for now",
+            Cause::Barred => "may not be asked any more",
             Cause::TooLarge => "does not take a body this large",
             Cause::Malformed => "calls the request malformed",
             Cause::Internal => "was asked wrongly by lovable",

@@ -10,6 +10,7 @@ pub mod dialect;
 pub mod failover;
 pub mod fault;
 pub mod generate;
+pub mod hardware;
 pub mod housekeeping;
 pub mod kind;
 pub mod queue;

@@ -19,6 +19,7 @@ mod tokens;
 mod tongue;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -28,6 +29,7 @@ use std::{
     time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
@@ -77,8 +79,17 @@ pub(crate) struct Furnishing {
     pub(crate) socket: PathBuf,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) instance: String,
-    pub(crate) config: ConfigView,
-    pub(crate) aliases: std::collections::BTreeMap<String, String>,
+    /// Turns true when the daemon stops: what never ends by itself must end then.
+    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) settings: Settings,
+}
+
+/// What the door is told by the configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// All settings, for who asks for them.
+    pub(crate) view: ConfigView,
+    pub(crate) aliases: BTreeMap<String, String>,
     /// The most bytes of a body.
     pub(crate) body_limit: u64,
     /// Host names that are fine on TCP beside the loopback ones.
@@ -87,15 +98,19 @@ pub(crate) struct Furnishing {
     pub(crate) origins: Vec<String>,
     /// Whether TCP callers may change something.
     pub(crate) control_on_tcp: bool,
-    /// Turns true when the daemon stops: what never ends by itself must end then.
-    pub(crate) stopping: watch::Receiver<bool>,
-    /// What is wrong since the start and stays so: a store that could not be opened, a setting that could not be honoured.
+    /// What is wrong with the configuration: a setting that is not honoured, an edit that is broken.
     pub(crate) notes: Vec<String>,
 }
 
 /// Answers callers.
 pub(crate) struct Door {
-    it: Furnishing,
+    house: Arc<Housekeeping>,
+    relay: Arc<Relay>,
+    socket: PathBuf,
+    listen: Option<SocketAddr>,
+    instance: String,
+    stopping: watch::Receiver<bool>,
+    settings: ArcSwap<Settings>,
     started: Instant,
     started_ms: u64,
     instance_header: HeaderValue,
@@ -118,11 +133,34 @@ impl Door {
     pub(crate) fn new(it: Furnishing, started: Instant, seed: u64) -> Arc<Self> {
         let instance_header =
             HeaderValue::from_str(&it.instance).unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
-        Arc::new(Self { it, started, started_ms: wall_ms(), instance_header, ids: AtomicU64::new(seed) })
+        let Furnishing { house, relay, socket, listen, instance, stopping, settings } = it;
+        Arc::new(Self {
+            house,
+            relay,
+            socket,
+            listen,
+            instance,
+            stopping,
+            settings: ArcSwap::from_pointee(settings),
+            started,
+            started_ms: wall_ms(),
+            instance_header,
+            ids: AtomicU64::new(seed),
+        })
+    }
+
+    /// Takes over what the configuration says now.
+    pub(crate) fn configure(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// What the configuration says; whoever asks for it twice may get two.
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
     }
 
     pub(crate) fn instance(&self) -> &str {
-        &self.it.instance
+        &self.instance
     }
 
     /// When we came to know of models, as far as clients of OpenAI care: whole seconds since 1970.
@@ -143,7 +181,7 @@ impl Door {
         let instance = self.instance_header.clone();
         let is_anthropic = tongue::is_anthropic(request.uri().path(), request.headers());
         let cors = match peer {
-            Peer::Tcp => Cors::of(request.headers(), &self.it.origins),
+            Peer::Tcp => Cors::of(request.headers(), &self.settings.load().origins),
             Peer::Socket { .. } | Peer::Stranger => None,
         };
         let mut response = self.route(request, peer, cors.as_ref()).await;
@@ -213,15 +251,16 @@ impl Door {
     /// Whether the caller may come in at all.
     fn admit(&self, peer: Peer, parts: &hyper::http::request::Parts) -> Result<(), Failure> {
         let headers = &parts.headers;
-        if hops(headers).any(|it| it == self.it.instance) {
+        if hops(headers).any(|it| it == self.instance) {
             return Err(Failure::Loop);
         }
+        let settings = self.settings.load();
         match peer {
             Peer::Socket { .. } => Ok(()),
             Peer::Stranger => Err(Failure::Forbidden(
                 "your user may not use this daemon, whose socket is private".to_owned(),
             )),
-            Peer::Tcp => match foreign(headers, &parts.uri, &self.it.hosts, &self.it.origins) {
+            Peer::Tcp => match foreign(headers, &parts.uri, &settings.hosts, &settings.origins) {
                 None => Ok(()),
                 Some(Foreign::Host) => Err(Failure::Forbidden(
                     "this Host is not one of mine; use 127.0.0.1, localhost or a name in [listen] hosts"
@@ -241,7 +280,7 @@ impl Door {
                 (may_change, "this changes something, which needs root or the daemon's own user")
             }
             Peer::Tcp => (
-                self.it.control_on_tcp,
+                self.settings.load().control_on_tcp,
                 "this changes something, which is only possible over the socket; see [listen] control",
             ),
             Peer::Stranger => (false, "your user may not use this daemon, whose socket is private"),

@@ -25,6 +25,7 @@ use self::{
 use crate::{
     failover::Patience,
     generate::Usd,
+    registry::Trust,
     route::Fallback,
     server::{Endpoint, KindId},
     spending::Prices,
@@ -37,11 +38,11 @@ pub use self::{
     },
     reader::{Origin, Problem, Setting},
     servers::ServerEntry,
-    values::{Loopback, Size, Trust, parse_duration, show_duration},
+    values::{Loopback, Size, parse_duration, show_duration},
 };
 
 /// Everything that can be set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// `[[servers]]`, and those that the environment names.
     pub servers: Vec<ServerEntry>,
@@ -264,6 +265,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Every setting and where it came from.
     pub settings: Vec<Setting>,
+    /// All files that have a word in it, whether they are there or not.
+    pub files: Vec<PathBuf>,
 }
 
 impl Loaded {
@@ -299,29 +302,52 @@ pub fn load(
     around: &Surroundings<'_>,
     inherited: Option<&Path>,
 ) -> Result<Loaded, ConfigError> {
-    let paths = Paths::resolve(&flags.paths, around, inherited)?;
+    read_again(Paths::resolve(&flags.paths, around, inherited)?, flags, around).loaded
+}
+
+/// What came of reading the configuration.
+#[derive(Debug)]
+pub struct Reading {
+    /// What it says, or why not.
+    pub loaded: Result<Loaded, ConfigError>,
+    /// All files that have a word in it, whether they are there or not: when one of them
+    /// changes it is worth reading again.
+    pub files: Vec<PathBuf>,
+    /// Whether nothing is in the file, or there is none, as in the moment between cutting it
+    /// off and writing it.
+    pub is_empty: bool,
+}
+
+/// Loads everything that can be set, from where it was found at the start.
+pub fn read_again(paths: Paths, flags: &Flags, around: &Surroundings<'_>) -> Reading {
+    let config = paths.config.path.clone();
+    let unreadable = |source| Reading {
+        loaded: Err(ConfigError::Unreadable { path: config.clone(), source }),
+        files: vec![config.clone()],
+        is_empty: false,
+    };
     let text = match fs::read_to_string(&paths.config.path) {
         Ok(text) => Some(text),
         // Only a file that was asked for has to be there.
         Err(error) if error.kind() == io::ErrorKind::NotFound && paths.config.from == Origin::Default => None,
-        Err(source) => {
-            return Err(ConfigError::Unreadable { path: paths.config.path.clone(), source });
-        }
+        Err(source) => return unreadable(source),
     };
     let file = text.is_some().then(|| paths.config.path.clone());
-    let mut reader = Reader::new(paths.config.path.clone(), text.as_deref().unwrap_or_default());
+    let mut reader = Reader::new(config.clone(), text.as_deref().unwrap_or_default());
     for (key, place) in [("socket", &paths.socket), ("config", &paths.config), ("state_dir", &paths.state)] {
         let shown = json!(place.path.to_string_lossy());
         reader.setting(key.to_owned(), shown, place.from, place.at.map(str::to_owned));
     }
     reader.overrides = overrides(flags, around);
     let config = read(&mut reader, around);
-    let Reader { problems, warnings, settings, .. } = reader;
-    if problems.is_empty() {
-        Ok(Loaded { config, paths, file, warnings, settings })
+    let Reader { problems, warnings, settings, files, .. } = reader;
+    let is_empty = text.is_none_or(|it| it.trim().is_empty());
+    let loaded = if problems.is_empty() {
+        Ok(Loaded { config, paths, file, warnings, settings, files: files.clone() })
     } else {
         Err(ConfigError::Wrong(problems))
-    }
+    };
+    Reading { loaded, files, is_empty }
 }
 
 /// The flags and variables that have a word in a setting.

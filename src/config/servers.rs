@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::{Config, Origin, Reader, Surroundings, reader::Section, values::Value};
 use crate::{
-    kind, registry,
+    kind,
+    registry::{self, Hint, ServerSettings},
     server::{Address, Endpoint, KindId, Source, Zone},
     upstream::Key,
 };
@@ -66,6 +67,20 @@ impl ServerEntry {
     }
 }
 
+impl ServerEntry {
+    fn hint(&self) -> Hint {
+        let settings = ServerSettings {
+            name: self.name.clone(),
+            kind: self.kind.clone(),
+            priority: self.priority,
+            limit: self.limit,
+            zone: self.zone,
+            enabled: self.enabled,
+        };
+        Hint { endpoint: self.endpoint.clone(), source: self.source, trusted: true, settings: Some(settings) }
+    }
+}
+
 impl Config {
     /// What the person says of the cloud.
     pub fn zones(&self) -> registry::Cloud {
@@ -80,6 +95,15 @@ impl Config {
     pub fn cloud_ports(&self) -> Vec<u16> {
         let here = self.servers.iter().filter(|it| it.in_cloud && it.endpoint.is_local());
         here.filter_map(|it| it.endpoint.port()).collect()
+    }
+
+    /// What the person says about servers.
+    pub fn said(&self) -> registry::Said {
+        registry::Said {
+            cloud: self.zones(),
+            trust: self.discovery.trust.clone(),
+            named: self.servers.iter().map(ServerEntry::hint).collect(),
+        }
     }
 
     /// The key of every address that has one. A key goes nowhere else.
@@ -171,6 +195,7 @@ fn entry(
     section.done(reader);
     if let Some(ca) = ca {
         let path = beside(reader, around, &ca);
+        reader.files.push(path.clone());
         let speaks_tls = matches!(server.endpoint.address(), Address::Tcp { tls: true, .. });
         if endpoint.is_some() && !speaks_tls {
             reader.problem(ca_span, format!("`{ca_key}` needs an https address"));
@@ -277,6 +302,7 @@ fn read_key_file(
     path: &Path,
     kind: Option<&KindId>,
 ) -> Option<Key> {
+    reader.files.push(path.to_owned());
     let mut refuse = |why: String| {
         reader.problem(span.clone(), format!("`{label}`: {}: {why}", path.display()));
         None

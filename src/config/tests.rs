@@ -51,7 +51,7 @@ fn problem(text: &str) -> String {
 
 fn check_problem(text: &str, line: usize, expected: &str) {
     let problem = problem(text);
-    assert!(problem.contains(&format!("config.toml:{line}: ")), "{problem}");
+    assert!(problem.contains(&format!("config.toml:{line}:")), "{problem}");
     assert!(problem.contains(expected), "{problem}");
 }
 
@@ -168,7 +168,7 @@ fn all_problems_are_told_at_once() {
 #[test]
 fn broken_toml_names_the_line_and_does_not_quote_it() {
     let problem = problem("[patience]\nkey = \"sk-secret\n");
-    assert!(problem.contains("config.toml:2: "), "{problem}");
+    assert!(problem.contains("config.toml:2:"), "{problem}");
     assert!(!problem.contains("sk-secret"), "{problem}");
 }
 

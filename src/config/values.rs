@@ -16,6 +16,7 @@ use toml::de::DeValue;
 use crate::{
     generate::Usd,
     kind,
+    registry::Trust,
     server::{Address, Endpoint, KindId, Zone},
     spending::Price,
 };
@@ -345,40 +346,6 @@ impl Value for Loopback {
     }
 }
 
-/// Who may be trusted: a network, a host, or one port of a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// All addresses whose first bits are these.
-    Network {
-        /// The first address.
-        ip: IpAddr,
-        /// How many bits count.
-        bits: u8,
-    },
-    /// A host by name or address, on one port or on any.
-    Host {
-        /// Name or address, in small letters.
-        host: String,
-        /// `None` is any port.
-        port: Option<u16>,
-    },
-}
-
-impl Trust {
-    /// Whether this endpoint is meant.
-    pub fn covers(&self, endpoint: &Endpoint) -> bool {
-        let Address::Tcp { host, port, .. } = endpoint.address() else { return false };
-        match self {
-            Self::Network { ip, bits } => host.parse::<IpAddr>().is_ok_and(|it| same_network(it, *ip, *bits)),
-            Self::Host { host: trusted, port: only } => {
-                let same = trusted == host
-                    || (trusted == "localhost" && endpoint.ip().is_some_and(|it| it.is_loopback()));
-                same && only.is_none_or(|it| it == *port)
-            }
-        }
-    }
-}
-
 impl Value for Trust {
     const EXPECTED: &'static str =
         "an address, a name or a network, such as \"192.168.1.7\", \"box.local:8000\" or \"10.0.0.0/8\"";
@@ -418,19 +385,6 @@ impl Value for Trust {
             Self::Host { host, port: Some(port) } if host.contains(':') => json!(format!("[{host}]:{port}")),
             Self::Host { host, port: Some(port) } => json!(format!("{host}:{port}")),
         }
-    }
-}
-
-fn same_network(one: IpAddr, other: IpAddr, bits: u8) -> bool {
-    let bits = u32::from(bits);
-    match (one.to_canonical(), other.to_canonical()) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => {
-            (one.to_bits() ^ other.to_bits()).checked_shr(32 - bits.min(32)).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(one), IpAddr::V6(other)) => {
-            (one.to_bits() ^ other.to_bits()).checked_shr(128 - bits.min(128)).unwrap_or(0) == 0
-        }
-        _ => false,
     }
 }
 

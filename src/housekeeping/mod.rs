@@ -8,6 +8,7 @@
 
 mod clock;
 mod feed;
+mod gauge;
 mod home;
 mod keep;
 mod purse;
@@ -29,20 +30,21 @@ use tokio::{
 pub use self::{
     feed::{Event, Follow},
     keep::restore,
-    purse::{Bought, Purse, Spent},
+    purse::{Bought, Spending, Spent, Stored},
     traffic::{InFlight, Limited, Look, QueueFull, Ticket, Traffic},
 };
 use self::{
     home::Homes,
     keep::{DISK, Figures},
+    purse::Purse,
 };
 use crate::{
     failover::Paces,
     fault::{Blame, Fault},
     generate::Outcome,
-    registry::{Change, Hint, Now, Registry, Server, Snapshot, Work},
+    registry::{Admission, Change, Hint, Now, Registry, Said, Server, Snapshot, Work},
     scan::Watch,
-    server::{Endpoint, KindId, ModelName, ServerId, Source},
+    server::{Endpoint, KindId, ModelName, ServerId, Source, Zone},
     stats::{Query, Stats},
     store::Store,
     upstream::Key,
@@ -64,17 +66,15 @@ pub struct Housekeeping {
     paces: Mutex<Paces>,
     purse: Purse,
     instance: String,
-    keys: BTreeMap<Endpoint, Key>,
-    kinds_off: BTreeSet<KindId>,
-    trusts: Trusts,
+    settings: ArcSwap<Kept>,
     ours: Trusts,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
-    tracking: bool,
     due: Notify,
     woken: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
+    hardware: gauge::Seen,
 }
 
 /// What housekeeping is told at the start.
@@ -85,52 +85,90 @@ pub struct Furnishing {
     pub stats: Stats,
     /// Where both are kept.
     pub store: Store,
-    /// What may be spent in the cloud.
-    pub purse: Purse,
+    /// What was spent in the cloud, as it was stored.
+    pub spent: Stored,
     /// What this daemon calls itself among others of its kind.
     pub instance: String,
+    /// Who is trusted by the owner of the socket there.
+    pub ours: Trusts,
+    /// What the person says.
+    pub settings: Settings,
+}
+
+/// What housekeeping is told by the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// What is said about servers.
+    pub said: Said,
     /// Keys of servers.
     pub keys: BTreeMap<Endpoint, Key>,
     /// Kinds that the person switched off.
     pub kinds_off: BTreeSet<KindId>,
-    /// Whom the person trusts, whoever found it.
-    pub trusts: Trusts,
-    /// Who is trusted by the owner of the socket there.
-    pub ours: Trusts,
+    /// What may be spent in the cloud; `None` while it is not enabled.
+    pub spending: Option<Spending>,
     /// Whether outcomes may be stored.
     pub tracking: bool,
     /// How many requests may wait for a server.
     pub queue: usize,
 }
 
+/// What is looked up of the settings; the rest is with whom it concerns.
+#[derive(Default)]
+struct Kept {
+    keys: BTreeMap<Endpoint, Key>,
+    kinds_off: BTreeSet<KindId>,
+    tracking: bool,
+}
+
 /// Says whether an address is trusted.
 pub type Trusts = Box<dyn Fn(&Endpoint) -> bool + Send + Sync>;
 
 impl Housekeeping {
-    /// Takes over what was stored.
+    /// Takes over what was stored and what the person says.
     pub fn new(it: Furnishing) -> Arc<Self> {
-        Arc::new(Self {
+        let house = Arc::new(Self {
             snapshot: ArcSwap::new(it.registry.snapshot()),
             registry: Mutex::new(it.registry),
             figures: Mutex::new(Figures::new(it.stats)),
             recent: Mutex::new(VecDeque::new()),
-            traffic: Traffic::new(it.queue),
+            traffic: Traffic::new(it.settings.queue),
             homes: Mutex::default(),
             paces: Mutex::default(),
-            purse: it.purse,
+            purse: Purse::new(it.spent),
             instance: it.instance,
-            keys: it.keys,
-            kinds_off: it.kinds_off,
-            trusts: it.trusts,
+            settings: ArcSwap::default(),
             ours: it.ours,
             feed: broadcast::channel(FEED_LAG).0,
             store: it.store,
-            tracking: it.tracking,
             due: Notify::new(),
             woken: Notify::new(),
             unsaved: Notify::new(),
             news: watch::channel(()).0,
-        })
+            hardware: gauge::Seen::default(),
+        });
+        house.configure(it.settings);
+        house
+    }
+
+    /// Takes over what the person says now. What they do not say any more holds no longer when
+    /// this returns.
+    pub fn configure(&self, settings: Settings) {
+        let Settings { said, keys, kinds_off, spending, tracking, queue } = settings;
+        self.settings.store(Arc::new(Kept { keys, kinds_off, tracking }));
+        self.traffic.resize(queue);
+        self.purse.set(spending);
+        self.change(|registry, now| registry.on_said(said, now));
+    }
+
+    /// Whether a prompt may be sent to a server in this zone that was chosen a moment ago: the
+    /// person may have said something else since.
+    pub fn may_send(&self, server: &Server, zone: Zone) -> bool {
+        let at = |it: &Server| it.endpoint == server.endpoint || it.also_at.contains(&server.endpoint);
+        let is_open = |it: &Server| {
+            matches!(it.admission, Admission::Open | Admission::Draining)
+                && (zone.max(it.zone) != Zone::Cloud || self.cloud_is_open())
+        };
+        self.snapshot.load().servers.iter().any(|it| at(it) && is_open(it))
     }
 
     /// All servers as they are now.
@@ -170,7 +208,7 @@ impl Housekeeping {
 
     /// Whether outcomes are stored.
     pub fn tracking(&self) -> bool {
-        self.tracking
+        self.settings.load().tracking
     }
 
     /// Looks at the statistics.
@@ -233,8 +271,8 @@ impl Housekeeping {
     }
 
     /// The key of the server at an endpoint.
-    pub fn key(&self, endpoint: &Endpoint) -> Option<&Key> {
-        self.keys.get(endpoint)
+    pub fn key(&self, endpoint: &Endpoint) -> Option<Key> {
+        self.settings.load().keys.get(endpoint).cloned()
     }
 
     /// A live request was answered well by this server.
@@ -308,7 +346,7 @@ impl Housekeeping {
         {
             let mut figures = lock(&self.figures);
             let touched = figures.stats.add(&outcome);
-            if self.tracking {
+            if self.tracking() {
                 figures.touched.extend(touched);
                 self.unsaved.notify_one();
             }

@@ -12,8 +12,7 @@ use crate::{
 };
 
 impl Watch for Housekeeping {
-    fn hint(&self, mut hint: Hint) {
-        hint.trusted |= (self.trusts)(&hint.endpoint);
+    fn hint(&self, hint: Hint) {
         self.change(|registry, now| registry.on_hint(hint, now));
     }
 
@@ -27,8 +26,7 @@ impl Watch for Housekeeping {
 
     fn announced(&self, endpoint: Endpoint, name: &str) {
         // A name in the network vouches for nothing; what the person trusts is an address.
-        let trusted = (self.trusts)(&endpoint);
-        let hint = Hint { trusted, endpoint, source: Source::Mdns, settings: None };
+        let hint = Hint { trusted: false, endpoint, source: Source::Mdns, settings: None };
         self.change(|registry, now| registry.on_announced(hint, name, now));
     }
 
@@ -67,18 +65,18 @@ impl Watch for Housekeeping {
 
     fn key(&self, endpoint: &Endpoint) -> Option<Key> {
         // A key for the usual address of a kind is not for whoever took that port first.
-        let key = self.keys.get(endpoint)?;
-        lock(&self.registry).trusts(endpoint).then(|| key.clone())
+        let key = Self::key(self, endpoint)?;
+        lock(&self.registry).trusts(endpoint).then_some(key)
     }
 
     fn seen(&self, endpoint: &Endpoint, sighting: Sighting) {
         // With an Ollama its engines are switched off, which look like servers of their own.
-        let engine_of_off = sighting.engine_of.is_some() && self.kinds_off.contains("ollama");
-        if engine_of_off || self.kinds_off.contains(&sighting.kind) {
+        let is_off = |kind: &str| self.settings.load().kinds_off.contains(kind);
+        if (sighting.engine_of.is_some() && is_off("ollama")) || is_off(sighting.kind.as_str()) {
             return self.foreign(endpoint);
         }
         let wants_owner = lock(&self.registry).wants_owner(endpoint);
-        let trusted = wants_owner && ((self.trusts)(endpoint) || (self.ours)(endpoint));
+        let trusted = wants_owner && (self.ours)(endpoint);
         self.change(|registry, now| {
             let mut changes = Vec::new();
             if wants_owner {

@@ -49,7 +49,9 @@ impl Registry {
             if self.settings.cloud.bars(endpoint) {
                 continue;
             }
+            let ruled = self.settings.covers(endpoint);
             let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
+            place.rule(ruled);
             if place.server.is_some() {
                 // Found by itself meanwhile; the store is older than that.
                 continue;
@@ -61,7 +63,7 @@ impl Registry {
             place.remember_trust(trusted && endpoint.is_local() && *endpoint == stored.endpoint);
             place.names = stored.announced_as.clone();
             if stored.found_by.contains(&Source::Added) {
-                let trusted = endpoint.is_local() && place.is_trusted();
+                let trusted = endpoint.is_local() && place.is_vouched();
                 place.hints.entry(Source::Added).or_insert(trusted);
             }
             place.wake(now.at);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Server, id};
+use super::{Server, Trust, id};
 use crate::{
     kind,
     server::{Endpoint, KindId, Source, Zone},
@@ -17,10 +17,19 @@ pub struct Settings {
     pub forget_after: Duration,
     /// What the person says of the cloud.
     pub cloud: Cloud,
+    /// Whom the person trusts, whoever found it.
+    pub trust: Vec<Trust>,
+}
+
+impl Settings {
+    /// Whether a rule of the person covers an address.
+    pub(super) fn covers(&self, endpoint: &Endpoint) -> bool {
+        self.trust.iter().any(|it| it.covers(endpoint))
+    }
 }
 
 /// What the person says of the cloud.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cloud {
     /// Whether it may be used at all.
     pub enabled: bool,
@@ -59,6 +68,7 @@ impl Default for Settings {
             // Somebody back from a holiday finds the servers they left.
             forget_after: Duration::from_secs(30 * 24 * 3600),
             cloud: Cloud::default(),
+            trust: Vec::new(),
         }
     }
 }
@@ -94,7 +104,8 @@ pub struct Hint {
     /// Who told.
     pub source: Source,
     /// Whether that vouches for it: `false` for a listener of another ordinary
-    /// user, and outside this machine for what no person said they trust.
+    /// user, and outside this machine for what no person named. Rules of the person
+    /// count beside it.
     pub trusted: bool,
     /// What a person says about the server there.
     pub settings: Option<ServerSettings>,

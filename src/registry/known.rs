@@ -67,6 +67,11 @@ impl Known {
         }
     }
 
+    /// Whether nothing is to be mended.
+    pub(super) fn is_well(&self) -> bool {
+        self.health.standing == Standing::Up && self.now.problem.is_none()
+    }
+
     /// Takes over what a probe saw.
     pub(super) fn see(&mut self, sighting: Sighting, now: Now) {
         self.now.version = sighting.version.or(self.now.version.take());

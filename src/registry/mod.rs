@@ -19,6 +19,7 @@ mod known;
 mod lack;
 mod person;
 mod place;
+mod said;
 mod same;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use std::{
 
 pub use hint::{Cloud, Hint, ServerSettings, Settings};
 pub use lack::{Lack, Work};
+pub use said::{Said, Trust};
 pub use view::{Admission, Change, LastFault, Now, Server, Snapshot, Standing};
 
 use self::{
@@ -102,8 +104,10 @@ impl Registry {
         }
         self.watched |= source == Source::SocketTable;
         let known = self.places.contains_key(&endpoint);
+        let ruled = self.settings.covers(&endpoint);
         let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
         let first = place.hints.insert(source, trusted).is_none();
+        place.rule(ruled);
         place.weigh_trust(&endpoint, self.watched);
         if settings.is_some() {
             place.settings = settings;
@@ -140,10 +144,7 @@ impl Registry {
         if place.hints.remove(&source).is_none() {
             return Vec::new();
         }
-        // Anybody in the network can say that a service is gone: nobody's trust hangs on that.
-        if source != Source::Mdns || !place.hints.is_empty() {
-            place.weigh_trust(endpoint, self.watched);
-        }
+        place.weigh_trust(endpoint, self.watched);
         if !place.hints.contains_key(&Source::Config) && !place.hints.contains_key(&Source::Environment) {
             place.settings = None;
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    registry::{ServerSettings, health::pause},
+    registry::{Hint, ServerSettings, health::pause},
     server::{Endpoint, ServerId, Source},
 };
 
@@ -25,6 +25,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// costs microseconds, and a server that was started again is waited for. The same for a
 /// server that is announced in the network while it does not answer.
 const UNWATCHED: Duration = Duration::from_secs(4);
+
+/// Where a person names servers in writing.
+const NAMED: [Source; 2] = [Source::Config, Source::Environment];
 
 /// When an address is asked next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +61,11 @@ pub(super) struct Place {
     dismissed: bool,
     silences: u32,
     asked_at: Option<Instant>,
-    /// The last word on trust, for when nobody vouches any more but the server is still known.
-    trusted: bool,
+    /// The last word of whoever found it on whether it may be used, for when nobody tells of it
+    /// any more but the server is still known.
+    vouched: bool,
+    /// Whether a rule of the person covers it.
+    ruled: bool,
 }
 
 impl Place {
@@ -77,7 +83,8 @@ impl Place {
             dismissed: false,
             silences: 0,
             asked_at: None,
-            trusted: false,
+            vouched: false,
+            ruled: false,
         }
     }
 
@@ -88,48 +95,104 @@ impl Place {
 
     /// Whether a person named it.
     pub(super) fn is_named(&self) -> bool {
-        [Source::Config, Source::Environment, Source::Added].iter().any(|it| self.hints.contains_key(it))
+        self.hints.contains_key(&Source::Added) || self.is_in_writing()
+    }
+
+    /// Whether the configuration or the environment names it.
+    pub(super) fn is_in_writing(&self) -> bool {
+        NAMED.iter().any(|it| self.hints.contains_key(it))
+    }
+
+    /// Nobody's word for it counts any more.
+    pub(super) fn let_go(&mut self) {
+        self.hints.clear();
+        self.settings = None;
+        self.vouched = false;
+        self.abandon();
     }
 
     pub(super) fn is_trusted(&self) -> bool {
-        self.trusted
+        self.speaks_person() || self.vouched
+    }
+
+    /// Whether somebody vouches for it beside the configuration and the environment.
+    pub(super) fn is_vouched(&self) -> bool {
+        self.vouched
+    }
+
+    /// Whether the person says in the configuration or the environment that it is trusted.
+    fn speaks_person(&self) -> bool {
+        self.ruled || NAMED.iter().any(|it| self.hints.get(it) == Some(&true))
     }
 
     /// Believes the store about an address of this machine.
     pub(super) fn remember_trust(&mut self, trusted: bool) {
         if self.hints.is_empty() {
-            self.trusted = trusted;
+            self.vouched = trusted;
         }
     }
 
-    /// Decides trust anew. Configuration and environment speak for the person.
-    /// Outside this machine a hint is trusted only where a person said so. On
+    /// Decides anew whether whoever found it vouches for it; what the person says is beside
+    /// that. Outside this machine a hint is trusted only where a person said so. On
     /// this machine the owner of the listening socket decides; where the table is
     /// `watched` and does not show the socket the last word stands, and where
     /// there is no table whoever else told us is believed.
     pub(super) fn weigh_trust(&mut self, endpoint: &Endpoint, watched: bool) {
         let says = |source: Source| self.hints.get(&source).copied();
-        self.trusted = if says(Source::Config) == Some(true) || says(Source::Environment) == Some(true) {
-            true
-        } else if !endpoint.is_local() {
-            self.hints.values().any(|it| *it)
+        self.vouched = if !endpoint.is_local() {
+            self.vouches()
         } else if let Some(owner) = says(Source::SocketTable) {
             owner
         } else if let (false, Some(owner)) = (watched, says(Source::Port)) {
             owner
-        } else if self.hints.is_empty() || (watched && endpoint.port().is_some()) {
-            self.trusted
+        } else if self.finders().next().is_none() || (watched && endpoint.port().is_some()) {
+            self.vouched
         } else {
-            self.hints.values().any(|it| *it)
+            self.vouches()
         };
     }
 
-    /// Takes the owner's word for who listens at an added address; what
-    /// configuration and environment say stands.
+    /// Who found it, but for the configuration and the environment, and whether they vouch for it.
+    fn finders(&self) -> impl Iterator<Item = bool> {
+        self.hints.iter().filter(|(source, _)| !NAMED.contains(source)).map(|(_, trusted)| *trusted)
+    }
+
+    fn vouches(&self) -> bool {
+        self.finders().any(|it| it)
+    }
+
+    /// Takes the owner's word for who listens at an added address.
     pub(super) fn trust_owner(&mut self, trusted: bool) {
         self.hints.insert(Source::Added, trusted);
-        let named = [Source::Config, Source::Environment].iter().any(|it| self.hints.get(it) == Some(&true));
-        self.trusted = named || trusted;
+        self.vouched = trusted;
+    }
+
+    /// Takes over what the person says of it now: whether a rule covers it, and who names it
+    /// (configuration or environment) with which settings.
+    ///
+    /// Trust that was theirs ends with their word. It may have been remembered as if somebody
+    /// else had vouched, from an earlier run, so then only those count who do so now.
+    pub(super) fn on_person(
+        &mut self,
+        endpoint: &Endpoint,
+        watched: bool,
+        ruled: bool,
+        named: Option<&Hint>,
+    ) {
+        let spoke = self.speaks_person();
+        self.ruled = ruled;
+        self.hints.retain(|source, _| !NAMED.contains(source));
+        self.settings = named.and_then(|it| it.settings.clone());
+        self.hints.extend(named.map(|it| (it.source, it.trusted)));
+        if spoke && !self.speaks_person() {
+            self.vouched = self.vouches();
+        }
+        self.weigh_trust(endpoint, watched);
+    }
+
+    /// Whether a rule of the person covers it.
+    pub(super) fn rule(&mut self, ruled: bool) {
+        self.ruled = ruled;
     }
 
     /// A new listener, or a person's wish: asked now, whatever was before.
@@ -143,7 +206,8 @@ impl Place {
         }
     }
 
-    /// The machine has slept: asked now, and what is being asked may never be answered.
+    /// The machine has slept, or what was wrong may have been mended: asked now, and what is
+    /// being asked may never be answered.
     pub(super) fn rouse(&mut self, now: Instant) {
         self.silences = 0;
         match self.ask {

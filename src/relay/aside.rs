@@ -149,10 +149,11 @@ impl Relay {
     fn look(&self, head: &Head) -> (Decision, Vec<Candidate>) {
         let snapshot = self.house.snapshot();
         let traffic = self.house.traffic().look();
+        let settings = self.settings.load();
         let ask = Ask {
             head,
-            aliases: &self.settings.aliases,
-            chains: &self.settings.chains,
+            aliases: &settings.aliases,
+            chains: &settings.chains,
             fallback: if head.model == "auto" { Fallback::Local } else { Fallback::Same },
             via: &[],
             widened: false,
@@ -164,7 +165,7 @@ impl Relay {
             full: &|_| false,
             home: None,
             said: &|_| Ok(Fidelity::Own),
-            gpu_memory: self.settings.gpu_memory,
+            gpu_memory: settings.gpu_memory,
             cloud: None,
             bytes: 0,
             length: &|| None,
@@ -219,9 +220,12 @@ impl Relay {
     /// The JSON of a success. A refusal here says nothing about the server: it is not remembered.
     async fn question(&self, server: &Server, path: &'static str, body: Bytes) -> Option<Value> {
         let question = Question::post(path, body);
-        let limits = Limits { time: TIME, connect: self.settings.patience.connect, bytes: BYTES };
+        if !self.house.may_send(server, server.zone) {
+            return None;
+        }
+        let limits = Limits { time: TIME, connect: self.settings.load().patience.connect, bytes: BYTES };
         let key = self.house.key(&server.endpoint);
-        let answer = self.upstream.ask(&server.endpoint, &question, key, limits).await.ok()?;
+        let answer = self.upstream.ask(&server.endpoint, &question, key.as_ref(), limits).await.ok()?;
         (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok())?
     }
 }

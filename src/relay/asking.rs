@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Errand, Relay,
+    Errand, Relay, Settings,
     before::Before,
     live::{Live, Mode, Start, Taken},
     telling,
@@ -161,9 +161,9 @@ impl Work {
         };
         let ask = Ask {
             head: of_the_rest.as_ref().unwrap_or(&self.errand.request.head),
-            aliases: &relay.settings.aliases,
-            chains: &relay.settings.chains,
-            fallback: self.fallback_of_the_rest(self.errand.fallback(relay)),
+            aliases: &self.settings.aliases,
+            chains: &self.settings.chains,
+            fallback: self.fallback_of_the_rest(self.errand.fallback(&self.settings)),
             via: &self.errand.via,
             // The rest of an answer may come from wherever its model is.
             widened: self.errand.wishes.fallback.is_some() || of_the_rest.is_some(),
@@ -175,7 +175,7 @@ impl Work {
             home: home.as_ref(),
             full: &|server| gone.contains(&server.id) || self.turn.is_full(&look, server),
             said,
-            gpu_memory: relay.settings.gpu_memory,
+            gpu_memory: self.settings.gpu_memory,
             cloud: relay.house.cloud_is_open().then_some(cloud),
             bytes: self.errand.body.len() as u64,
             length: &|| self.telling.length(&self.errand.request, &self.errand.body),
@@ -234,12 +234,16 @@ impl Work {
         in_flight.uses(&choice.model);
         let calling = {
             let (relay, server, bought) = (relay.clone(), server.clone(), bought.clone());
-            let (headers, is_far) = (self.headers(&choice), choice.zone == Zone::Cloud);
+            let (headers, zone, patience) = (self.headers(&choice), choice.zone, self.settings.patience);
             async move {
                 let endpoint = &server.endpoint;
-                let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
+                let barred = || match relay.house.may_send(&server, zone) {
+                    true => Ok(()),
+                    false => Err(Fault::new(Stage::Connect, Cause::Barred)),
+                };
+                barred()?;
                 let (body, learned) = match before {
-                    Some(before) => before.by(&relay, &server, body).await?,
+                    Some(before) => before.by(&relay, &server, body, &patience).await?,
                     None => (body, Learned::default()),
                 };
                 let path = kind::path(server.kind.as_str(), at);
@@ -249,7 +253,11 @@ impl Work {
                     return Err(Fault::new(Stage::Connect, Cause::Unfunded));
                 }
                 // What costs money is sent once for each time that it is booked.
-                let call = Call { endpoint, path, body, headers, key, connect, again: !is_far };
+                let (connect, again) = (patience.connect, zone != Zone::Cloud);
+                // Whatever was waited for until now: from here on nothing is.
+                barred()?;
+                let key = relay.house.key(endpoint);
+                let call = Call { endpoint, path, body, headers, key: key.as_ref(), connect, again };
                 Ok(Taken { reply: relay.upstream.send(call).await?, learned })
             }
         };
@@ -372,8 +380,7 @@ impl Work {
 
 impl Errand {
     /// How far a stand-in may be for this request.
-    pub(super) fn fallback(&self, relay: &Relay) -> Fallback {
-        let settings = &relay.settings;
+    pub(super) fn fallback(&self, settings: &Settings) -> Fallback {
         let auto = self.request.head.model == "auto";
         let wished = self.wishes.fallback.unwrap_or(if auto {
             settings.fallback.max(Fallback::Local)

@@ -79,7 +79,7 @@ impl Work {
     /// caller is told of it.
     fn hand_on(&self, choice: &Choice, headers: &mut HeaderMap) {
         let wishes = &self.errand.wishes;
-        let allowed = self.errand.fallback(&self.record.relay);
+        let allowed = self.errand.fallback(&self.settings);
         let reach = if choice.zone == Zone::Cloud { Fallback::Cloud } else { Fallback::Same };
         let mut say = |name: &'static str, value: String| {
             if let Ok(value) = HeaderValue::try_from(value) {

@@ -35,6 +35,9 @@ pub(super) struct Rank<'a> {
     /// How many daemons are between us and who answers.
     ways: usize,
     affinity: Affinity,
+    /// Whether it has as much to do as servers usually work on at once, and may have more: then
+    /// what follows is no reason to give it that.
+    busy: bool,
     fit: Fit,
     /// The model's name, where the caller left the choice to us: it must not
     /// change from request to request.
@@ -98,6 +101,7 @@ impl<'a> Rank<'a> {
         in_flight: u32,
         ask: &Ask<'_>,
     ) -> Self {
+        let busy = in_flight >= server.limit.unwrap_or(USUAL_LIMIT);
         Self {
             sameness,
             doubtful: any && is_doubtful(model, ask.head.operation),
@@ -107,13 +111,15 @@ impl<'a> Rank<'a> {
             priority: server.priority,
             zone: zone(server, model),
             warmth: match model.loaded {
-                Some(true) => Warmth::Loaded,
-                None => Warmth::Unknown,
+                Some(true) if !busy => Warmth::Loaded,
+                // It waits there about as long as for a model that may have to be loaded.
+                Some(true) | None => Warmth::Unknown,
                 Some(false) if (ask.uses_others)(&server.id, &model.name) => Warmth::Swap,
                 Some(false) => Warmth::Cold,
             },
             ways: usize::from(server.instance.is_some()) + model.via.len(),
             affinity: Affinity::Elsewhere,
+            busy,
             fit: if model.capabilities.is_empty() { Fit::Unknown } else { Fit::Said },
             taste: any.then_some(model.name.as_str()),
             fidelity: Fidelity::Own,

@@ -44,6 +44,8 @@ pub struct Background {
 pub struct Plan {
     /// The configuration, and how it came to be.
     pub loaded: Loaded,
+    /// What the command line said of it.
+    pub flags: Flags,
     /// The socket.
     pub socket: Socket,
     /// The TCP door; not blocking.
@@ -158,7 +160,8 @@ pub fn launch(
     let umask = umask_of(loaded.paths.scope);
     // What we write is nobody else's, however we were started.
     rustix::process::umask(Mode::from_raw_mode(umask as _));
-    let background = wishes.background.map(Background::absolute).transpose().map_err(ConfigError::from)?;
+    let background =
+        wishes.background.take().map(Background::absolute).transpose().map_err(ConfigError::from)?;
     let log = match background.as_ref().and_then(|it| it.log_file.as_deref()) {
         Some(path) => Log::to_file(path)?,
         None => Log::to_stderr(),
@@ -186,8 +189,8 @@ pub fn launch(
         let readiness = Readiness::new(around.var("NOTIFY_SOCKET").as_deref());
         let _demo = wishes.demo.then(|| DemoDir::make(&loaded.paths.state.path)).transpose()?;
         tracing::info!(socket = %socket.file.path().display(), "lovabled {} listens", env!("CARGO_PKG_VERSION"));
-        let demo = wishes.demo;
-        Ok(run(Plan { loaded, socket, tcp, demo, log: log.clone(), readiness })?)
+        let Wishes { flags, demo, .. } = wishes;
+        Ok(run(Plan { loaded, flags, socket, tcp, demo, log: log.clone(), readiness })?)
     });
     // Nothing of it is left when the parent hears of the end and tells.
     drop(pid_file);

@@ -21,7 +21,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -185,9 +185,14 @@ impl fmt::Debug for Reply {
 
 /// Every connection to a model server begins here.
 pub struct Upstream {
-    settings: Settings,
     plain: Arc<Clients>,
-    lanes: Mutex<HashMap<Endpoint, Arc<Lane>>>,
+    lanes: Mutex<Lanes>,
+}
+
+/// Under one lock, so that nobody is connected to under a setting that holds no longer.
+struct Lanes {
+    settings: Settings,
+    by_endpoint: HashMap<Endpoint, Arc<Lane>>,
 }
 
 /// What is worked out once per endpoint.
@@ -205,7 +210,20 @@ impl Upstream {
     /// need not spend.
     pub fn new(settings: Settings) -> Result<Self, Fault> {
         let plain = Arc::new(Clients::new(Trust::Nobody, None)?);
-        Ok(Self { settings, plain, lanes: Mutex::default() })
+        Ok(Self { plain, lanes: Mutex::new(Lanes { settings, by_endpoint: HashMap::new() }) })
+    }
+
+    /// Takes over what the configuration says now. Where an authority of its own vouches for
+    /// an endpoint, or did, the next request connects anew: its file may say something else.
+    pub fn configure(&self, settings: Settings) {
+        let mut lanes = self.lanes();
+        let old = std::mem::replace(&mut lanes.settings, settings);
+        let Lanes { settings, by_endpoint } = &mut *lanes;
+        by_endpoint.retain(|it, _| !old.ca.contains_key(it) && !settings.ca.contains_key(it));
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -298,34 +316,36 @@ impl Upstream {
     }
 
     fn lane(&self, endpoint: &Endpoint) -> Result<Arc<Lane>, Fault> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lanes.get(endpoint) {
+        let mut lanes = self.lanes();
+        if let Some(lane) = lanes.by_endpoint.get(endpoint) {
             return Ok(lane.clone());
         }
-        let clients = match (endpoint.address(), self.settings.ca.get(endpoint)) {
+        let clients = match (endpoint.address(), lanes.settings.ca.get(endpoint)) {
             (Address::Tcp { tls: false, .. }, _) => self.plain.clone(),
             (Address::Tcp { tls: true, .. }, Some(ca)) => Arc::new(Clients::new(Trust::Also(ca), None)?),
-            (Address::Tcp { tls: true, .. }, None) => match self.tls_of_another(&lanes) {
+            (Address::Tcp { tls: true, .. }, None) => match lanes.tls_of_another() {
                 Some(clients) => clients,
                 None => Arc::new(Clients::new(Trust::System, None)?),
             },
             (Address::Unix(path), _) => Arc::new(Clients::new(Trust::Nobody, Some(path))?),
         };
-        if lanes.len() >= MOST_LANES {
-            lanes.clear();
+        if lanes.by_endpoint.len() >= MOST_LANES {
+            lanes.by_endpoint.clear();
         }
         let lane = Arc::new(Lane { clients, urls: Mutex::default() });
-        lanes.insert(endpoint.clone(), lane.clone());
+        lanes.by_endpoint.insert(endpoint.clone(), lane.clone());
         Ok(lane)
     }
+}
 
+impl Lanes {
     /// The clients with the system's roots, if some endpoint uses them already.
-    fn tls_of_another(&self, lanes: &HashMap<Endpoint, Arc<Lane>>) -> Option<Arc<Clients>> {
+    fn tls_of_another(&self) -> Option<Arc<Clients>> {
         let shares = |endpoint: &Endpoint| {
             matches!(endpoint.address(), Address::Tcp { tls: true, .. })
                 && !self.settings.ca.contains_key(endpoint)
         };
-        lanes.iter().find(|(endpoint, _)| shares(endpoint)).map(|(_, lane)| lane.clients.clone())
+        self.by_endpoint.iter().find(|(endpoint, _)| shares(endpoint)).map(|(_, lane)| lane.clients.clone())
     }
 }
 

@@ -18,6 +18,7 @@ const ROOMS: &[&str] = &[
     "spending",
     "stats",
     // Edges, door, faces.
+    "hardware",
     "wire",
     "store",
     "upstream",

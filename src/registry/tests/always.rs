@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use proptest::{prelude::*, sample::select};
+use proptest::{
+    collection::{btree_map, btree_set},
+    prelude::*,
+    sample::select,
+};
 
 use super::*;
 
@@ -23,8 +27,9 @@ const KINDS: [&str; 4] = ["ollama", "vllm", "llamacpp", "lovable"];
 enum Event {
     Wait(u64),
     Hint(&'static str, Source, bool, Option<&'static str>),
-    Announced(&'static str, bool, &'static str),
+    Announced(&'static str, &'static str),
     Beat(&'static str, Option<Fault>),
+    Said(Vec<(&'static str, bool)>, Vec<&'static str>),
     Gone(&'static str, Source),
     Due,
     Seen(&'static str, Sighting),
@@ -49,7 +54,6 @@ fn source() -> impl Strategy<Value = Source> {
         Source::Config,
         Source::Environment,
         Source::Added,
-        Source::Mdns,
     ])
 }
 
@@ -77,9 +81,12 @@ fn event() -> impl Strategy<Value = Event> {
         3 => select(vec![10u64, 500, 1_000, 5_000, 70_000, 40 * 24 * 3_600_000]).prop_map(Event::Wait),
         5 => (place(), source(), any::<bool>(), name).prop_map(|(a, b, c, d)| Event::Hint(a, b, c, d)),
         2 => (place(), source()).prop_map(|(a, b)| Event::Gone(a, b)),
-        2 => (lan(), any::<bool>(), select(vec!["desk", "attic"])).prop_map(|(a, b, c)| Event::Announced(a, b, c)),
+        2 => (lan(), select(vec!["desk", "attic"])).prop_map(|(a, b)| Event::Announced(a, b)),
         2 => lan().prop_map(|it| Event::Gone(it, Source::Mdns)),
         2 => (lan(), prop::option::of(fault())).prop_map(|(a, b)| Event::Beat(a, b)),
+        2 => (btree_map(place(), any::<bool>(), 0..3), btree_set(place(), 0..2)).prop_map(|(named, ruled)| {
+            Event::Said(named.into_iter().collect(), ruled.into_iter().collect())
+        }),
         4 => Just(Event::Due),
         8 => (place(), any_sighting()).prop_map(|(a, b)| Event::Seen(a, b)),
         2 => (place(), fault()).prop_map(|(a, b)| Event::Silent(a, b)),
@@ -108,6 +115,10 @@ struct Seen {
     asked: BTreeSet<Endpoint>,
     things: HashMap<ServerId, (KindId, String)>,
     vouched: BTreeSet<Endpoint>,
+    /// Whom the person trusts now in writing.
+    written: BTreeSet<Endpoint>,
+    /// Who else vouches for an address outside this machine now.
+    far: BTreeSet<(Endpoint, Source)>,
 }
 
 fn play(world: &mut World, event: Event, seen: &mut Seen) {
@@ -124,27 +135,54 @@ fn play(world: &mut World, event: Event, seen: &mut Seen) {
         }
         Event::Hint(place, source, trusted, name) => {
             let settings = name.map(|it| ServerSettings { name: Some(it.into()), ..Default::default() });
-            if trusted {
-                seen.vouched.insert(at(place));
+            match source {
+                Source::Config | Source::Environment if trusted => drop(seen.written.insert(at(place))),
+                _ if trusted => {
+                    seen.vouched.insert(at(place));
+                    seen.far.insert((at(place), source));
+                }
+                _ => drop(seen.far.remove(&(at(place), source))),
             }
             registry.on_hint(Hint { endpoint: at(place), source, trusted, settings }, now)
         }
-        Event::Announced(place, trusted, name) => {
-            if trusted {
-                seen.vouched.insert(at(place));
-            }
-            let hint = Hint { endpoint: at(place), source: Source::Mdns, trusted, settings: None };
+        Event::Announced(place, name) => {
+            let hint = Hint { endpoint: at(place), source: Source::Mdns, trusted: false, settings: None };
             registry.on_announced(hint, name, now)
         }
         Event::Beat(place, fault) => registry.on_beat(&at(place), fault.map_or(Ok(()), Err), now),
-        Event::Gone(place, source) => registry.on_hint_gone(&at(place), source, now),
+        Event::Said(named, ruled) => {
+            let hint = |(place, enabled): &(&str, bool)| Hint {
+                endpoint: at(place),
+                source: Source::Config,
+                trusted: true,
+                settings: Some(ServerSettings { enabled: *enabled, ..Default::default() }),
+            };
+            let rule = |place: &&str| {
+                at(place).port().map(|port| Trust::Host {
+                    host: place.rsplit_once(':').unwrap_or_default().0.trim_matches(['[', ']']).to_owned(),
+                    port: Some(port),
+                })
+            };
+            let trust: Vec<Trust> = ruled.iter().filter_map(rule).collect();
+            let covered = PLACES.map(at).into_iter().filter(|it| trust.iter().any(|rule| rule.covers(it)));
+            seen.written = named.iter().map(|(place, _)| at(place)).chain(covered).collect();
+            let named = named.iter().map(hint).collect();
+            registry.on_said(Said { cloud: Cloud::default(), trust, named }, now)
+        }
+        Event::Gone(place, source) => {
+            seen.far.remove(&(at(place), source));
+            registry.on_hint_gone(&at(place), source, now)
+        }
         Event::Due => {
             let timeout = registry.poll_timeout();
             let (due, beats) = (registry.due(now), registry.beats(now));
             let nothing = due.is_empty() && beats.is_empty();
             assert_eq!(nothing, timeout.is_none_or(|it| it > now.at), "the timeout is when it is due");
-            let afar = |it: &Endpoint| !it.is_local() && seen.vouched.contains(it);
-            assert!(beats.iter().all(afar), "only what is trusted in the network is reached for");
+            let shown = registry.snapshot();
+            let open = |it: &Server| matches!(it.admission, Admission::Open | Admission::Draining);
+            let is_open = |at: &Endpoint| shown.servers.iter().any(|it| it.endpoint == *at && open(it));
+            let fine = beats.iter().all(|it| !it.is_local() && is_open(it));
+            assert!(fine, "only what is trusted in the network is reached for");
             assert!(registry.poll_timeout().is_none_or(|it| it > now.at), "all that is due is handed out");
             for endpoint in due {
                 assert!(seen.asked.insert(endpoint), "it is being asked");
@@ -196,7 +234,9 @@ fn check(servers: &[Arc<Server>], seen: &mut Seen) {
             first.1.clone_from(&thing.1);
         }
         assert_eq!(*first, thing, "{} was something else", server.id);
-        let allowed = seen.vouched.contains(&server.endpoint);
+        let at = &server.endpoint;
+        let far = !at.is_local() && !seen.far.iter().any(|it| it.0 == *at);
+        let allowed = seen.written.contains(at) || (seen.vouched.contains(at) && !far);
         assert!(server.admission != Admission::Open || allowed, "{} is open", server.id);
     }
 }

@@ -1,7 +1,10 @@
 //! Servers that are announced in the network: found, reached for, missed, moved, too many.
 
 use super::*;
-use crate::fault::{Cause, Stage};
+use crate::{
+    fault::{Cause, Stage},
+    registry::{Cloud, Said, Trust},
+};
 
 const DESK: &str = "192.168.1.7:11434";
 const LATER: &str = "192.168.1.9:11434";
@@ -9,7 +12,14 @@ const NO_ANSWER: Fault = Fault { stage: Stage::Connect, cause: Cause::ConnectTim
 
 impl World {
     fn announced(&mut self, text: &str, name: &str, trusted: bool) {
-        let hint = Hint { endpoint: at(text), source: Source::Mdns, trusted, settings: None };
+        if trusted {
+            let (host, port) = text.rsplit_once(':').unwrap();
+            let rule = Trust::Host { host: host.to_owned(), port: port.parse().ok() };
+            let said = Said { cloud: Cloud::default(), trust: vec![rule], named: Vec::new() };
+            let changes = self.registry.on_said(said, self.now());
+            self.take(changes);
+        }
+        let hint = Hint { endpoint: at(text), source: Source::Mdns, trusted: false, settings: None };
         let changes = self.registry.on_announced(hint, name, self.now());
         self.take(changes);
     }
@@ -194,7 +204,7 @@ fn another_kind_or_another_name_is_another_server() {
 fn a_server_that_a_person_named_does_not_move() {
     let mut world = World::new();
     world.hint_as(DESK, Source::Config, true, None);
-    world.comes(DESK, "desk", true);
+    world.comes(DESK, "desk", false);
     world.withdrawn(DESK);
     world.wait(700);
     world.beats();

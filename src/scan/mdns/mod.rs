@@ -72,6 +72,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 enum End {
     /// The daemon stops.
     Told,
+    /// There are other settings.
+    Changed,
     /// The machine has slept.
     Woke,
     /// There is more than anybody can mean.
@@ -80,29 +82,34 @@ enum End {
 
 /// Listens until told to stop. `missed` brings addresses that do not answer.
 pub(super) async fn run<W: Watch>(
-    settings: &Settings,
+    mut told: watch::Receiver<Settings>,
     watch: Arc<W>,
     mut missed: mpsc::Receiver<Endpoint>,
     mut stop: watch::Receiver<bool>,
 ) {
-    if !settings.mdns && settings.announce.is_none() {
-        return;
-    }
+    let settings = told.borrow().clone();
     let mut ears = Ears { settings, watch, heard: Heard::new(Instant::now().into_std()), interfaces: None };
     loop {
-        let voice = match can_listen().map_err(|it| it.to_string()).and_then(|()| Voice::new(settings)) {
-            Ok(voice) => voice,
-            Err(error) => {
-                tracing::info!(
-                    error,
-                    "no multicast DNS here; servers of the network are found where they are named"
-                );
-                return;
+        ears.settings.clone_from(&told.borrow_and_update());
+        if !ears.settings.mdns {
+            ears.forget();
+        }
+        let wanted = ears.settings.mdns || ears.settings.announce.is_some();
+        let Some(voice) = wanted.then(|| Voice::of(&ears.settings)).flatten() else {
+            tokio::select! {
+                () = news(&mut told) => continue,
+                () = is_told(&mut stop) => return,
             }
         };
         ears.heard.begin_anew();
-        match ears.listen(&voice, &mut missed, &mut stop).await {
+        let end = tokio::select! {
+            end = ears.listen(&voice, &mut missed) => end,
+            () = news(&mut told) => End::Changed,
+            () = is_told(&mut stop) => End::Told,
+        };
+        match end {
             End::Told => return voice.leave().await,
+            End::Changed => voice.leave().await,
             End::Woke => {}
             End::Flood => {
                 tracing::warn!(
@@ -112,11 +119,24 @@ pub(super) async fn run<W: Watch>(
                 drop(voice);
                 tokio::select! {
                     () = sleep(SILENCE) => {}
-                    () = told(&mut stop) => return,
+                    () = is_told(&mut stop) => return,
                 }
             }
         }
     }
+}
+
+/// Ready once there are other settings.
+async fn news(told: &mut watch::Receiver<Settings>) {
+    if told.changed().await.is_err() {
+        // Nothing is changed any more.
+        future::pending().await
+    }
+}
+
+/// Ready once the daemon is told to stop, or is gone.
+async fn is_told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|it| *it).await;
 }
 
 /// Whether the port of multicast DNS can be had beside others; the thread would not say.
@@ -136,6 +156,18 @@ struct Voice {
 }
 
 impl Voice {
+    /// Begins to speak, where that can be; else says why it cannot.
+    fn of(settings: &Settings) -> Option<Self> {
+        let voice = can_listen().map_err(|it| it.to_string()).and_then(|()| Self::new(settings));
+        let said = |error: &String| {
+            tracing::info!(
+                error,
+                "no multicast DNS here; servers of the network are found where they are named"
+            );
+        };
+        voice.inspect_err(said).ok()
+    }
+
     fn new(settings: &Settings) -> Result<Self, String> {
         let text = |error: mdns_sd::Error| error.to_string();
         let thread = ServiceDaemon::new().map_err(text)?;
@@ -187,20 +219,15 @@ impl Drop for Voice {
 }
 
 /// What is heard, on its way to the registry.
-struct Ears<'a, W: Watch> {
-    settings: &'a Settings,
+struct Ears<W: Watch> {
+    settings: Settings,
     watch: Arc<W>,
     heard: Heard,
     interfaces: Option<(Instant, Vec<Interface>)>,
 }
 
-impl<W: Watch> Ears<'_, W> {
-    async fn listen(
-        &mut self,
-        voice: &Voice,
-        missed: &mut mpsc::Receiver<Endpoint>,
-        stop: &mut watch::Receiver<bool>,
-    ) -> End {
+impl<W: Watch> Ears<W> {
+    async fn listen(&mut self, voice: &Voice, missed: &mut mpsc::Receiver<Endpoint>) -> End {
         let mut events = voice.events();
         let mut weigh = tokio::time::interval(WEIGH_EVERY);
         weigh.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -209,7 +236,6 @@ impl<W: Watch> Ears<'_, W> {
             self.tell();
             let told_at = self.heard.next_at().map(Instant::from_std);
             tokio::select! {
-                () = told(stop) => return End::Told,
                 () = self.watch.woken() => return End::Woke,
                 Some(event) = events.next() => match event {
                     Some(event) => self.on_event(event),
@@ -235,8 +261,9 @@ impl<W: Watch> Ears<'_, W> {
         let gone = match event {
             ServiceEvent::ServiceResolved(service) => {
                 let record = record_of(&service);
-                let settings = self.settings;
-                let endpoints = judge(&record, self.interfaces(), |port| settings.may_ask(port));
+                self.look_at_interfaces();
+                let interfaces = self.interfaces.as_ref().map_or(&[][..], |(_, all)| all);
+                let endpoints = judge(&record, interfaces, |port| self.settings.may_ask(port));
                 if endpoints.is_empty() {
                     // Its name may be anything.
                     tracing::trace!(name = ?record.name, "a service that does not count");
@@ -273,25 +300,27 @@ impl<W: Watch> Ears<'_, W> {
         }
     }
 
-    /// The networks that this machine is in, as they were a second ago at the most.
-    fn interfaces(&mut self) -> &[Interface] {
+    /// Takes back all that was told.
+    fn forget(&mut self) {
+        let told = self.heard.told();
+        self.heard = Heard::new(Instant::now().into_std());
+        self.withdraw(told.into_iter().collect());
+    }
+
+    /// Learns in which networks this machine is, where that is not known from this second.
+    fn look_at_interfaces(&mut self) {
         let now = Instant::now();
-        let fresh = |at: &Instant| now.duration_since(*at) < Duration::from_secs(INTERFACES_EVERY.into());
-        let kept = self.interfaces.take().filter(|(at, _)| fresh(at));
-        &self.interfaces.insert(kept.unwrap_or_else(|| (now, interfaces()))).1
+        let fresh = |at: Instant| now.duration_since(at) < Duration::from_secs(INTERFACES_EVERY.into());
+        if self.interfaces.as_ref().is_none_or(|(at, _)| !fresh(*at)) {
+            self.interfaces = Some((now, interfaces()));
+        }
     }
 }
 
-impl<W: Watch> Drop for Ears<'_, W> {
-    /// Whoever listens no more takes back what it told.
+impl<W: Watch> Drop for Ears<W> {
     fn drop(&mut self) {
-        self.withdraw(self.heard.told().into_iter().collect());
+        self.forget();
     }
-}
-
-/// Ready once the daemon is told to stop, or is gone.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|it| *it).await;
 }
 
 async fn until(at: Option<Instant>) {
