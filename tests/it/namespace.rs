@@ -63,8 +63,8 @@ async fn inside() {
     assert_eq!(near.connections(), 0, "somebody in the cloud was asked");
 
     // Whoever listens to the network asks it, by multicast DNS and nothing else.
-    let listening = start(LISTENING, &ollama, &vllm).await;
     vllm.revive().await;
+    let listening = start(LISTENING, &ollama, &vllm).await;
     use_it(&listening, &ollama, &vllm).await;
     drop(listening);
     assert!(packets() > 0, "nobody was asked");

@@ -47,9 +47,9 @@ const TYPES: &[&str] = &[
     "_tabbyapi._tcp.local.",
 ];
 
-/// How often interfaces are looked at, in seconds: a cable that is pulled out of this machine
-/// takes its servers out of use, one that is plugged in brings them.
-const INTERFACES_EVERY: u32 = 1;
+/// How often interfaces are looked at, in seconds: a network that is joined brings its servers.
+/// Whoever is gone with a network is missed by then.
+const INTERFACES_EVERY: u32 = 2;
 
 /// How often it is looked at how much the thread keeps, and how many records and timers it
 /// may keep: some twenty times what an office has, and a few megabytes.
@@ -307,7 +307,7 @@ impl<W: Watch> Ears<W> {
         self.withdraw(told.into_iter().collect());
     }
 
-    /// Learns in which networks this machine is, where that is not known from this second.
+    /// Learns in which networks this machine is, where that was not looked at just now.
     fn look_at_interfaces(&mut self) {
         let now = Instant::now();
         let fresh = |at: Instant| now.duration_since(at) < Duration::from_secs(INTERFACES_EVERY.into());
