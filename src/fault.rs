@@ -80,6 +80,8 @@ pub enum Cause {
     NeedsKey,
     /// It will not serve us (403).
     Forbidden,
+    /// It hands requests on, and has nobody who answers this one.
+    NobodyLeft,
     /// The body is larger than it takes (413).
     TooLarge,
     /// It may not be paid for: the limit of the day, or a disk that would not keep count.
@@ -160,6 +162,7 @@ impl Fault {
             | Cause::Unsupported
             | Cause::NeedsKey
             | Cause::Forbidden
+            | Cause::NobodyLeft
             | Cause::Unfunded
             | Cause::Barred
             | Cause::TooLarge => Blame::Misfit,
@@ -196,6 +199,7 @@ impl fmt::Display for Fault {
             Cause::Unsupported => "cannot do what is asked",
             Cause::NeedsKey => "wants a key",
             Cause::Forbidden => "refuses to serve us",
+            Cause::NobodyLeft => "has nobody left who could answer",
             Cause::Unfunded => "may not be paid for now",
             Cause::Barred => "may not be asked any more",
             Cause::TooLarge => "does not take a body this large",

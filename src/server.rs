@@ -97,6 +97,8 @@ pub enum Source {
     Port,
     /// The table of listening sockets has it.
     SocketTable,
+    /// It is announced in the network, by multicast DNS.
+    Mdns,
     /// `[[servers]]` in the configuration names it.
     Config,
     /// An environment variable names it.
@@ -154,8 +156,12 @@ pub struct Model {
     pub memory_bytes: Option<u64>,
     /// When the server will unload it, RFC 3339.
     pub expires: Option<String>,
-    /// Set to `Cloud` where the server only forwards to somebody else's computer.
+    /// Where a request for it ends up, if that is farther than its server: set to `Cloud` where
+    /// the server only forwards to somebody else's computer.
     pub zone: Option<Zone>,
+    /// The daemons that a request for it passes after its server, by their instance ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<String>,
 }
 
 impl Model {
@@ -175,6 +181,7 @@ impl Model {
             memory_bytes: None,
             expires: None,
             zone: None,
+            via: Vec::new(),
         }
     }
 

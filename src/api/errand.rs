@@ -43,7 +43,8 @@ async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failu
         }
         let request = at.dialect().peek(at, &body)?;
         let pass = pass(&headers, &request_id, door.instance());
-        let errand = Errand { request, body, request_id: request_id.clone(), wishes, pass, shape };
+        let via = super::hops(&headers).map(str::to_owned).collect();
+        let errand = Errand { request, body, request_id: request_id.clone(), wishes, pass, via, shape };
         Ok(Work::Errand(Box::new(errand)))
     };
     match errand.await {

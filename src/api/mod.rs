@@ -273,9 +273,7 @@ impl Door {
     /// Whether the caller may come in at all.
     fn admit(&self, peer: Peer, parts: &hyper::http::request::Parts) -> Result<(), Failure> {
         let headers = &parts.headers;
-        // A hop may add a line of its own rather than lengthen the one that is there.
-        let mut hops = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
-        if hops.any(|via| via.split(',').any(|it| it.trim() == self.instance)) {
+        if hops(headers).any(|it| it == self.instance) {
             return Err(Failure::Loop);
         }
         let Peer::Tcp { who, local } = peer else { return Ok(()) };
@@ -348,6 +346,13 @@ impl Knock {
     fn refuse(&self, failure: &Failure) -> Response<Body> {
         refusal(failure, self.shape, &self.request_id)
     }
+}
+
+/// The daemons that a request has passed, by their instance ids. One may have added a line of
+/// its own rather than lengthen the one that was there.
+fn hops(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
+    lines.flat_map(|it| it.split(',')).map(str::trim).filter(|it| !it.is_empty())
 }
 
 /// An answer in JSON.

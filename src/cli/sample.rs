@@ -32,6 +32,8 @@ fn server(id: &str, kind: &str, url: &str, models: Vec<Model>) -> Server {
         problem: None,
         simulated: false,
         found_by: [Source::Port].into(),
+        announced_as: [].into(),
+        instance: None,
         models: models.into_iter().map(Arc::new).collect(),
         limit: None,
         priority: 0,

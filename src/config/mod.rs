@@ -83,13 +83,24 @@ pub struct Discovery {
     pub skip_ports: Vec<u16>,
     /// Whether the table of listening sockets is watched.
     pub socket_table: bool,
+    /// Whether servers are found that announce themselves in the network.
+    pub mdns: bool,
+    /// Whether this daemon announces itself there.
+    pub advertise: bool,
     /// Servers that are trusted though they are another user's or on another machine.
     pub trust: Vec<Trust>,
 }
 
 impl Default for Discovery {
     fn default() -> Self {
-        Self { ports: Vec::new(), skip_ports: Vec::new(), socket_table: true, trust: Vec::new() }
+        Self {
+            ports: Vec::new(),
+            skip_ports: Vec::new(),
+            socket_table: true,
+            mdns: true,
+            advertise: false,
+            trust: Vec::new(),
+        }
     }
 }
 
@@ -397,6 +408,8 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     section.take(reader, "ports", &mut discovery.ports);
     section.take(reader, "skip_ports", &mut discovery.skip_ports);
     section.take(reader, "socket_table", &mut discovery.socket_table);
+    section.take(reader, "mdns", &mut discovery.mdns);
+    section.take(reader, "advertise", &mut discovery.advertise);
     section.take(reader, "trust", &mut discovery.trust);
     section.done(reader);
 

@@ -46,7 +46,9 @@ pub(super) async fn furnish(
     let said = settings.said.clone();
     let known = registry::Settings { cloud: said.cloud, trust: said.trust, ..registry::Settings::default() };
     let (registry, stats) = housekeeping::restore(&stored, known, now());
+    let instance = format!("{:016x}", fastrand::u64(..));
     let house = Housekeeping::new(housekeeping::Furnishing {
+        instance: instance.clone(),
         registry,
         stats,
         spent: spent(&store, &stored),
@@ -65,14 +67,14 @@ pub(super) async fn furnish(
             relay: relay.clone(),
             socket,
             listen,
-            instance: format!("{:016x}", fastrand::u64(..)),
+            instance: instance.clone(),
             stopping,
             settings: settings::of_door(loaded, loaded, None),
         },
         started,
         fastrand::u64(..),
     );
-    let looking = watch::channel(settings::of_scan(config, listen)).0;
+    let looking = watch::channel(settings::of_scan(config, listen, &instance)).0;
     let demo = if demo { start_demo(&house).await? } else { Vec::new() };
     let rooms = Rooms { house, upstream, relay, door, looking, listen };
     Ok(House { rooms, demo })

@@ -67,7 +67,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     let Rooms { house, upstream, door, looking, .. } = rooms.clone();
 
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
-    let doorway = Doorway { door, scope, stopping: stopping.clone(), alive };
+    let doorway = Doorway { door, scope, stopping: stopping.clone(), alive: alive.clone() };
     let mut tasks = JoinSet::new();
     let failed = |error: io::Error| RunError::Failed(format!("cannot serve: {error}"));
     let listener = UnixListener::from_std(socket.listener).map_err(failed)?;
@@ -81,7 +81,12 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(house.clone().tidy());
     tasks.spawn(house.clone().watch_clock());
     tasks.spawn(house.clone().watch_hardware());
-    tasks.spawn(scan::run(looking.subscribe(), upstream, house.clone(), stopping.clone()));
+    let searching = scan::run(looking.subscribe(), upstream, house.clone(), stopping.clone());
+    tasks.spawn(async move {
+        searching.await;
+        // What was announced is withdrawn by now.
+        drop(alive);
+    });
     let hang_up = Arc::new(Notify::new());
     tasks.spawn(watching::models(house.clone()));
     let reload = Reload::new(rooms, log.clone(), flags, loaded);

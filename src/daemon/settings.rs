@@ -42,7 +42,7 @@ impl Rooms {
         self.authorities(now);
         self.house.configure(of_housekeeping(config));
         self.relay.configure(of_relay(config));
-        self.looking.send_replace(of_scan(config, self.listen));
+        self.looking.send_replace(of_scan(config, self.listen, self.house.instance()));
         self.tell(started, now, None);
     }
 
@@ -86,13 +86,22 @@ pub(super) fn of_relay(config: &Config) -> relay::Settings {
     }
 }
 
-pub(super) fn of_scan(config: &Config, listen: Option<SocketAddr>) -> scan::Settings {
+pub(super) fn of_scan(config: &Config, listen: Option<SocketAddr>, instance: &str) -> scan::Settings {
     let discovery = &config.discovery;
+    let announce = discovery.advertise.then(|| scan::Announcement::of(listen, instance)).flatten();
+    if discovery.advertise && announce.is_none() {
+        tracing::warn!(
+            "nothing is announced ([discovery] advertise): no address is listened on that others can reach"
+        );
+    }
     scan::Settings {
         ports: discovery.ports.clone(),
         skip_ports: discovery.skip_ports.iter().copied().chain(config.cloud_ports()).collect(),
         socket_table: discovery.socket_table,
         own: listen.into_iter().collect(),
+        mdns: discovery.mdns,
+        announce,
+        instance: instance.to_owned(),
         ..scan::Settings::default()
     }
 }

@@ -487,7 +487,9 @@ impl Failover {
     }
 
     fn give_up(&mut self) {
-        let misfit = |it: &Tried| it.fault.is_some_and(|it| it.blame() == Blame::Misfit);
+        // Whoever hands on and had nobody left has not refused: those behind it have failed.
+        let refused = |it: &Fault| it.blame() == Blame::Misfit && it.cause != Cause::NobodyLeft;
+        let misfit = |it: &Tried| it.fault.as_ref().is_some_and(refused);
         self.state = State::Ended(if self.phase == Phase::Committed {
             Ending::CutShort
         } else if self.history.iter().all(misfit) {

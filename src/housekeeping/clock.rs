@@ -36,6 +36,7 @@ impl Housekeeping {
             if clocks.have_jumped(now()) {
                 tracing::info!("the machine has slept; all servers are looked at anew");
                 self.change(|registry, now| registry.on_wake(now));
+                self.woken.notify_one();
             }
         }
     }

@@ -65,12 +65,14 @@ pub struct Housekeeping {
     homes: Mutex<Homes>,
     paces: Mutex<Paces>,
     purse: Purse,
+    instance: String,
     settings: ArcSwap<Kept>,
     ours: Trusts,
     owner_of: OwnerOf,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
     due: Notify,
+    woken: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
     hardware: gauge::Seen,
@@ -86,6 +88,8 @@ pub struct Furnishing {
     pub store: Store,
     /// What was spent in the cloud, as it was stored.
     pub spent: Stored,
+    /// What this daemon calls itself among others of its kind.
+    pub instance: String,
     /// Who is trusted by the owner of the socket there.
     pub ours: Trusts,
     /// Whose the listener at an address of this machine is.
@@ -137,12 +141,14 @@ impl Housekeeping {
             homes: Mutex::default(),
             paces: Mutex::default(),
             purse: Purse::new(it.spent),
+            instance: it.instance,
             settings: ArcSwap::default(),
             ours: it.ours,
             owner_of: it.owner_of,
             feed: broadcast::channel(FEED_LAG).0,
             store: it.store,
             due: Notify::new(),
+            woken: Notify::new(),
             unsaved: Notify::new(),
             news: watch::channel(()).0,
             hardware: gauge::Seen::default(),
@@ -200,6 +206,11 @@ impl Housekeeping {
     /// The store, for its state of health.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What this daemon calls itself among others of its kind.
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Whether outcomes are stored.

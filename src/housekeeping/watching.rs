@@ -33,8 +33,31 @@ impl Watch for Housekeeping {
         self.change(|registry, now| registry.on_other_program(endpoint, now));
     }
 
+    fn announced(&self, endpoint: Endpoint, name: &str) {
+        // A name in the network vouches for nothing; what the person trusts is an address.
+        let hint = Hint { trusted: false, endpoint, source: Source::Mdns, settings: None };
+        self.change(|registry, now| registry.on_announced(hint, name, now));
+    }
+
+    fn is_server(&self, endpoint: &Endpoint) -> bool {
+        let snapshot = self.snapshot();
+        snapshot.servers.iter().any(|it| it.endpoint == *endpoint || it.also_at.contains(endpoint))
+    }
+
+    async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
     fn due(&self) -> Vec<Endpoint> {
         lock(&self.registry).due(now())
+    }
+
+    fn beats(&self) -> Vec<Endpoint> {
+        lock(&self.registry).beats(now())
+    }
+
+    fn reached(&self, endpoint: &Endpoint, result: Result<(), Fault>) {
+        self.change(|registry, now| registry.on_beat(endpoint, result, now));
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

@@ -380,37 +380,51 @@ enum Json {
 
 /// The conversation with one endpoint so far: always begins with `GET /`.
 #[derive(Clone, Debug, Default)]
-pub struct Answers(Vec<(Question, Answer)>);
+pub struct Answers {
+    each: Vec<(Question, Answer)>,
+    /// The instance id of whoever asks.
+    asker: String,
+}
 
 impl Answers {
+    /// The beginning of a conversation that the daemon of this instance id leads.
+    pub fn of(asker: &str) -> Self {
+        Self { each: Vec::new(), asker: asker.to_owned() }
+    }
+
+    /// Whether this is the instance id of whoever asks.
+    fn is_asker(&self, instance: &str) -> bool {
+        self.asker == instance
+    }
+
     /// Adds what was answered to a question.
     pub fn push(&mut self, question: Question, answer: Answer) {
-        self.0.push((question, answer));
+        self.each.push((question, answer));
     }
 
     /// The answer to `GET path`, if it was asked.
     pub fn get(&self, path: &str) -> Option<&Answer> {
-        self.0.iter().find(|(it, _)| it.post.is_none() && it.path == path).map(|(_, answer)| answer)
+        self.each.iter().find(|(it, _)| it.post.is_none() && it.path == path).map(|(_, answer)| answer)
     }
 
     /// The answer to exactly this question, if it was asked.
     pub fn to(&self, question: &Question) -> Option<&Answer> {
-        self.0.iter().find(|(it, _)| it == question).map(|(_, answer)| answer)
+        self.each.iter().find(|(it, _)| it == question).map(|(_, answer)| answer)
     }
 
     /// Everything asked and answered, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Question, &Answer)> {
-        self.0.iter().map(|(question, answer)| (question, answer))
+        self.each.iter().map(|(question, answer)| (question, answer))
     }
 
     /// How many questions were asked.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.each.len()
     }
 
     /// Whether nothing was asked yet.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.each.is_empty()
     }
 }
 
@@ -539,6 +553,12 @@ pub trait Kind: Sync {
     /// How it goes on with a conversation whose last turn another server began.
     fn continuation(&self) -> Continuation {
         Continuation::None
+    }
+
+    /// Whether it hands requests on as this daemon does, and so takes what a caller wishes in
+    /// the same headers.
+    fn hands_on(&self) -> bool {
+        false
     }
 
     /// Whether it leaves calls of tools without their numbers, or gives all of them the same.

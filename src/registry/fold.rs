@@ -63,6 +63,7 @@ impl Registry {
             place.remember_trust(trusted && endpoint.is_local() && *endpoint == stored.endpoint);
             // What a person said they said of the server, under whatever address.
             place.word.clone_from(&stored.word);
+            place.names = stored.announced_as.clone();
             if stored.found_by.contains(&Source::Added) {
                 let trusted = endpoint.is_local() && place.is_vouched();
                 place.hints.entry(Source::Added).or_insert(trusted);

@@ -90,6 +90,20 @@ impl Health {
         }
     }
 
+    /// It did not take a connection, which is no more than a sign.
+    pub(super) fn doubt(&mut self) {
+        if self.standing == Standing::Up {
+            self.standing = Standing::Suspect;
+        }
+    }
+
+    /// It takes connections as before: what was doubted for that is as it was.
+    pub(super) fn reassure(&mut self) {
+        if self.standing == Standing::Suspect && self.strikes == 0 && self.poisoned == 0 {
+            self.standing = Standing::Up;
+        }
+    }
+
     /// Its listener is gone; the next one is another process.
     pub(super) fn vanish(&mut self, now: Instant) {
         self.gone = true;

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     fault::{Cause, Fault},
-    registry::{Change, LastFault, Now, Server, Standing, health::Health},
+    registry::{Change, LastFault, Now, Server, Standing, beat::Beat, health::Health},
     server::{Model, Problem, Sighting},
 };
 
@@ -34,7 +34,8 @@ pub(super) struct Known {
     pub(super) health: Health,
     /// A person said that it gets nothing new.
     pub(super) draining: bool,
-    pub(super) instance: Option<String>,
+    /// When it is reached for next, and how often it was missed.
+    pub(super) beat: Beat,
     /// How many requests it says that it works on at once.
     pub(super) slots: Option<u32>,
     pub(super) engine_ports: Vec<u16>,
@@ -57,7 +58,7 @@ impl Known {
             now: server,
             health,
             draining: false,
-            instance: None,
+            beat: Beat::default(),
             slots: None,
             engine_ports: Vec::new(),
             engine_of: None,
@@ -84,7 +85,7 @@ impl Known {
         }
         let key_refused = self.key_refused_at.is_some_and(|at| now.at < at + KEY_REFUSED_FOR);
         self.now.problem = sighting.problem.or(key_refused.then_some(Problem::NeedsKey));
-        self.instance = sighting.instance;
+        self.now.instance = sighting.instance;
         self.slots = sighting.slots;
         self.engine_ports = sighting.engine_ports;
         self.engine_of = sighting.engine_of;
@@ -92,6 +93,13 @@ impl Known {
         self.forwards = sighting.forwards || (self.forwards && sighting.problem.is_some());
         self.now.last_seen_ms = Some(now.wall_ms);
         self.health.seen(now.at);
+        self.beat = Beat::after(now.at);
+    }
+
+    /// It is at another address: what was wrong at the old one is over.
+    pub(super) fn moved(&mut self) {
+        self.health = Health::new(Standing::Up);
+        self.key_refused_at = None;
     }
 
     /// An answered request. Returns whether anything but the time changed.

@@ -48,7 +48,7 @@ impl Registry {
         now: Now,
     ) -> Vec<Change> {
         let work = match fault.cause {
-            Cause::ModelNotFound | Cause::Forbidden => None,
+            Cause::ModelNotFound | Cause::Forbidden | Cause::NobodyLeft => None,
             Cause::Unsupported => Some(work),
             // How long a prompt is, another request decides anew; a key has a memory of its own.
             _ => return Vec::new(),

@@ -9,6 +9,8 @@
 //! is what the person allows, *problem* is why a healthy server cannot serve.
 //! Everyone else reads a `Snapshot`; the fold of all changes is that snapshot.
 
+mod announced;
+mod beat;
 mod fold;
 mod health;
 mod hint;
@@ -95,7 +97,8 @@ impl Registry {
     /// Somebody told of an address; it becomes due. A hint alone never makes a server.
     ///
     /// Each hint of the socket table, of a usual port or of a person is taken for
-    /// a new listener; other sources only repeat what they said.
+    /// a new listener; other sources only repeat what they said. Who is announced
+    /// once more in the network may be back.
     pub fn on_hint(&mut self, hint: Hint, now: Now) -> Vec<Change> {
         let Hint { endpoint, source, trusted, settings } = hint;
         if self.settings.cloud.bars(&endpoint) {
@@ -114,6 +117,7 @@ impl Registry {
         let news = match source {
             Source::SocketTable | Source::Added => true,
             Source::Config | Source::Environment => first,
+            Source::Mdns => first || place.is_silent(),
             // Beside the table of sockets it says the same once more.
             Source::Port => !place.hints.contains_key(&Source::SocketTable),
         };
@@ -134,6 +138,7 @@ impl Registry {
 
     /// A source takes its hint back. From the socket table, or of a usual port,
     /// that means that the listener is gone: the server there goes down at once.
+    /// One that is announced no more is only looked at: anybody can say that.
     pub fn on_hint_gone(&mut self, endpoint: &Endpoint, source: Source, now: Now) -> Vec<Change> {
         // Who says that a listener at a usual port is gone will say when there is a new one.
         let watched = (self.watched || source == Source::Port) && is_listed(endpoint);
@@ -155,6 +160,9 @@ impl Registry {
             {
                 server.health.vanish(now.at);
             }
+        }
+        if let Some(place) = self.places.get_mut(endpoint).filter(|_| source == Source::Mdns) {
+            place.hurry(now.at);
         }
         if let Some(id) = self.server_at(endpoint) {
             self.refresh(&id, now, &mut changes);
@@ -197,22 +205,18 @@ impl Registry {
         .collect()
     }
 
-    /// When something becomes due.
+    /// When something becomes due, or a server is to be reached for.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let times = self.places.values().filter_map(|place| match place.ask {
             Ask::At(at) => Some(at),
             Ask::Asking | Ask::Never => None,
         });
-        times.min()
+        times.chain(self.next_beat()).min()
     }
 
     /// An address was recognised. Of an address that nobody hints at any more
     /// this changes nothing.
     pub fn on_seen(&mut self, endpoint: &Endpoint, mut sighting: Sighting, now: Now) -> Vec<Change> {
-        if sighting.kind == "lovable" {
-            // A daemon is no server to route to, least of all this one.
-            return self.on_foreign(endpoint, now);
-        }
         let far = self.zone(endpoint) == Zone::Cloud;
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
         let again = match sighting.problem {
@@ -400,8 +404,10 @@ impl Registry {
         let Some(server) = self.servers.get(id) else { return };
         let endpoint = server.now.endpoint.clone();
         let mut found_by = BTreeSet::new();
+        let mut announced_as = BTreeSet::new();
         for place in self.addresses(id).iter().filter_map(|it| self.places.get(it)) {
             found_by.extend(place.hints.keys().copied());
+            announced_as.extend(place.names.iter().cloned());
         }
         let settings = self.person_says_of(id).cloned();
         let place = self.places.get(&endpoint);
@@ -414,6 +420,7 @@ impl Registry {
         if !found_by.is_empty() {
             server.now.found_by = found_by;
         }
+        server.now.announced_as = announced_as;
         server.now.admission = match &settings {
             Some(it) if !it.enabled => Admission::Off,
             _ if !trusted => Admission::Untrusted,

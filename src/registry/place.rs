@@ -1,7 +1,7 @@
 //! One address: who told us of it, and when it is asked next.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -26,7 +26,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// The longest pause at an address of this machine where nobody listens and no
 /// table of listening sockets tells when somebody begins to: to be refused here
-/// costs microseconds, and a server that was started again is waited for.
+/// costs microseconds, and a server that was started again is waited for. The same for a
+/// server that is announced in the network while it does not answer.
 const UNWATCHED: Duration = Duration::from_secs(4);
 
 /// Where a person names servers in writing.
@@ -47,6 +48,10 @@ pub(super) struct Place {
     /// Who told us of it, and whether that source vouches for it.
     pub(super) hints: BTreeMap<Source, bool>,
     pub(super) settings: Option<ServerSettings>,
+    /// The names that it was announced under in the network.
+    pub(super) names: BTreeSet<String>,
+    /// How often it was put off to see whether a server has moved here.
+    pub(super) put_off: u32,
     /// The server that lives here.
     pub(super) server: Option<ServerId>,
     /// Whether what answers here is another server's private engine.
@@ -76,6 +81,8 @@ impl Place {
         Self {
             hints: BTreeMap::new(),
             settings: None,
+            names: BTreeSet::new(),
+            put_off: 0,
             server: None,
             engine: false,
             odd: 0,
@@ -230,6 +237,11 @@ impl Place {
         }
     }
 
+    /// Whether it did not answer when it was asked last.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silences > 0
+    }
+
     /// Not asked again until it is woken; what is being asked counts no more.
     pub(super) fn dismiss(&mut self) {
         self.dismissed = true;
@@ -306,6 +318,9 @@ impl Place {
         let wait = match (refused, watched) {
             (true, true) if guessed => LONGEST,
             (true, false) if near => pause(self.silences).min(UNWATCHED),
+            _ if self.server.is_some() && self.hints.contains_key(&Source::Mdns) => {
+                pause(self.silences).min(UNWATCHED)
+            }
             _ => pause(self.silences),
         };
         self.settle(Ask::At(now + wait), now);

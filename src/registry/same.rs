@@ -10,7 +10,9 @@
 //! is there. It is hidden until that other server is gone.
 
 use super::{
-    Change, Health, Known, Now, Registry, SECONDARY, Server, ServerSettings, Standing, Word, id,
+    Change, Health, Known, Now, Registry, SECONDARY, Server, ServerSettings, Standing, Word,
+    announced::Whence,
+    id,
     place::{Ask, Place},
 };
 use crate::server::{Address, Bounds, Endpoint, ServerId, Sighting};
@@ -58,7 +60,11 @@ impl Registry {
                     self.add_view(&id, endpoint, now, changes);
                     return;
                 }
-                None => self.create(endpoint, &sighting, now),
+                None => match self.whence(endpoint, &sighting, now) {
+                    Whence::Moved(id) => self.move_here(id, endpoint),
+                    Whence::New if self.has_room(endpoint, changes) => self.create(endpoint, &sighting, now),
+                    Whence::New | Whence::Unclear => return,
+                },
             },
         };
         if let Some(server) = self.servers.get_mut(&id) {
@@ -100,6 +106,8 @@ impl Registry {
             problem: None,
             simulated: false,
             found_by: Default::default(),
+            announced_as: Default::default(),
+            instance: None,
             models: Vec::new(),
             limit: None,
             priority: 0,
@@ -145,7 +153,7 @@ impl Registry {
         are_views(&server.now.endpoint, endpoint)
             && server.now.kind == sighting.kind
             && server.now.version == sighting.version
-            && server.instance == sighting.instance
+            && server.now.instance == sighting.instance
             && server.now.models.iter().map(|it| names(it)).eq(theirs)
             && (trust(endpoint) == trust(&server.now.endpoint) || self.is_distrusted(&server.now.endpoint))
     }

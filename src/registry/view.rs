@@ -96,6 +96,12 @@ pub struct Server {
     pub simulated: bool,
     /// How we know of it.
     pub found_by: BTreeSet<Source>,
+    /// The names that it is announced under in the network. They are nobody's proof.
+    #[serde(default)]
+    pub announced_as: BTreeSet<String>,
+    /// The instance id of a lovable; `None` for every other kind.
+    #[serde(default)]
+    pub instance: Option<String>,
     /// Its models, in the order of their names.
     pub models: Vec<Arc<Model>>,
     /// How many requests it may have at once; `None` when nobody knows.

@@ -178,6 +178,7 @@ impl Relay {
             aliases: &settings.aliases,
             chains: &settings.chains,
             fallback: if head.model == "auto" { Fallback::Local } else { Fallback::Same },
+            via: &[],
             widened: false,
             tried: &[],
             first: None,

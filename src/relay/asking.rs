@@ -167,6 +167,7 @@ impl Work {
             aliases: &self.settings.aliases,
             chains: &self.settings.chains,
             fallback: self.fallback_of_the_rest(self.errand.fallback(&self.settings)),
+            via: &self.errand.via,
             // The rest of an answer may come from wherever its model is.
             widened: self.errand.wishes.fallback.is_some() || of_the_rest.is_some(),
             tried: self.machine.tried(),
@@ -236,7 +237,7 @@ impl Work {
         in_flight.uses(&choice.model);
         let calling = {
             let (relay, server, bought) = (relay.clone(), server.clone(), bought.clone());
-            let (headers, zone, patience) = (self.headers(&server), choice.zone, self.settings.patience);
+            let (headers, zone, patience) = (self.headers(&choice), choice.zone, self.settings.patience);
             let permit = permit(&relay, &server, zone);
             async move {
                 let endpoint = &server.endpoint;
@@ -380,7 +381,7 @@ impl Work {
 
 impl Errand {
     /// How far a stand-in may be for this request.
-    fn fallback(&self, settings: &Settings) -> Fallback {
+    pub(super) fn fallback(&self, settings: &Settings) -> Fallback {
         let auto = self.request.head.model == "auto";
         let wished = self.wishes.fallback.unwrap_or(if auto {
             settings.fallback.max(Fallback::Local)

@@ -110,6 +110,8 @@ pub struct Errand {
     pub wishes: Wishes,
     /// Headers that go to the server.
     pub pass: HeaderMap,
+    /// The daemons that it has passed, by their instance ids.
+    pub via: Vec<String>,
     /// In whose words failures are told.
     pub shape: Shape,
 }

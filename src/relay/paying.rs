@@ -10,8 +10,9 @@ use crate::{
     fault::{Fault, Stage},
     generate::{Cost, Most, Operation, Usage},
     kind,
+    queue::Priority,
     registry::Server,
-    route::Choice,
+    route::{Choice, Fallback},
     server::Zone,
     spending::USUAL_ANSWER,
 };
@@ -57,14 +58,45 @@ impl Work {
     }
 
     /// What goes along with a request: what came, and what every request there has to say.
-    pub(super) fn headers(&self, server: &Server) -> HeaderMap {
+    pub(super) fn headers(&self, choice: &Choice) -> HeaderMap {
         let mut headers = self.errand.pass.clone();
-        let own = kind::provider(server.kind.as_str()).map_or(&[][..], |it| it.headers);
+        let kind = choice.server.kind.as_str();
+        if kind::by_id(kind).is_some_and(|it| it.hands_on()) {
+            self.hand_on(choice, &mut headers);
+        }
+        let own = kind::provider(kind).map_or(&[][..], |it| it.headers);
         for (name, value) in own {
             let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
             headers.entry(name).or_insert(value);
         }
         headers
+    }
+}
+
+impl Work {
+    /// What another daemon is told of the caller's wishes. It stands in with nothing that is
+    /// not the same model: what else may answer is decided here, where all are known, and the
+    /// caller is told of it.
+    fn hand_on(&self, choice: &Choice, headers: &mut HeaderMap) {
+        let wishes = &self.errand.wishes;
+        let allowed = self.errand.fallback(&self.settings);
+        let reach = if choice.zone == Zone::Cloud { Fallback::Cloud } else { Fallback::Same };
+        let mut say = |name: &'static str, value: String| {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        say("x-lovable-fallback", reach.min(allowed).to_string());
+        if wishes.priority == Priority::Batch {
+            say("x-lovable-priority", "batch".to_owned());
+        }
+        if let Some(session) = &wishes.session {
+            say("x-lovable-session", session.clone());
+        }
+        if let Some(timeout) = wishes.timeout {
+            let left = timeout.saturating_sub(self.record.started.elapsed());
+            say("x-lovable-timeout-ms", left.as_millis().to_string());
+        }
     }
 }
 

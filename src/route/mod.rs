@@ -81,6 +81,8 @@ pub struct Ask<'a> {
     pub chains: &'a BTreeMap<String, Vec<String>>,
     /// How far a stand-in may be.
     pub fallback: Fallback,
+    /// The daemons that the request has passed, by their instance ids.
+    pub via: &'a [String],
     /// Whether the request itself says how far. Only then does a stand-in leave the place
     /// that a pin names.
     pub widened: bool,
@@ -323,7 +325,8 @@ fn judge<'a>(
         let zone = rank::zone(server, model);
         let substituted = stand_ins.substitution(zone, sameness);
         let reached = stand_ins.reaches_cloud(sameness, reach);
-        let cannot = rank::unfit_cloud(server, model, reached, ask);
+        let cannot = rank::unfit_way(server, model, ask);
+        let cannot = cannot.or_else(|| rank::unfit_cloud(server, model, reached, ask));
         let cannot = cannot.or_else(|| rank::unfit_model(model, ask.head)).or(too_long.map(Reason::TooLong));
         let lacks = server.lacks(&model.name, (ask.head.operation, ask.head.needs), ask.now);
         (Judged { server, model, substituted, rank }, cannot, lacks)

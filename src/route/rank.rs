@@ -32,6 +32,8 @@ pub(super) struct Rank<'a> {
     priority: i32,
     zone: Zone,
     warmth: Warmth,
+    /// How many daemons are between us and who answers.
+    ways: usize,
     affinity: Affinity,
     /// Whether it has as much to do as servers usually work on at once, and may have more: then
     /// what follows is no reason to give it that.
@@ -115,6 +117,7 @@ impl<'a> Rank<'a> {
                 Some(false) if (ask.uses_others)(&server.id, &model.name) => Warmth::Swap,
                 Some(false) => Warmth::Cold,
             },
+            ways: usize::from(server.instance.is_some()) + model.via.len(),
             affinity: Affinity::Elsewhere,
             busy,
             fit: if model.capabilities.is_empty() { Fit::Unknown } else { Fit::Said },
@@ -191,6 +194,8 @@ fn mix(salt: u64, id: &str) -> u64 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     Tried,
+    /// The request has come from there.
+    Circle,
     OneServerOnly,
     Draining,
     Untrusted,
@@ -254,6 +259,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tried => "was tried already",
+            Self::Circle => "is on the way that this request has come",
             Self::OneServerOnly => "may not stand in (fallback `none`)",
             Self::Draining => "is draining (`lovablectl servers resume` ends that)",
             Self::Untrusted => "is not trusted",
@@ -321,6 +327,12 @@ pub(super) fn unfit_server(server: &Server, in_flight: u32, ask: &Ask<'_>) -> Op
 /// Where requests for a model of a server end up.
 pub(super) fn zone(server: &Server, model: &Model) -> Zone {
     model.zone.map_or(server.zone, |it| it.max(server.zone))
+}
+
+/// Why a model is not asked that is reached through others.
+pub(super) fn unfit_way(server: &Server, model: &Model, ask: &Ask<'_>) -> Option<Reason> {
+    let mut way = server.instance.iter().chain(&model.via);
+    way.any(|it| ask.via.contains(it)).then_some(Reason::Circle)
 }
 
 /// Why a model in the cloud is not asked, whatever it costs. `reached` says whether the caller

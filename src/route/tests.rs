@@ -2,6 +2,7 @@ mod cloud;
 mod failing;
 mod room;
 mod stand_in;
+mod way;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -34,6 +35,8 @@ fn server(id: &str, models: &[&str]) -> Server {
         problem: None,
         simulated: false,
         found_by: BTreeSet::new(),
+        announced_as: BTreeSet::new(),
+        instance: None,
         models: models.iter().map(|it| Arc::new(Model::named(*it))).collect(),
         limit: None,
         priority: 0,
@@ -76,6 +79,8 @@ fn change(mut server: Server, words: &str, now: Instant) -> Server {
             "chat" => able(&mut server, Capability::Chat),
             "embed" => able(&mut server, Capability::Embed),
             "tools" => able(&mut server, Capability::Tools),
+            _ if word.starts_with("is=") => server.instance = Some(word[3..].to_owned()),
+            _ if word.starts_with("via=") => each(&mut server, |it| it.via.push(word[4..].to_owned())),
             _ if word.starts_with("ctx") => {
                 each(&mut server, |it| it.loaded_context_length = word[3..].parse().ok());
             }
@@ -132,6 +137,7 @@ struct World {
     cloud: bool,
     /// Models in the cloud that may not be paid for.
     unpaid: Vec<&'static str>,
+    via: Vec<String>,
 }
 
 /// Servers as `id: words`; each has the model `m`.
@@ -168,6 +174,7 @@ fn with(mut servers: Vec<Server>) -> World {
         uses: Vec::new(),
         cloud: false,
         unpaid: Vec::new(),
+        via: Vec::new(),
     }
 }
 
@@ -201,6 +208,7 @@ impl World {
             aliases: &self.aliases,
             chains: &self.chains,
             fallback: self.fallback,
+            via: &self.via,
             widened: self.widened,
             tried: &self.tried,
             first: self.first.as_ref().or(self.tried.first()),

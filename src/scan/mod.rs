@@ -1,9 +1,10 @@
-//! Finds servers on this machine: watches who listens, asks what is due,
-//! reports what was said.
+//! Finds servers on this machine and in its networks: watches who listens, hears
+//! who is announced, asks what is due, reports what was said.
 //!
-//! Two loops that never talk to each other. One compares the table of listening
-//! sockets with what it was half a second ago and hints at what is new or gone;
-//! the other asks the endpoints that the registry calls due. What an answer
+//! Three loops. One compares the table of listening sockets with what it was
+//! half a second ago and hints at what is new or gone; one does the same with
+//! what multicast DNS says (`mdns`); the third asks the endpoints that the
+//! registry calls due, and only tells the second whom it missed. What an answer
 //! means is the kinds' knowledge, what follows from it the registry's; both are
 //! behind `Watch`.
 //!
@@ -18,6 +19,7 @@
 //! asked every few seconds; then nobody can tell whose a listener is, so it
 //! counts as another user's.
 
+mod mdns;
 mod owner;
 mod place;
 mod probe;
@@ -34,9 +36,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::oneshot, time::MissedTickBehavior};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
+};
 
-pub use crate::scan::owner::{Owners, owner_of};
+pub use crate::scan::{
+    mdns::Announcement,
+    owner::{Owners, owner_of},
+};
 use crate::{
     fault::Fault,
     kind,
@@ -53,6 +61,10 @@ use crate::{
 /// half of it is for noticing, the other half for the conversation.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Addresses that did not answer and of which the network was not asked yet. When there are
+/// more, these are the same ones again.
+const MISSED: usize = 64;
+
 /// What scanning needs from whoever keeps the registry.
 pub trait Watch: Send + Sync + 'static {
     /// Somebody listens there.
@@ -61,9 +73,22 @@ pub trait Watch: Send + Sync + 'static {
     fn hint_gone(&self, endpoint: &Endpoint, source: Source);
     /// What listens there is a program that is known to be something else.
     fn other_program(&self, endpoint: &Endpoint);
+    /// A service of this name was announced in the network.
+    fn announced(&self, endpoint: Endpoint, name: &str);
+    /// Whether a server was recognised there.
+    fn is_server(&self, endpoint: &Endpoint) -> bool;
+    /// Resolves when the machine has slept.
+    fn woken(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
     /// The endpoints to ask now; each is reported on exactly once.
     fn due(&self) -> Vec<Endpoint>;
-    /// When the next endpoint becomes due.
+    /// The servers of the network to be reached now, whatever they answer; each is
+    /// reported on with `reached`.
+    fn beats(&self) -> Vec<Endpoint>;
+    /// It took a connection, or did not.
+    fn reached(&self, endpoint: &Endpoint, result: Result<(), Fault>);
+    /// When the next endpoint becomes due, or a server is to be reached.
     fn poll_timeout(&self) -> Option<Instant>;
     /// Resolves when something may have become due earlier than `poll_timeout`
     /// last said. What changed since the last call must not be missed.
@@ -84,8 +109,8 @@ pub trait Watch: Send + Sync + 'static {
     fn foreign(&self, endpoint: &Endpoint);
 }
 
-/// Where to look, and where not. What may change while we look is the first three; the rest
-/// holds from the start.
+/// Where to look, and where not. What may change while we look is the first three, and what
+/// there is to do with the network; the rest holds from the start.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Ports that are asked besides the usual ones, also where a built-in
@@ -101,6 +126,12 @@ pub struct Settings {
     pub owners: Owners,
     /// Where the kernel shows processes and sockets.
     pub proc_root: PathBuf,
+    /// Whether servers are found that announce themselves in the network.
+    pub mdns: bool,
+    /// What is announced of this daemon, if anything.
+    pub announce: Option<Announcement>,
+    /// What this daemon calls itself, so that it does not find itself.
+    pub instance: String,
 }
 
 impl Default for Settings {
@@ -112,6 +143,9 @@ impl Default for Settings {
             own: Vec::new(),
             owners: Owners::read(rustix::process::getuid().as_raw(), Path::new("/etc")),
             proc_root: "/proc".into(),
+            mdns: false,
+            announce: None,
+            instance: String::new(),
         }
     }
 }
@@ -146,17 +180,24 @@ pub async fn run<W: Watch>(
     // What was known before we started may meanwhile be a program that a
     // connection would harm: nothing is asked before the first look.
     let (looked, first_look) = oneshot::channel();
+    let (missing, missed) = mpsc::channel(MISSED);
+    let instance = settings.borrow().instance.clone();
+    let hearing = mdns::run(settings.clone(), watch.clone(), missed, stop.clone());
     let looking = Scan::new(settings, watch.clone()).run(looked);
     let asking = async {
         // An error means that nobody looks any more, and this ends with that.
         let _ = first_look.await;
-        probe::run(upstream, watch).await;
+        probe::run(upstream, watch.clone(), missing, &instance).await;
     };
-    tokio::select! {
-        () = looking => {}
-        () = asking => {}
-        _ = stop.wait_for(|it| *it) => {}
-    }
+    let until_told = async {
+        tokio::select! {
+            () = looking => {}
+            () = asking => {}
+            _ = stop.wait_for(|it| *it) => {}
+        }
+    };
+    // Who listens to the network says goodbye to it.
+    tokio::join!(hearing, until_told);
 }
 
 /// The loop that watches who listens.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::{
+    sync::mpsc::Sender,
     task::{Id, JoinError, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
@@ -27,6 +28,14 @@ use crate::{
 /// Conversations at once. A vLLM's dozen internal sockets take a connection and
 /// never answer; they must not keep a server next to them waiting.
 const AT_ONCE: usize = 32;
+
+/// Of these with strangers in the network. Whoever invents a hundred of them there has each
+/// conversation wait for its connection.
+const AFAR_AT_ONCE: usize = 12;
+
+/// How long a server in the network that was there a moment ago may take to take a connection.
+/// It is missed three times before it counts as gone, which together takes two seconds.
+const REACH: Duration = Duration::from_millis(400);
 
 /// Wake-ups are no closer than this: what is due within it is asked together.
 const TOGETHER: Duration = Duration::from_millis(20);
@@ -56,17 +65,31 @@ const KEEP_FOR: Duration = Duration::from_secs(600);
 /// How much of them is kept per server; what is beyond is asked again each time.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// Asks what is due, for ever.
-pub(super) async fn run<W: Watch>(upstream: Arc<Upstream>, watch: Arc<W>) {
-    let prober = Arc::new(Prober { upstream, watch, kept: Mutex::default() });
-    let mut waiting = VecDeque::new();
+/// Asks what is due, for ever, and says who was `missing`.
+pub(super) async fn run<W: Watch>(
+    upstream: Arc<Upstream>,
+    watch: Arc<W>,
+    missing: Sender<Endpoint>,
+    instance: &str,
+) {
+    let instance = instance.to_owned();
+    let prober = Arc::new(Prober { upstream, watch, missing, instance, kept: Mutex::default() });
+    let (mut near, mut afar) = (VecDeque::new(), VecDeque::new());
     let mut tasks = JoinSet::new();
+    let mut beats = JoinSet::new();
     let mut asked: HashMap<Id, Endpoint> = HashMap::new();
     loop {
-        waiting.extend(prober.watch.due());
-        while tasks.len() < AT_ONCE
-            && let Some(endpoint) = waiting.pop_front()
-        {
+        for endpoint in prober.watch.due() {
+            if endpoint.is_local() { near.push_back(endpoint) } else { afar.push_back(endpoint) }
+        }
+        for endpoint in prober.watch.beats() {
+            let prober = prober.clone();
+            beats.spawn(async move { prober.reach(&endpoint).await });
+        }
+        while tasks.len() < AT_ONCE {
+            let room_afar = asked.values().filter(|it| !it.is_local()).count() < AFAR_AT_ONCE;
+            let next = near.pop_front().or_else(|| afar.pop_front_if(|_| room_afar));
+            let Some(endpoint) = next else { break };
             let (prober, at) = (prober.clone(), endpoint.clone());
             let task = tasks.spawn(async move { prober.look(&at).await });
             asked.insert(task.id(), endpoint);
@@ -81,6 +104,8 @@ pub(super) async fn run<W: Watch>(upstream: Arc<Upstream>, watch: Arc<W>) {
         tokio::select! {
             () = wake => {}
             () = prober.watch.changed() => {}
+            // One that panicked is reached for again a little later than others.
+            Some(_) = beats.join_next() => {}
             Some(ended) = tasks.join_next_with_id() => {
                 let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
                 let endpoint = asked.remove(&id);
@@ -104,6 +129,8 @@ enum End {
 struct Prober<W> {
     upstream: Arc<Upstream>,
     watch: Arc<W>,
+    missing: Sender<Endpoint>,
+    instance: String,
     kept: Mutex<BTreeMap<Endpoint, Kept>>,
 }
 
@@ -136,6 +163,7 @@ impl<W: Watch> Prober<W> {
             End::Silent(fault) => {
                 tracing::debug!(%endpoint, %fault, "no answer");
                 self.watch.silent(endpoint, fault);
+                self.miss(endpoint);
             }
             End::Foreign => {
                 tracing::debug!(%endpoint, "something else");
@@ -143,6 +171,21 @@ impl<W: Watch> Prober<W> {
                 self.watch.foreign(endpoint);
             }
         }
+    }
+
+    /// Finds out whether a server is still there, and no more.
+    async fn reach(&self, endpoint: &Endpoint) {
+        let result = self.upstream.reach(endpoint, REACH).await;
+        let is_missed = result.is_err();
+        self.watch.reached(endpoint, result);
+        if is_missed {
+            self.miss(endpoint);
+        }
+    }
+
+    fn miss(&self, endpoint: &Endpoint) {
+        // When nobody takes it there is somebody missing all the time.
+        let _ = self.missing.try_send(endpoint.clone());
     }
 
     async fn recognise(&self, endpoint: &Endpoint) -> End {
@@ -189,7 +232,7 @@ impl<W: Watch> Prober<W> {
             Some(kind) => kind::recognise_as(kind.as_str(), answers),
             None => kind::recognise(answers),
         };
-        let mut answers = Answers::default();
+        let mut answers = Answers::of(&self.instance);
         let mut heard = Vec::new();
         let mut last_status = 0;
         loop {

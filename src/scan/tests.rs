@@ -87,6 +87,22 @@ impl Watch for House {
         self.act(|registry, now| registry.on_other_program(endpoint, now));
         self.report(format!("other {endpoint}"));
     }
+    fn announced(&self, endpoint: Endpoint, name: &str) {
+        let report = format!("announced {endpoint} {name}");
+        let hint = Hint { endpoint, source: Source::Mdns, trusted: false, settings: None };
+        self.act(|registry, now| registry.on_announced(hint, name, now));
+        self.changed.notify_one();
+        self.report(report);
+    }
+    fn is_server(&self, endpoint: &Endpoint) -> bool {
+        self.registry.lock().unwrap().snapshot().servers.iter().any(|it| it.endpoint == *endpoint)
+    }
+    fn beats(&self) -> Vec<Endpoint> {
+        self.act(Registry::beats)
+    }
+    fn reached(&self, endpoint: &Endpoint, result: Result<(), Fault>) {
+        self.act(|registry, now| registry.on_beat(endpoint, result, now));
+    }
     fn due(&self) -> Vec<Endpoint> {
         self.act(Registry::due)
     }

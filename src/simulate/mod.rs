@@ -72,6 +72,8 @@ pub use self::{
 pub enum At {
     /// A loopback port; 0 is any free one.
     Port(u16),
+    /// An address and port of a machine that others can reach.
+    Address(SocketAddr),
     /// A Unix socket, which must not exist yet.
     Unix(PathBuf),
 }
@@ -139,6 +141,7 @@ impl Simulated {
     pub async fn start_at(shape: Shape, script: Script, at: At) -> io::Result<Self> {
         let at = match at {
             At::Port(port) => Bound::Tcp(SocketAddr::from(([127, 0, 0, 1], port))),
+            At::Address(address) => Bound::Tcp(address),
             At::Unix(path) => Bound::Unix(path),
         };
         let listener = Listener::bind(&at).await?;

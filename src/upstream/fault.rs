@@ -23,6 +23,11 @@ pub(super) fn fault_of(error: &reqwest::Error, stage: Stage) -> Fault {
     Fault::new(stage, cause)
 }
 
+/// What went wrong with making a connection.
+pub(super) fn fault_of_io(error: &io::Error) -> Fault {
+    Fault::new(Stage::Connect, cause_of_io(error, Stage::Connect).unwrap_or(Cause::Unreachable))
+}
+
 /// Whether the connection was closed under a request whose head never came.
 pub(super) fn is_closed_early(error: &reqwest::Error) -> bool {
     !error.is_connect() && fault_of(error, Stage::Head).cause == Cause::Reset

@@ -37,7 +37,10 @@ use reqwest::{
     Method, Request, Response, Url, Version,
     header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
 use crate::{
     fault::{Cause, Fault, Stage},
@@ -45,7 +48,7 @@ use crate::{
     server::{Address, Bounds, Check, Endpoint, Pin, Zone},
     upstream::{
         client::{Clients, Dialled, Sort, Trust},
-        fault::{fault_of, is_closed_early},
+        fault::{fault_of, fault_of_io, is_closed_early},
         verify::Shown,
     },
 };
@@ -346,6 +349,18 @@ impl Upstream {
         match timeout(limits.time, answering).await {
             Ok(result) => result,
             Err(_) => Err(Fault::new(stage, Cause::FirstTokenTimeout)),
+        }
+    }
+
+    /// Whether somebody takes connections there. Nothing is said on it; names are not looked
+    /// up for it.
+    pub async fn reach(&self, endpoint: &Endpoint, limit: Duration) -> Result<(), Fault> {
+        let at = endpoint.ip().zip(endpoint.port());
+        let Some((ip, port)) = at else { return Err(Fault::new(Stage::Connect, Cause::Internal)) };
+        match timeout(limit, TcpStream::connect((ip, port))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(fault_of_io(&error)),
+            Err(_) => Err(Fault::new(Stage::Connect, Cause::ConnectTimeout)),
         }
     }
 

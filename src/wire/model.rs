@@ -56,6 +56,9 @@ pub struct ModelOnServer {
     pub memory_bytes: Option<u64>,
     /// When it will be unloaded.
     pub expires: Option<String>,
+    /// The daemons on the way there, by their instance ids: a lovable, and those behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<String>,
 }
 
 /// The models of all servers that may be asked, with the aliases (alias → name) of the configuration.
@@ -99,10 +102,11 @@ fn on(server: &Server, model: &Model) -> ModelOnServer {
     ModelOnServer {
         id: server.id.clone(),
         kind: server.kind.clone(),
-        zone: model.zone.unwrap_or(server.zone),
+        zone: model.zone.map_or(server.zone, |it| it.max(server.zone)),
         loaded: model.loaded,
         size_bytes: model.size_bytes,
         memory_bytes: model.memory_bytes,
         expires: model.expires.clone(),
+        via: server.instance.iter().chain(&model.via).cloned().collect(),
     }
 }

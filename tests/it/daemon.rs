@@ -37,13 +37,27 @@ pub(crate) struct Options {
 impl Options {
     /// A daemon that knows of no server but those it is told of, whatever else listens on this machine.
     pub(crate) fn alone() -> Self {
-        Self::default()
-            .config(&format!("[discovery]\nsocket_table = false\nskip_ports = {:?}\n", kind::usual_ports()))
+        Self::default().config(&format!(
+            "[discovery]\nmdns = false\nsocket_table = false\nskip_ports = {:?}\n",
+            kind::usual_ports()
+        ))
     }
 
-    /// A daemon that looks at all of this machine.
+    /// A daemon that looks at all of this machine, and says nothing to the network.
     pub(crate) fn looking() -> Self {
-        Self::default()
+        Self::default().config("[discovery]\nmdns = false\n")
+    }
+
+    /// A daemon that knows of no server but those that are announced in the network. They have the
+    /// ports that servers usually have, so no port is skipped.
+    pub(crate) fn listening() -> Self {
+        Self::default().config("[discovery]\nmdns = true\nsocket_table = false\n")
+    }
+
+    /// The same, and it asks the network who announces itself.
+    pub(crate) fn hears_network(mut self) -> Self {
+        self.config = self.config.replace("mdns = false", "mdns = true");
+        self
     }
 
     /// Adds lines to the configuration; tables come in any order.

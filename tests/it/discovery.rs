@@ -7,7 +7,7 @@
 
 mod found;
 mod harmless;
-mod idle;
+pub(crate) mod idle;
 mod listener;
 mod named;
 mod trust;

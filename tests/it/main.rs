@@ -31,6 +31,7 @@ mod live;
 mod load;
 mod matrix;
 mod namespace;
+mod network;
 mod patience;
 mod pressure;
 mod privacy;

@@ -62,11 +62,20 @@ async fn inside() {
     assert_eq!(packets(), 0, "packets have left the machine");
     assert_eq!(near.connections(), 0, "somebody in the cloud was asked");
 
+    // Whoever listens to the network asks it, by multicast DNS and nothing else.
+    vllm.revive().await;
+    let listening = start(LISTENING, &ollama, &vllm).await;
+    use_it(&listening, &ollama, &vllm).await;
+    drop(listening);
+    assert!(packets() > 0, "nobody was asked");
+    assert!(packets() <= multicasts(), "something else than multicast has left the machine");
+
     // The wire does count: the same daemon, allowed to, asks for the lists of providers.
     vllm.revive().await;
+    let before = packets();
     let _daemon = start("[cloud]\nenabled = true\n", &ollama, &vllm).await;
     for _ in 0..500 {
-        if packets() > 0 {
+        if packets() > before {
             return;
         }
         sleep(Duration::from_millis(20)).await;
@@ -79,7 +88,8 @@ async fn server(shape: Shape) -> Simulated {
 }
 
 async fn start(more: &str, ollama: &Simulated, vllm: &Simulated) -> Daemon {
-    let mut options = Options::looking().config(CLOUDS).config(more);
+    let mut options = Options::looking().config(CLOUDS);
+    options = if more == LISTENING { options.hears_network() } else { options.config(more) };
     let keys =
         ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GROQ_API_KEY", "OPENROUTER_API_KEY"];
     for name in keys {
@@ -124,6 +134,8 @@ async fn use_it(daemon: &Daemon, ollama: &Simulated, vllm: &Simulated) {
     sleep(Duration::from_secs(5)).await;
 }
 
+/// In place of more lines: multicast DNS is on.
+const LISTENING: &str = "";
 const WIRE: &str = "way-out";
 
 async fn make_network() {
@@ -148,6 +160,15 @@ async fn ip(args: &str) {
     command.args(args.split(' ')).env("PATH", path);
     let output = command.output().await.expect("ip of iproute2 is there");
     assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// How many packets have gone to groups: questions of multicast DNS, and that we are in its group.
+fn multicasts() -> u64 {
+    let table = fs::read_to_string("/proc/self/net/netstat").unwrap();
+    let mut lines = table.lines().filter_map(|it| it.strip_prefix("IpExt: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    pairs.find(|(name, _)| *name == "OutMcastPkts").unwrap().1.parse().unwrap()
 }
 
 /// How many packets have gone into the wire.

@@ -125,6 +125,7 @@ struct House {
 impl House {
     async fn furnish(sequence: &Sequence, directory: &Path) -> Self {
         let house = Housekeeping::new(housekeeping::Furnishing {
+            instance: String::new(),
             registry: Registry::new(registry::Settings::default()),
             stats: Stats::default(),
             store: Store::none("nothing is kept"),

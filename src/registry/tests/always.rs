@@ -10,21 +10,25 @@ use proptest::{
 
 use super::*;
 
-const PLACES: [&str; 7] = [
+const PLACES: [&str; 8] = [
     "127.0.0.1:11434",
     "[::1]:11434",
     "localhost:11434",
     "127.0.0.1:8000",
     "192.168.1.2:8000",
+    "192.168.1.3:8000",
     "unix:/run/a.sock",
     "unix:/home/a.sock",
 ];
+const LAN: [&str; 2] = ["192.168.1.2:8000", "192.168.1.3:8000"];
 const KINDS: [&str; 4] = ["ollama", "vllm", "llamacpp", "lovable"];
 
 #[derive(Clone, Debug)]
 enum Event {
     Wait(u64),
     Hint(&'static str, Source, bool, Option<&'static str>),
+    Announced(&'static str, &'static str),
+    Beat(&'static str, Option<Fault>),
     Said(Vec<(&'static str, bool)>, Vec<&'static str>),
     Gone(&'static str, Source),
     Due,
@@ -75,11 +79,15 @@ fn any_sighting() -> impl Strategy<Value = Sighting> {
 
 fn event() -> impl Strategy<Value = Event> {
     let place = || select(PLACES.to_vec());
+    let lan = || select(LAN.to_vec());
     let name = select(vec![None, None, Some("box"), Some("vllm-8000")]);
     prop_oneof![
         3 => select(vec![10u64, 500, 1_000, 5_000, 70_000, 40 * 24 * 3_600_000]).prop_map(Event::Wait),
         5 => (place(), source(), any::<bool>(), name).prop_map(|(a, b, c, d)| Event::Hint(a, b, c, d)),
         2 => (place(), source()).prop_map(|(a, b)| Event::Gone(a, b)),
+        2 => (lan(), select(vec!["desk", "attic"])).prop_map(|(a, b)| Event::Announced(a, b)),
+        2 => lan().prop_map(|it| Event::Gone(it, Source::Mdns)),
+        2 => (lan(), prop::option::of(fault())).prop_map(|(a, b)| Event::Beat(a, b)),
         2 => (btree_map(place(), any::<bool>(), 0..3), btree_set(place(), 0..2)).prop_map(|(named, ruled)| {
             Event::Said(named.into_iter().collect(), ruled.into_iter().collect())
         }),
@@ -166,6 +174,11 @@ fn play(world: &mut World, event: Event, seen: &mut Seen) {
             }
             registry.on_hint(Hint { endpoint: at(place), source, trusted, settings }, now)
         }
+        Event::Announced(place, name) => {
+            let hint = Hint { endpoint: at(place), source: Source::Mdns, trusted: false, settings: None };
+            registry.on_announced(hint, name, now)
+        }
+        Event::Beat(place, fault) => registry.on_beat(&at(place), fault.map_or(Ok(()), Err), now),
         Event::Said(named, ruled) => {
             let hint = |(place, enabled): &(&str, bool)| Hint {
                 endpoint: at(place),
@@ -191,8 +204,14 @@ fn play(world: &mut World, event: Event, seen: &mut Seen) {
         }
         Event::Due => {
             let timeout = registry.poll_timeout();
-            let due = registry.due(now);
-            assert_eq!(due.is_empty(), timeout.is_none_or(|it| it > now.at), "the timeout is when it is due");
+            let (due, beats) = (registry.due(now), registry.beats(now));
+            let nothing = due.is_empty() && beats.is_empty();
+            assert_eq!(nothing, timeout.is_none_or(|it| it > now.at), "the timeout is when it is due");
+            let shown = registry.snapshot();
+            let open = |it: &Server| matches!(it.admission, Admission::Open | Admission::Draining);
+            let is_open = |at: &Endpoint| shown.servers.iter().any(|it| it.endpoint == *at && open(it));
+            let fine = beats.iter().all(|it| !it.is_local() && is_open(it));
+            assert!(fine, "only what is trusted in the network is reached for");
             assert!(registry.poll_timeout().is_none_or(|it| it > now.at), "all that is due is handed out");
             for endpoint in due {
                 assert!(seen.asked.insert(endpoint), "it is being asked");
@@ -250,12 +269,15 @@ fn check(servers: &[Arc<Server>], seen: &mut Seen) {
     assert!(servers.is_sorted_by(|a, b| a.id < b.id));
     let mut endpoints = BTreeSet::new();
     for server in servers {
-        assert_ne!(server.kind, "lovable");
         for endpoint in std::iter::once(&server.endpoint).chain(&server.also_at) {
             assert!(endpoints.insert(endpoint), "two servers at {endpoint}");
         }
         let thing = thing(server);
         let first = seen.things.entry(server.id.clone()).or_insert_with(|| thing.clone());
+        // Only what is announced can move, and stays what it was.
+        if !server.announced_as.is_empty() && first.0 == thing.0 && !server.endpoint.is_local() {
+            first.1.clone_from(&thing.1);
+        }
         assert_eq!(*first, thing, "{} was something else", server.id);
         let at = &server.endpoint;
         let far = !at.is_local() && !seen.far.iter().any(|it| it.0 == *at);

@@ -1,6 +1,7 @@
 //! The registry's sentences, one by one; `always` has those with "never" and "always".
 
 mod always;
+mod announced;
 mod cloud;
 mod said;
 mod trust;
@@ -308,15 +309,6 @@ fn what_is_seen_where_nobody_hints_any_more_is_no_server() {
     world.seen("127.0.0.1:2", sighting("vllm", &[]));
     assert!(world.shown().is_empty());
     assert_eq!(world.registry.poll_timeout(), None);
-}
-
-#[test]
-fn another_daemon_is_never_a_server() {
-    let mut world = World::new();
-    world.find("127.0.0.1:1", sighting("lovable", &["m"]));
-    assert!(world.shown().is_empty());
-    world.wait(60_000);
-    assert!(world.due().is_empty());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{looking, until_up, url};
 use crate::proof::{Table, is_full, times};
 
 /// Processor time in seconds and wake-ups (voluntary context switches) of all threads.
-fn spent(pid: u32) -> (f64, u64) {
+pub(crate) fn spent(pid: u32) -> (f64, u64) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
     let ticks: u64 = fields[11..13].iter().map(|it| it.parse::<u64>().unwrap()).sum();

@@ -63,7 +63,8 @@ impl Home {
 
     /// Writes the configuration anew.
     fn configure(&self, lines: &str) {
-        let alone = format!("[discovery]\nsocket_table = false\nskip_ports = {:?}\n", usual_ports());
+        let alone =
+            format!("[discovery]\nmdns = false\nsocket_table = false\nskip_ports = {:?}\n", usual_ports());
         fs::write(self.at("config/lovable/config.toml"), alone + lines).unwrap();
     }
 
