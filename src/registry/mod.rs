@@ -219,6 +219,10 @@ impl Registry {
     pub fn on_seen(&mut self, endpoint: &Endpoint, mut sighting: Sighting, now: Now) -> Vec<Change> {
         let far = self.zone(endpoint) == Zone::Cloud;
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
+        if sighting.kind == "lovable" && endpoint.is_local() && !place.is_named() {
+            // Another daemon of this machine sees the servers that we see.
+            return self.on_foreign(endpoint, now);
+        }
         let again = match sighting.problem {
             None if far => IN_THE_CLOUD,
             Some(_) if far => CLOUD_TROUBLED,

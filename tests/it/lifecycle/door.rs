@@ -132,15 +132,13 @@ async fn another_user_is_turned_away_at_the_door() {
 }
 
 #[tokio::test]
-async fn daemons_side_by_side_are_no_servers_to_each_other() {
+async fn daemons_side_by_side_are_no_servers_to_each_other_unless_a_person_says_so() {
     let (first, first_running, first_caller) = with_door("").await;
     let Caller::Tcp(address) = first_caller else { unreachable!("it has a door") };
     let second = Home::new();
-    // This one looks at all that listens, and is even told of the other.
+    // This one looks at all that listens.
+    fs::write(second.at("config/lovable/config.toml"), "[discovery]\nmdns = false\n").unwrap();
     let url = format!("http://{address}");
-    let lines =
-        format!("[[servers]]\nurl = \"{url}\"\n[[servers]]\nurl = \"unix:{}\"\n", first.socket().display());
-    fs::write(second.at("config/lovable/config.toml"), lines).unwrap();
     let second_running = second.start(&["--listen", "127.0.0.1:0"]).await;
     // Once it has found one that came later, it has seen the other.
     let server = Simulated::start(Shape::LlamaCpp, Script::default()).await.unwrap();
@@ -150,11 +148,16 @@ async fn daemons_side_by_side_are_no_servers_to_each_other() {
         servers.iter().any(|it| it["url"] == server.endpoint().to_string()).then_some(servers)
     })
     .await;
-    for it in servers {
-        assert_ne!(it["kind"], "lovable", "{it}");
-        assert_ne!(it["url"], url, "{it}");
-        assert!(!it["url"].as_str().unwrap().starts_with("unix:"), "{it}");
-    }
+    assert!(servers.iter().all(|it| it["kind"] != "lovable" && it["url"] != url), "{servers:?}");
+    let socket = format!("unix:{}", first.socket().display());
+    let lines = format!("[discovery]\nmdns = false\n[[servers]]\nurl = \"{socket}\"\n");
+    fs::write(second.at("config/lovable/config.toml"), lines).unwrap();
+    until("the one that is named is a server", async || {
+        let servers = second.caller().get("/lovable/v1/servers").await.json();
+        let servers = servers["servers"].as_array().unwrap().clone();
+        servers.iter().any(|it| it["url"] == socket && it["kind"] == "lovable").then_some(())
+    })
+    .await;
     first_running.stop().await;
     second_running.stop().await;
 }
