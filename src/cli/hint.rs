@@ -48,6 +48,8 @@ fn not_running(looked: &[PathBuf]) -> String {
 /// What was looked for, and how to start one.
 pub(super) fn no_server() -> String {
     let own = KINDS.iter().filter(|it| !matches!(it.id(), "lovable" | "openai-compatible"));
+    // Whoever sells answers is not looked for.
+    let own = own.filter(|it| it.provider().is_none());
     let own: Vec<_> = own
         .map(|it| match it.usual_ports().first() {
             Some(port) => format!("{} ({port})", it.name()),

@@ -30,16 +30,15 @@ impl Announcement {
         let properties = [("version", env!("CARGO_PKG_VERSION")), ("instance", &self.instance)];
         // A name of its own: the machine's may be somebody else's to announce.
         let host = format!("lovable-{}.local.", self.instance);
-        let addresses = if ip.is_unspecified() { String::new() } else { ip.to_string() };
         let (name, port) = (label(machine), self.listen.port());
-        let mut service = ServiceInfo::new(TYPE, &name, &host, addresses.as_str(), port, &properties[..])?;
+        let service = ServiceInfo::new(TYPE, &name, &host, "", port, &properties[..])?;
+        // With addresses that are looked up it is also told of in a network that comes later,
+        // or comes back.
+        let mut service = service.enable_addr_auto();
         match ip {
-            IpAddr::V4(ip) if ip.is_unspecified() => {
-                service = service.enable_addr_auto();
-                service.set_interfaces(vec![IfKind::IPv4]);
-            }
-            IpAddr::V6(ip) if ip.is_unspecified() => service = service.enable_addr_auto(),
-            IpAddr::V4(_) | IpAddr::V6(_) => {}
+            IpAddr::V4(ip) if ip.is_unspecified() => service.set_interfaces(vec![IfKind::IPv4]),
+            IpAddr::V6(ip) if ip.is_unspecified() => {}
+            ip => service.set_interfaces(vec![IfKind::Addr(ip)]),
         }
         Ok(service)
     }
@@ -81,9 +80,7 @@ mod tests {
         assert_eq!(service.get_fullname(), "lovable on desk._lovable._tcp.local.");
         assert_eq!(service.get_property_val_str("version"), Some(env!("CARGO_PKG_VERSION")));
         assert_eq!(service.get_property_val_str("instance"), Some("0123456789abcdef"));
-        assert_eq!(service.get_addresses().len(), 1);
-        assert!(!service.is_addr_auto());
-        for listen in ["0.0.0.0:1", "[::]:1"] {
+        for listen in ["0.0.0.0:1", "[::]:1", "192.168.1.7:1"] {
             assert!(announce(listen).unwrap().service("desk").unwrap().is_addr_auto(), "{listen}");
         }
     }
