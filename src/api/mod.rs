@@ -125,6 +125,11 @@ impl Door {
         &self.it.instance
     }
 
+    /// How many requests are being carried out.
+    pub(crate) fn running(&self) -> usize {
+        self.it.relay.running()
+    }
+
     /// When we came to know of models, as far as clients of OpenAI care: whole seconds since 1970.
     fn started_at_seconds(&self) -> u64 {
         self.started_ms / 1000

@@ -1,7 +1,9 @@
 //! `servers`: the servers found, and what the person says about them.
 
+use clap_complete::engine::ArgValueCandidates;
+
 use super::{
-    Context, Exit, Trouble, hint, now_ms,
+    Context, Exit, Trouble, complete, hint, now_ms,
     out::{Ink, Look},
     say,
     table::{Cell, Column, table},
@@ -30,16 +32,19 @@ enum Verb {
     /// Forget a server; should it be found again, it gets another id
     Forget {
         /// Its id, as `servers` lists it
+        #[arg(add = ArgValueCandidates::new(complete::servers))]
         id: String,
     },
     /// Let a server finish what it has, and send it nothing new
     Drain {
         /// Its id, as `servers` lists it
+        #[arg(add = ArgValueCandidates::new(complete::servers))]
         id: String,
     },
     /// Take a drained server back
     Resume {
         /// Its id, as `servers` lists it
+        #[arg(add = ArgValueCandidates::new(complete::servers))]
         id: String,
     },
     /// Ask all known addresses again now

@@ -9,6 +9,7 @@ mod paths;
 mod reader;
 mod servers;
 mod values;
+mod variable;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +39,7 @@ pub use self::{
     reader::{Origin, Problem, Setting},
     servers::ServerEntry,
     values::{Loopback, Size, Trust, parse_duration, show_duration},
+    variable::variables,
 };
 
 /// Everything that can be set.

@@ -7,6 +7,7 @@
 
 mod accept;
 mod furnish;
+mod manager;
 #[cfg(test)]
 mod randomised;
 
@@ -19,7 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{accept::Doorway, furnish::House};
+use self::{accept::Doorway, furnish::House, manager::Manager};
 use crate::service::{
     launch::{Plan, RunError},
     log::Log,
@@ -52,15 +53,17 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     let mut signals =
         signals().map_err(|error| RunError::Failed(format!("cannot watch for signals: {error}")))?;
     let Plan { loaded, socket, tcp, demo, log, readiness } = plan;
+    readiness.status("opening the store");
     let scope = loaded.paths.scope;
     let listen = tcp.as_ref().and_then(|it| it.local_addr().ok());
     let socket_path = socket.file.path().to_owned();
+    let inherited = socket.file.is_inherited();
     let (stop, stopping) = watch::channel(false);
     let House { house, upstream, door, demo: _simulated } =
-        furnish::furnish(&loaded, socket_path, listen, demo, stopping.clone()).await?;
+        furnish::furnish(&loaded, socket_path.clone(), listen, demo, stopping.clone()).await?;
 
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
-    let doorway = Doorway { door, scope, stopping: stopping.clone(), alive };
+    let doorway = Doorway { door: door.clone(), scope, stopping: stopping.clone(), alive };
     let mut tasks = JoinSet::new();
     let failed = |error: io::Error| RunError::Failed(format!("cannot serve: {error}"));
     let listener = UnixListener::from_std(socket.listener).map_err(failed)?;
@@ -74,10 +77,11 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(house.clone().tidy());
     tasks.spawn(house.clone().watch_clock());
     furnish::look_for_servers(&loaded, &house, upstream, listen, stopping.clone(), &mut tasks);
-    readiness.ready();
+    let manager = Manager { readiness: readiness.clone(), house: house.clone(), socket: socket_path, inherited };
+    tasks.spawn(manager.inform(stopping.clone()));
 
     until_told_to_stop(&mut signals, &log).await;
-    readiness.stopping();
+    readiness.stopping(&manager::farewell(door.running()));
     tracing::info!("stopping: running answers may end");
     // Nobody may be watching any more, which is as well.
     let _ = stop.send(true);

@@ -10,6 +10,7 @@ mod clock;
 mod feed;
 mod home;
 mod keep;
+mod line;
 mod purse;
 mod traffic;
 mod watching;
@@ -73,6 +74,7 @@ pub struct Housekeeping {
     due: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
+    looked: watch::Sender<bool>,
 }
 
 /// What housekeeping is told at the start.
@@ -124,6 +126,7 @@ impl Housekeeping {
             due: Notify::new(),
             unsaved: Notify::new(),
             news: watch::channel(()).0,
+            looked: watch::channel(false).0,
         })
     }
 
@@ -216,6 +219,12 @@ impl Housekeeping {
         self.news.subscribe()
     }
 
+    /// Waits until all that was there at the start has been asked once what it is.
+    pub async fn first_round(&self) {
+        // The sender is our own, so it is not gone.
+        let _ = self.looked.subscribe().wait_for(|it| *it).await;
+    }
+
     /// Follows the feed from now on.
     pub fn follow(&self) -> Follow {
         Follow::new(self.feed.subscribe())
@@ -294,6 +303,7 @@ impl Housekeeping {
 
     /// Writes down that a request is over.
     pub fn finished(&self, outcome: Outcome) {
+        line::write(&outcome);
         {
             let mut figures = lock(&self.figures);
             let touched = figures.stats.add(&outcome);

@@ -6,7 +6,7 @@
 //! are large, and the server has to open the model's file for each.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -62,7 +62,12 @@ pub(super) async fn run<W: Watch>(upstream: Arc<Upstream>, watch: Arc<W>) {
     let mut waiting = VecDeque::new();
     let mut tasks = JoinSet::new();
     let mut asked: HashMap<Id, Endpoint> = HashMap::new();
+    waiting.extend(prober.watch.due());
+    let mut first_round: Option<BTreeSet<Endpoint>> = Some(waiting.iter().cloned().collect());
     loop {
+        if first_round.take_if(|it| it.is_empty()).is_some() {
+            prober.watch.first_round_is_over();
+        }
         waiting.extend(prober.watch.due());
         while tasks.len() < AT_ONCE
             && let Some(endpoint) = waiting.pop_front()
@@ -84,6 +89,9 @@ pub(super) async fn run<W: Watch>(upstream: Arc<Upstream>, watch: Arc<W>) {
             Some(ended) = tasks.join_next_with_id() => {
                 let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
                 let endpoint = asked.remove(&id);
+                if let (Some(round), Some(endpoint)) = (&mut first_round, &endpoint) {
+                    round.remove(endpoint);
+                }
                 // A conversation that panicked must not be waited for for ever.
                 if let (Err(_), Some(endpoint)) = (ended, endpoint) {
                     prober.watch.silent(&endpoint, Fault::new(Stage::Head, Cause::Internal));
