@@ -21,6 +21,7 @@ mod chat;
 mod complete;
 mod completions;
 mod config;
+mod doctor;
 mod events;
 mod exec;
 mod generate;
@@ -78,6 +79,8 @@ commands! {
     Events(events),
     /// Show, check or edit the settings
     Config(config),
+    /// Check everything that commonly goes wrong, and name what mends it
+    Doctor(doctor),
     /// Have the daemon started with your session, and again when it dies
     Service(service),
     /// Print what a shell needs to complete commands, models and servers

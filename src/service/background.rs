@@ -186,7 +186,9 @@ impl PidFile {
                 .open(path)
                 .map_err(fail)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) if is_at(&file, path).map_err(fail)? => return Ok(Self { path: path.to_owned(), file }),
+                Ok(()) if is_at(&file, path).map_err(fail)? => {
+                    return Ok(Self { path: path.to_owned(), file });
+                }
                 // Who held it left and took the file along, after we had opened it.
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Err(BackgroundError::PidFileHeld { path: path.to_owned() }),

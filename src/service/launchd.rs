@@ -59,7 +59,11 @@ mod tests {
 
     /// launchd's part elsewhere: one listener under one name, as its manual describes the call.
     #[unsafe(no_mangle)]
-    extern "C" fn launch_activate_socket(name: *const c_char, fds: *mut *mut c_int, count: *mut usize) -> c_int {
+    extern "C" fn launch_activate_socket(
+        name: *const c_char,
+        fds: *mut *mut c_int,
+        count: *mut usize,
+    ) -> c_int {
         // SAFETY: called above only, with a string and two places to write to.
         unsafe {
             if CStr::from_ptr(name).to_bytes() != b"Listeners" {

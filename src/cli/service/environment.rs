@@ -35,7 +35,10 @@ pub(super) fn names(text: &str) -> Vec<String> {
 }
 
 fn quoted(value: &str) -> String {
-    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"").replace('`', "\\`").replace('$', "\\$"))
+    format!(
+        "\"{}\"",
+        value.replace('\\', "\\\\").replace('"', "\\\"").replace('`', "\\`").replace('$', "\\$")
+    )
 }
 
 #[cfg(test)]

@@ -155,7 +155,9 @@ fn asked(program: &str, args: &[&str]) -> Result<Output, Trouble> {
     let mut text = format!("`{program} {}` failed: {}", args.join(" "), say::clean_lines(words.trim()));
     // A shell after `su` or in a container has no session of its own.
     if words.contains("connect to bus") || words.contains("XDG_RUNTIME_DIR") {
-        text.push_str("\nlog in as this user, or run `loginctl enable-linger` first, so that its manager runs");
+        text.push_str(
+            "\nlog in as this user, or run `loginctl enable-linger` first, so that its manager runs",
+        );
     }
     Err(Trouble::Failed(text))
 }

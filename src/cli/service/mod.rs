@@ -18,7 +18,7 @@ use self::{
     plan::{File, Places, SERVICE_UNIT, SOCKET_UNIT},
 };
 use super::{Context, Exit, Trouble};
-use crate::config::{Flags, Surroundings, load, variables};
+use crate::config::{Flags, PathFlags, Paths, Surroundings, load, variables};
 
 mod environment;
 mod manager;
@@ -126,14 +126,15 @@ It starts when you log in and stops when you log out of your last session. To ha
 from the start of the machine on, whether you are logged in or not: loginctl enable-linger
 ";
 
-fn uninstall(
-    manager: Manager,
-    places: &Places,
-    purge: bool,
-    context: &mut Context,
-) -> Result<Exit, Trouble> {
+fn uninstall(manager: Manager, places: &Places, purge: bool, context: &mut Context) -> Result<Exit, Trouble> {
     must_be_the_right_user()?;
-    let paths = loaded(context)?.paths;
+    // A service has its usual places, whatever is said of others here.
+    let nowhere = Surroundings {
+        env: &|name| std::env::var_os(name).filter(|_| name != "LOVABLE_SOCKET"),
+        ..Surroundings::of_process()
+    };
+    let paths = Paths::resolve(&PathFlags::default(), &nowhere, None)
+        .map_err(|error| Trouble::Usage(error.to_string()))?;
     let files = match manager {
         Manager::Systemd => {
             vec![places.unit(SOCKET_UNIT), places.unit(SERVICE_UNIT), places.environment()]
@@ -234,7 +235,9 @@ fn carried(context: &mut Context) -> Result<BTreeMap<String, String>, Trouble> {
         if environment::may_be_carried(&value) {
             carried.insert(name, value);
         } else {
-            context.talk.line(format!("{name} holds what cannot stand on one line; it is not carried over"))?;
+            context
+                .talk
+                .line(format!("{name} holds what cannot stand on one line; it is not carried over"))?;
         }
     }
     Ok(carried)
@@ -265,9 +268,7 @@ fn must_be_the_right_user() -> Result<(), Trouble> {
 fn must_be_installed(manager: Manager, places: &Places) -> Result<(), Trouble> {
     match is_installed(manager, places) {
         true => Ok(()),
-        false => {
-            Err(Trouble::Failed("the service is not installed; lovablectl service install".to_owned()))
-        }
+        false => Err(Trouble::Failed("the service is not installed; lovablectl service install".to_owned())),
     }
 }
 

@@ -121,7 +121,10 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, process::{Command, Stdio}};
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
 
     use super::*;
 
@@ -149,7 +152,7 @@ mod tests {
         let agent = agent(&places("/opt/a & b/lovabled"), &one());
         assert!(!agent.text.contains('@') && !agent.text.contains("launchctl"), "{}", agent.text);
         assert_eq!(agent.mode, 0o600);
-        let read = "import plistlib, sys; it = plistlib.load(sys.stdin.buffer); \
+        let read = "import plistlib, sys; it = plistlib.loads(sys.stdin.buffer.read()); \
             assert it['ProgramArguments'] == ['/opt/a & b/lovabled'], it; \
             assert it['EnvironmentVariables']['OLLAMA_HOST'] == 'a<b>&c', it; \
             assert it['Sockets']['Listeners']['SockPathName'] == \

@@ -160,7 +160,8 @@ async fn a_full_disk_keeps_nobody_from_asking() {
     let home = Home::new();
     fs::create_dir(home.at("full")).unwrap();
     let full = |args: &[&str]| {
-        let script = "mount -t tmpfs -o size=64k none full; head -c 1M /dev/zero 2>&- >full/zeros; exec \"$@\"";
+        let script =
+            "mount -t tmpfs -o size=64k none full; head -c 1M /dev/zero 2>&- >full/zeros; exec \"$@\"";
         let mut command = home.command("unshare");
         command.args(["--mount", "sh", "-c", script, "sh", LOVABLED, "--daemonize"]).args(args);
         command

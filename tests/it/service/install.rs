@@ -117,7 +117,10 @@ async fn installed_it_runs_and_lives_again_and_uninstalled_it_leaves_nothing() {
     assert_eq!(mode(&home.at("config/lovable/environment")), 0o600);
     let settings = home.caller().get("/lovable/v1/config").await.text();
     assert!(settings.contains("OLLAMA_HOST"), "the service sees it: {settings}");
-    assert_eq!(stand_in.calls()[0], "--user is-enabled lovabled.socket");
+    assert_eq!(
+        stand_in.calls()[..2],
+        ["--user daemon-reload", "--user enable --now lovabled.socket lovabled.service"]
+    );
 
     // Again: nothing is written and nobody is restarted.
     stand_in.forget_calls();
@@ -181,8 +184,11 @@ async fn it_says_what_is_in_the_way() {
         sudo.env("SUDO_USER", "ada");
         check(&output(sudo).await, 2, &["run it as ada, without sudo"]);
     }
-    fs::write(stand_in.directory.join("systemctl"), "#!/bin/sh\necho 'Failed to connect to bus: x' >&2; exit 1\n")
-        .unwrap();
+    fs::write(
+        stand_in.directory.join("systemctl"),
+        "#!/bin/sh\necho 'Failed to connect to bus: x' >&2; exit 1\n",
+    )
+    .unwrap();
     home.configure("");
     check(&output(stand_in.ctl(&home, &["install"])).await, 1, &["connect to bus", "loginctl enable-linger"]);
 }

@@ -4,6 +4,7 @@
 //! Where the tests run there is rarely a systemd, so its part is played by
 //! [`supervisor`], which reads the same units and speaks the same protocol.
 
+mod doctor;
 mod install;
 mod supervisor;
 mod systemd;

@@ -93,6 +93,11 @@ impl Supervisor {
         self.state.lock().unwrap().told.clone()
     }
 
+    /// Every message so far but signs of life.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.told().into_iter().filter(|it| it != "WATCHDOG=1").collect()
+    }
+
     /// The process of the service.
     pub(crate) fn pid(&self) -> Pid {
         self.state.lock().unwrap().pid.expect("it runs")
@@ -204,7 +209,8 @@ impl Life {
     fn goes_on(&self, status: ExitStatus) -> bool {
         assert_eq!(self.service.get("Restart"), Some("on-failure"));
         let prevented = self.service.get("RestartPreventExitStatus").unwrap_or_default();
-        let prevented = prevented.split(' ').any(|it| Some(it) == status.code().map(|it| it.to_string()).as_deref());
+        let prevented =
+            prevented.split(' ').any(|it| Some(it) == status.code().map(|it| it.to_string()).as_deref());
         !status.success() && !prevented
     }
 

@@ -1,6 +1,6 @@
 //! What the programs say of themselves: to launchd, to shells, in manual pages and in the log.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use lovable::simulate::{Offer, Script, Shape, Simulated};
 
@@ -41,7 +41,8 @@ async fn completed(home: &Home, line: &str) -> String {
 
 #[tokio::test]
 async fn a_shell_completes_commands_and_the_names_that_the_daemon_knows() {
-    let script = Script { models: vec![Offer::named("qwen3:8b"), Offer::named("other")], ..Script::default() };
+    let script =
+        Script { models: vec![Offer::named("qwen3:8b"), Offer::named("other")], ..Script::default() };
     let server = Simulated::start(Shape::Vllm, script).await.unwrap();
     let home = Home::with(&server);
     // Without a daemon there are commands, and no names.
@@ -51,7 +52,8 @@ async fn a_shell_completes_commands_and_the_names_that_the_daemon_knows() {
     home.ready().await;
     assert_eq!(completed(&home, "lovablectl models q").await, "qwen3:8b");
     assert_eq!(completed(&home, "lovablectl models qwen3:").await, "8b", "bash has the rest already");
-    assert_eq!(completed(&home, "lovablectl generate -m ").await, "qwen3:8b\nother");
+    let all = completed(&home, "lovablectl generate -m ").await;
+    assert_eq!(all.lines().collect::<BTreeSet<_>>(), ["other", "qwen3:8b"].into());
     let id = home.caller().get("/lovable/v1/servers").await.json()["servers"][0]["id"].clone();
     assert_eq!(completed(&home, "lovablectl servers drain v").await, id.as_str().unwrap());
     running.stop().await;
@@ -92,16 +94,25 @@ async fn the_log_has_a_line_for_each_request_and_no_prompt() {
     home.caller().chat("nonsense", true).await.unwrap();
     let lines = until("three lines", async || {
         let log = home.log();
-        let lines: Vec<serde_json::Value> =
-            log.lines().filter_map(|it| serde_json::from_str(it).ok()).filter(|it: &serde_json::Value| it["fields"]["request"].is_string()).collect();
+        let lines: Vec<serde_json::Value> = log
+            .lines()
+            .filter_map(|it| serde_json::from_str(it).ok())
+            .filter(|it: &serde_json::Value| it["fields"]["request"].is_string())
+            .collect();
         (lines.len() == 3).then_some(lines)
     })
     .await;
-    for (line, ending, status) in [(&lines[0], "delivered", 200), (&lines[1], "delivered", 200), (&lines[2], "refused", 404)] {
+    for (line, ending, status) in
+        [(&lines[0], "delivered", 200), (&lines[1], "delivered", 200), (&lines[2], "refused", 404)]
+    {
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["fields"]["message"], ending, "{line}");
         assert_eq!(line["fields"]["status"], status, "{line}");
     }
-    assert!(lines[0]["fields"]["server"].is_string() && lines[0]["fields"]["total_ms"].is_u64(), "{}", lines[0]);
+    assert!(
+        lines[0]["fields"]["server"].is_string() && lines[0]["fields"]["total_ms"].is_u64(),
+        "{}",
+        lines[0]
+    );
     running.stop().await;
 }
