@@ -125,6 +125,13 @@ impl Door {
         &self.it.instance
     }
 
+    /// Waits until servers were looked for once, where none is known yet.
+    async fn until_looked(&self) {
+        if self.it.house.snapshot().servers.is_empty() {
+            self.it.house.looked_around().await;
+        }
+    }
+
     /// How many requests are being carried out.
     pub(crate) fn running(&self) -> usize {
         self.it.relay.running()

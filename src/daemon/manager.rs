@@ -4,10 +4,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 
 use crate::{
     housekeeping::Housekeeping,
@@ -16,9 +13,6 @@ use crate::{
     wire::{ModelCounts, ServerCounts},
 };
 
-/// A stranger that takes a connection and says nothing is not waited for longer: whoever
-/// waits for us to be ready waits for the servers that there are, which answer at once.
-const FIRST_ROUND: Duration = Duration::from_secs(3);
 /// Between two questions whether we answer, before we do.
 const AGAIN: Duration = Duration::from_millis(50);
 /// Before the manager counts on us, an answer may take this long.
@@ -57,9 +51,7 @@ impl Manager {
 
     async fn until_ready(&self) {
         self.readiness.status("looking for model servers");
-        if timeout(FIRST_ROUND, self.house.first_round()).await.is_err() {
-            tracing::debug!("something that listens here takes its time to say what it is");
-        }
+        self.house.looked_around().await;
         while pulse::answers(&self.socket, FIRST_ANSWER).await.is_err() {
             sleep(AGAIN).await;
         }
@@ -93,7 +85,9 @@ impl Manager {
                     self.readiness.alive();
                     if !std::mem::replace(&mut told, true) {
                         let path = self.socket.display();
-                        tracing::error!("somebody removed {path}: nobody can reach us until the socket unit is restarted");
+                        tracing::error!(
+                            "somebody removed {path}: nobody can reach us until the socket unit is restarted"
+                        );
                     }
                     limit / 2
                 }
@@ -153,8 +147,7 @@ mod tests {
     #[test]
     fn a_farewell_says_what_is_waited_for() {
         let said = [0, 1, 2].map(farewell);
-        let expected =
-            ["stopping", "stopping once 1 answer has ended", "stopping once 2 answers have ended"];
+        let expected = ["stopping", "stopping once 1 answer has ended", "stopping once 2 answers have ended"];
         assert_eq!(said, expected);
     }
 }

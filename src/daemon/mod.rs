@@ -67,6 +67,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     let mut tasks = JoinSet::new();
     let failed = |error: io::Error| RunError::Failed(format!("cannot serve: {error}"));
     let listener = UnixListener::from_std(socket.listener).map_err(failed)?;
+    house.begin_to_look();
     tasks.spawn(accept::socket(doorway.clone(), listener));
     if let Some(tcp) = tcp {
         let listener = TcpListener::from_std(tcp).map_err(failed)?;
@@ -77,7 +78,8 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(house.clone().tidy());
     tasks.spawn(house.clone().watch_clock());
     furnish::look_for_servers(&loaded, &house, upstream, listen, stopping.clone(), &mut tasks);
-    let manager = Manager { readiness: readiness.clone(), house: house.clone(), socket: socket_path, inherited };
+    let manager =
+        Manager { readiness: readiness.clone(), house: house.clone(), socket: socket_path, inherited };
     tasks.spawn(manager.inform(stopping.clone()));
 
     until_told_to_stop(&mut signals, &log).await;

@@ -54,6 +54,10 @@ const RECENT: usize = 1_000;
 /// Changes that a slow follower of the feed may lag behind before it is given the whole state again.
 const FEED_LAG: usize = 256;
 
+/// Servers that there are answer at once; a stranger that takes a connection and says nothing
+/// is not waited for longer.
+const FIRST_ROUND: Duration = Duration::from_secs(3);
+
 /// Everything that is known, under its locks.
 pub struct Housekeeping {
     registry: Mutex<Registry>,
@@ -126,7 +130,7 @@ impl Housekeeping {
             due: Notify::new(),
             unsaved: Notify::new(),
             news: watch::channel(()).0,
-            looked: watch::channel(false).0,
+            looked: watch::channel(true).0,
         })
     }
 
@@ -219,10 +223,24 @@ impl Housekeeping {
         self.news.subscribe()
     }
 
-    /// Waits until all that was there at the start has been asked once what it is.
-    pub async fn first_round(&self) {
-        // The sender is our own, so it is not gone.
-        let _ = self.looked.subscribe().wait_for(|it| *it).await;
+    /// Somebody begins to look for servers: until `looked_around`, what is known is not all.
+    pub fn begin_to_look(&self) {
+        self.looked.send_replace(false);
+    }
+
+    /// Whether all that was there at the start has been asked once what it is.
+    pub fn has_looked(&self) -> bool {
+        *self.looked.borrow()
+    }
+
+    /// Waits for that, though not for those who take a connection and say nothing: a first
+    /// request may have started the daemon, and is not to hear that there is no server.
+    pub async fn looked_around(&self) {
+        let mut looked = self.looked.subscribe();
+        if tokio::time::timeout(FIRST_ROUND, looked.wait_for(|it| *it)).await.is_err() {
+            tracing::debug!("something that listens here takes its time to say what it is");
+            self.looked.send_replace(true);
+        }
     }
 
     /// Follows the feed from now on.

@@ -44,7 +44,8 @@ pub(super) fn sockets(name: &str) -> io::Result<Vec<OwnedFd>> {
     }
 }
 
-#[cfg(all(test, not(target_os = "macos")))]
+#[cfg(test)]
+#[cfg(not(target_os = "macos"))]
 mod tests {
     use std::{
         ffi::CStr,
