@@ -1,8 +1,14 @@
 //! `lovablectl doctor` on faults that are really there.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Stdio};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+};
 
 use lovable::simulate::{Offer, Script, Shape, Simulated};
+use rustix::fs::{Uid, fchown};
 use serde_json::Value;
 use tokio::net::UnixListener;
 
@@ -155,32 +161,41 @@ async fn a_damaged_database_and_a_full_disk() {
     check(&said, 1, &["the disk is full", "--state-dir"]);
 }
 
+/// Something that says it is an Ollama, on a socket of this user; its port.
+fn ollama_of(uid: u32) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // The kernel tells the owner of a socket by its inode, and root may give that away.
+    fchown(&listener, Some(Uid::from_raw(uid)), None).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap_or_default();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let (status, body) = match request.split(' ').nth(1) {
+                Some("/") => (200, "Ollama is running"),
+                Some("/api/version") => (200, "{\"version\": \"0.12.6\"}"),
+                Some("/api/tags" | "/api/ps") => (200, "{\"models\": []}"),
+                _ => (404, "404 page not found"),
+            };
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status} It\r\ncontent-length: {length}\r\nconnection: close\r\n");
+            let _ = stream.write_all(format!("{head}content-type: application/json\r\n\r\n{body}").as_bytes());
+        }
+    });
+    port
+}
+
 #[tokio::test]
 async fn a_server_of_another_user() {
     if !is_root() {
         return;
     }
     let home = Home::new();
-    let port = crate::real::odd_port().await;
-    home.configure("");
+    let port = ollama_of(4242);
     let lines = fs::read_to_string(home.at("config/lovable/config.toml")).unwrap();
     let lines = lines.replace("socket_table = false", &format!("socket_table = false\nports = [{port}]"));
     fs::write(home.at("config/lovable/config.toml"), lines).unwrap();
-    let script = format!(
-        "import http.server, json\n\
-         class It(http.server.BaseHTTPRequestHandler):\n\
-         \x20   def log_message(self, *args): pass\n\
-         \x20   def do_GET(self):\n\
-         \x20       said = {{'/': b'Ollama is running', '/api/version': b'{{\"version\": \"0.12.6\"}}', \
-         '/api/tags': b'{{\"models\": []}}', '/api/ps': b'{{\"models\": []}}'}}.get(self.path)\n\
-         \x20       self.send_response(200 if said else 404); self.end_headers(); self.wfile.write(said or b'')\n\
-         \x20   do_HEAD = do_GET\n\
-         http.server.HTTPServer(('127.0.0.1', {port}), It).serve_forever()"
-    );
-    let mut other = home.command("setpriv");
-    other.args(["--reuid", "4242", "--regid", "4242", "--clear-groups", "python3", "-c", &script]);
-    other.current_dir("/").stderr(Stdio::null());
-    let _other = other.spawn().unwrap();
     let running = home.start(&[]).await;
     let found = until("it is found", async || {
         let found = examine(&home, &[]).await;
