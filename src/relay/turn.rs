@@ -104,8 +104,7 @@ impl Work {
         } else {
             // Who lost the server that had it has waited once already.
             let lost = !self.record.attempts.is_empty() && self.errand.wishes.priority < Priority::Batch;
-            let priority =
-                if self.committed || lost { Priority::Begun } else { self.errand.wishes.priority };
+            let priority = if self.committed || lost { Priority::Begun } else { self.errand.wishes.priority };
             match relay.house.traffic().wait(priority, servers) {
                 Ok(ticket) => self.turn.ticket = Some(ticket),
                 Err(full) => {

@@ -10,15 +10,16 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    EnvFilter, Layer, Registry,
     filter::FilterFn,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
+    reload::{self, Handle},
     util::SubscriberInitExt,
 };
 
@@ -50,7 +51,11 @@ pub enum LogError {
 
 /// Where log lines go. Clones write to the same place.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Target>);
+pub struct Log {
+    target: Arc<Target>,
+    /// What may still be changed once it is the log of the process.
+    level: Arc<OnceLock<Handle<EnvFilter, Registry>>>,
+}
 
 #[derive(Debug)]
 enum Target {
@@ -61,18 +66,22 @@ enum Target {
 impl Log {
     /// Logs to stderr.
     pub fn to_stderr() -> Self {
-        Self(Arc::new(Target::Stderr))
+        Self::to(Target::Stderr)
     }
 
     /// Appends to a file, which only its owner may read.
     pub fn to_file(path: &Path) -> Result<Self, LogError> {
         let file = open(path).map_err(|source| LogError::File { path: path.to_owned(), source })?;
-        Ok(Self(Arc::new(Target::File { path: path.to_owned(), file: Mutex::new(file) })))
+        Ok(Self::to(Target::File { path: path.to_owned(), file: Mutex::new(file) }))
+    }
+
+    fn to(target: Target) -> Self {
+        Self { target: Arc::new(target), level: Arc::default() }
     }
 
     /// Opens the file again under its name, after somebody moved the old one away.
     pub fn reopen(&self) {
-        let Target::File { path, file } = &*self.0 else { return };
+        let Target::File { path, file } = &*self.target else { return };
         match open(path) {
             Ok(fresh) => *file.lock().unwrap_or_else(PoisonError::into_inner) = fresh,
             // The old file is better than none.
@@ -82,7 +91,7 @@ impl Log {
 
     /// The file, for what is written past the log.
     pub(super) fn file(&self) -> io::Result<Option<File>> {
-        match &*self.0 {
+        match &*self.target {
             Target::Stderr => Ok(None),
             Target::File { file, .. } => {
                 file.lock().unwrap_or_else(PoisonError::into_inner).try_clone().map(Some)
@@ -94,12 +103,22 @@ impl Log {
     /// `JOURNAL_STREAM` says: which stream is systemd's.
     pub fn install(&self, settings: &config::Log, journal: Option<&OsStr>) -> Result<(), LogError> {
         // Whoever wants JSON wants it on stderr, under systemd too.
-        let to_journal = matches!(*self.0, Target::Stderr) && settings.format == config::LogFormat::Text;
+        let to_journal = matches!(*self.target, Target::Stderr) && settings.format == config::LogFormat::Text;
         let journal = to_journal.then(|| Journal::behind_stderr(journal)).flatten();
         let subscriber = self.subscriber(settings, journal)?;
         // Only a test that shares its process has installed one already.
         let _ = subscriber.try_init();
         std::panic::set_hook(Box::new(log_panic));
+        Ok(())
+    }
+
+    /// Logs more or less from now on.
+    pub fn set_level(&self, settings: &config::Log) -> Result<(), LogError> {
+        let filter = filter(settings)?;
+        if let Some(level) = self.level.get() {
+            // An error means that the log is gone, as in a test that has another one.
+            let _ = level.reload(filter);
+        }
         Ok(())
     }
 
@@ -113,8 +132,9 @@ impl Log {
         settings: &config::Log,
         journal: Option<Journal>,
     ) -> Result<impl tracing::Subscriber + Send + Sync + use<>, LogError> {
-        let filter = EnvFilter::try_new(&settings.level)
-            .map_err(|source| LogError::Filter { text: settings.level.clone(), source })?;
+        let (filter, level) = reload::Layer::new(filter(settings)?);
+        // Only the first is the log of the process.
+        let _ = self.level.set(level);
         let lines = fmt::layer().with_writer(self.clone());
         let lines = match (journal, settings.format) {
             (Some(journal), _) => journal.boxed(),
@@ -124,6 +144,11 @@ impl Log {
         let heard = tracing_subscriber::registry().with(filter).with(FilterFn::new(may_be_heard));
         Ok(heard.with(Repeats::default()).with(lines))
     }
+}
+
+fn filter(settings: &config::Log) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(&settings.level)
+        .map_err(|source| LogError::Filter { text: settings.level.clone(), source })
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -155,7 +180,7 @@ impl<'a> MakeWriter<'a> for Log {
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &*self.0 {
+        match &*self.target {
             Target::Stderr => io::stderr().lock().write(bytes),
             Target::File { file, .. } => file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes),
         }
@@ -197,6 +222,17 @@ mod tests {
             tracing::trace!(target: "lovabled", "ours too");
         });
         assert_eq!(text.matches("ours").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn the_level_can_be_changed_while_it_runs() {
+        let text = logged("info", config::LogFormat::Text, |log| {
+            tracing::debug!(target: "lovable", "before");
+            let settings = config::Log { level: "debug".to_owned(), ..config::Log::default() };
+            log.set_level(&settings).unwrap();
+            tracing::debug!(target: "lovable", "after");
+        });
+        assert!(text.contains("after") && !text.contains("before"), "{text}");
     }
 
     #[test]

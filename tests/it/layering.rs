@@ -18,7 +18,9 @@ const ROOMS: &[&str] = &[
     "spending",
     "stats",
     // Edges, door, faces.
+    "hardware",
     "wire",
+    "folder",
     "store",
     "upstream",
     "scan",

@@ -180,7 +180,8 @@ fn ollama_of(uid: u32) -> u16 {
             };
             let length = body.len();
             let head = format!("HTTP/1.1 {status} It\r\ncontent-length: {length}\r\nconnection: close\r\n");
-            let _ = stream.write_all(format!("{head}content-type: application/json\r\n\r\n{body}").as_bytes());
+            let _ =
+                stream.write_all(format!("{head}content-type: application/json\r\n\r\n{body}").as_bytes());
         }
     });
     port
