@@ -1,5 +1,5 @@
 //! The models as each dialect lists them, from one conversion: `Listed`. The registry answers,
-//! at once; no server is asked.
+//! at once (but while the daemon has just begun to look around); no server is asked.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,7 @@ use crate::{
 
 /// `GET /v1/models`, in the language of whoever asks.
 pub(super) async fn list(knock: Knock) -> Response<Body> {
+    knock.door.until_looked().await;
     let tell = if knock.headers.contains_key(ANTHROPIC_VERSION) { anthropic::list } else { openai::list };
     all(&knock.door, tell)
 }

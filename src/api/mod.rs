@@ -182,6 +182,18 @@ impl Door {
         &self.instance
     }
 
+    /// Waits until servers were looked for once, where none is known yet.
+    async fn until_looked(&self) {
+        if self.house.snapshot().servers.is_empty() {
+            self.house.looked_around().await;
+        }
+    }
+
+    /// How many requests are being carried out.
+    pub(crate) fn running(&self) -> usize {
+        self.relay.running()
+    }
+
     /// When we came to know of models, as far as clients of OpenAI care: whole seconds since 1970.
     fn started_at_seconds(&self) -> u64 {
         self.started_ms / 1000

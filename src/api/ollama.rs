@@ -31,6 +31,7 @@ pub(super) async fn version(_: Knock) -> Response<Body> {
 
 /// `GET /api/tags`: all models.
 pub(super) async fn tags(knock: Knock) -> Response<Body> {
+    knock.door.until_looked().await;
     listing::all(&knock.door, ollama::tags)
 }
 

@@ -6,7 +6,9 @@
 
 use std::{io::Read, path::PathBuf};
 
-use super::{Context, Exit, Trouble, image, out::Ink, say, schema};
+use clap_complete::engine::ArgValueCandidates;
+
+use super::{Context, Exit, Trouble, complete, image, out::Ink, say, schema};
 use crate::{
     client::Answer,
     wire::{Content, GenerateBody, Message, Part},
@@ -15,7 +17,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The model to ask; the daemon chooses when there is none
-    #[arg(short, long)]
+    #[arg(short, long, add = ArgValueCandidates::new(complete::models))]
     model: Option<String>,
     /// How the model is to behave
     #[arg(short, long)]

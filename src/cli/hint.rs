@@ -30,14 +30,10 @@ pub(super) fn after(trouble: &Trouble, looked: &[PathBuf]) -> Option<String> {
 }
 
 fn not_running(looked: &[PathBuf]) -> String {
-    let service = if cfg!(target_os = "macos") {
-        "launchctl kickstart gui/$(id -u)/lovabled"
-    } else {
-        "systemctl --user start lovabled"
-    };
     let mut text = "It does not seem to be running. Start it:\n".to_owned();
     text.push_str("  lovabled                           in a terminal\n");
-    text.push_str(&format!("  {service:<33}  where it is installed as a service\n"));
+    text.push_str("  lovablectl service start           where it is installed as a service\n");
+    text.push_str("  lovablectl doctor                  says what else may be wrong\n");
     if looked.len() > 1 {
         let places: Vec<_> = looked.iter().map(|it| it.display().to_string()).collect();
         text.push_str(&format!("Looked at {}; name another with --socket PATH.\n", places.join(" and ")));

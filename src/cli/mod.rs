@@ -18,22 +18,28 @@ use clap::Parser;
 use crate::client::{Client, ClientError, Reply, STATUS_PATIENCE};
 
 mod chat;
+mod complete;
+mod completions;
 mod config;
+mod doctor;
 mod events;
 mod exec;
 mod generate;
 mod hint;
 mod image;
+mod man;
 mod models;
 mod out;
 mod place;
 mod say;
 mod schema;
 mod servers;
+mod service;
 mod stats;
 mod status;
 mod table;
 
+pub use complete::complete;
 pub use out::{Color, Out};
 
 /// Makes the table of subcommands: its help, its name, its file.
@@ -73,6 +79,14 @@ commands! {
     Events(events),
     /// Show, check or edit the settings
     Config(config),
+    /// Check everything that commonly goes wrong, and name what mends it
+    Doctor(doctor),
+    /// Have the daemon started with your session, and again when it dies
+    Service(service),
+    /// Print what a shell needs to complete commands, models and servers
+    Completions(completions),
+    /// Print a manual page, or write all of them
+    Man(man),
 }
 
 impl Command {

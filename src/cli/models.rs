@@ -1,7 +1,9 @@
 //! `models`: models across all servers, or one in full.
 
+use clap_complete::engine::ArgValueCandidates;
+
 use super::{
-    Context, Exit, Trouble, hint, now_ms,
+    Context, Exit, Trouble, complete, hint, now_ms,
     out::{Ink, Look},
     say,
     table::{Cell, Column, table},
@@ -11,6 +13,7 @@ use crate::wire::{ModelList, ModelOnServer, ModelView};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Show this model in full
+    #[arg(add = ArgValueCandidates::new(complete::models))]
     name: Option<String>,
 }
 

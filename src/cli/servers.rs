@@ -1,7 +1,9 @@
 //! `servers`: the servers found, and what the person says about them.
 
+use clap_complete::engine::ArgValueCandidates;
+
 use super::{
-    Context, Exit, Trouble, hint, now_ms,
+    Context, Exit, Trouble, complete, hint, now_ms,
     out::{Ink, Look},
     say,
     table::{Cell, Column, table},
@@ -31,6 +33,7 @@ enum Verb {
     /// Forget a server; should it be found again, it gets another id
     Forget {
         /// Its id, as `servers` lists it
+        #[arg(add = ArgValueCandidates::new(complete::servers))]
         id: String,
     },
     /// Trust a server as what it is now: this kind, at this address
@@ -39,6 +42,7 @@ enum Verb {
     /// When another kind of server answers there it has to be trusted anew.
     Trust {
         /// Its id, as `servers` lists it
+        #[arg(add = ArgValueCandidates::new(complete::servers))]
         id: String,
         /// Trust it only with the TLS key that it shows now
         #[arg(long)]
@@ -47,16 +51,19 @@ enum Verb {
     /// Give a server no prompt and no key, whatever else speaks for it
     Distrust {
         /// Its id, as `servers` lists it
+        #[arg(add = ArgValueCandidates::new(complete::servers))]
         id: String,
     },
     /// Let a server finish what it has, and send it nothing new
     Drain {
         /// Its id, as `servers` lists it
+        #[arg(add = ArgValueCandidates::new(complete::servers))]
         id: String,
     },
     /// Take a drained server back
     Resume {
         /// Its id, as `servers` lists it
+        #[arg(add = ArgValueCandidates::new(complete::servers))]
         id: String,
     },
     /// Ask all known addresses again now

@@ -1,7 +1,9 @@
 //! `stats`: how requests went, summed up.
 
+use clap_complete::engine::ArgValueCandidates;
+
 use super::{
-    Context, Exit, Trouble, now_ms,
+    Context, Exit, Trouble, complete, now_ms,
     out::Look,
     say,
     table::{Cell, Column, table},
@@ -23,10 +25,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "T", value_parser = moment)]
     until: Option<u64>,
     /// Only this server
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = ArgValueCandidates::new(complete::servers))]
     server: Option<String>,
     /// Only this model
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::models))]
     model: Option<String>,
 }
 

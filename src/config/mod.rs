@@ -10,6 +10,7 @@ mod reader;
 mod servers;
 mod token;
 mod values;
+mod variable;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +42,7 @@ pub use self::{
     servers::ServerEntry,
     token::Token,
     values::{ListenAddress, Size, parse_duration, show_duration},
+    variable::variables,
 };
 
 /// Everything that can be set.

@@ -7,6 +7,7 @@
 
 mod accept;
 mod furnish;
+mod manager;
 #[cfg(test)]
 mod randomised;
 mod reload;
@@ -22,7 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{accept::Doorway, furnish::House, reload::Reload, settings::Rooms};
+use self::{accept::Doorway, furnish::House, manager::Manager, reload::Reload, settings::Rooms};
 use crate::{
     scan,
     service::{
@@ -58,19 +59,22 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     let mut signals =
         signals().map_err(|error| RunError::Failed(format!("cannot watch for signals: {error}")))?;
     let Plan { loaded, flags, socket, tcp, demo, log, readiness } = plan;
+    readiness.status("opening the store");
     let scope = loaded.paths.scope;
     let listen = tcp.as_ref().and_then(|it| it.local_addr().ok());
     let socket_path = socket.file.path().to_owned();
+    let inherited = socket.file.is_inherited();
     let (stop, stopping) = watch::channel(false);
     let House { rooms, demo: _simulated } =
-        furnish::furnish(&loaded, socket_path, listen, demo, stopping.clone()).await?;
+        furnish::furnish(&loaded, socket_path.clone(), listen, demo, stopping.clone()).await?;
     let Rooms { house, upstream, door, looking, .. } = rooms.clone();
 
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
-    let doorway = Doorway { door, scope, stopping: stopping.clone(), alive: alive.clone() };
+    let doorway = Doorway { door: door.clone(), scope, stopping: stopping.clone(), alive: alive.clone() };
     let mut tasks = JoinSet::new();
     let failed = |error: io::Error| RunError::Failed(format!("cannot serve: {error}"));
     let listener = UnixListener::from_std(socket.listener).map_err(failed)?;
+    house.begin_to_look();
     tasks.spawn(accept::socket(doorway.clone(), listener));
     if let Some(tcp) = tcp {
         let listener = TcpListener::from_std(tcp).map_err(failed)?;
@@ -91,10 +95,12 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(watching::models(house.clone()));
     let reload = Reload::new(rooms, log.clone(), flags, loaded);
     tasks.spawn(watching::configuration(reload, hang_up.clone()));
-    readiness.ready();
+    let manager =
+        Manager { readiness: readiness.clone(), house: house.clone(), socket: socket_path, inherited };
+    tasks.spawn(manager.inform(stopping.clone()));
 
     until_told_to_stop(&mut signals, &log, &hang_up).await;
-    readiness.stopping();
+    readiness.stopping(&manager::farewell(door.running()));
     tracing::info!("stopping: running answers may end");
     // Nobody may be watching any more, which is as well.
     let _ = stop.send(true);

@@ -11,6 +11,7 @@ mod feed;
 mod gauge;
 mod home;
 mod keep;
+mod line;
 mod purse;
 mod traffic;
 mod watching;
@@ -55,6 +56,10 @@ const RECENT: usize = 1_000;
 /// Changes that a slow follower of the feed may lag behind before it is given the whole state again.
 const FEED_LAG: usize = 256;
 
+/// Servers that there are answer at once; a stranger that takes a connection and says nothing
+/// is not waited for longer.
+const FIRST_ROUND: Duration = Duration::from_secs(3);
+
 /// Everything that is known, under its locks.
 pub struct Housekeeping {
     registry: Mutex<Registry>,
@@ -75,6 +80,7 @@ pub struct Housekeeping {
     woken: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
+    looked: watch::Sender<bool>,
     hardware: gauge::Seen,
 }
 
@@ -151,6 +157,7 @@ impl Housekeeping {
             woken: Notify::new(),
             unsaved: Notify::new(),
             news: watch::channel(()).0,
+            looked: watch::channel(true).0,
             hardware: gauge::Seen::default(),
         });
         house.configure(it.settings);
@@ -272,6 +279,26 @@ impl Housekeeping {
         self.news.subscribe()
     }
 
+    /// Somebody begins to look for servers: until `looked_around`, what is known is not all.
+    pub fn begin_to_look(&self) {
+        self.looked.send_replace(false);
+    }
+
+    /// Whether all that was there at the start has been asked once what it is.
+    pub fn has_looked(&self) -> bool {
+        *self.looked.borrow()
+    }
+
+    /// Waits for that, though not for those who take a connection and say nothing: a first
+    /// request may have started the daemon, and is not to hear that there is no server.
+    pub async fn looked_around(&self) {
+        let mut looked = self.looked.subscribe();
+        if tokio::time::timeout(FIRST_ROUND, looked.wait_for(|it| *it)).await.is_err() {
+            tracing::debug!("something that listens here takes its time to say what it is");
+            self.looked.send_replace(true);
+        }
+    }
+
     /// Follows the feed from now on.
     pub fn follow(&self) -> Follow {
         Follow::new(self.feed.subscribe())
@@ -370,6 +397,7 @@ impl Housekeeping {
 
     /// Writes down that a request is over.
     pub fn finished(&self, outcome: Outcome) {
+        line::write(&outcome);
         {
             let mut figures = lock(&self.figures);
             let touched = figures.stats.add(&outcome);

@@ -115,6 +115,10 @@ impl Watch for Housekeeping {
     fn foreign(&self, endpoint: &Endpoint) {
         self.change(|registry, now| registry.on_foreign(endpoint, now));
     }
+
+    fn first_round_is_over(&self) {
+        self.looked.send_replace(true);
+    }
 }
 
 impl Housekeeping {

@@ -36,7 +36,7 @@ impl Work {
     pub(super) async fn choose(&mut self) {
         let relay = self.record.relay.clone();
         self.news.mark_unchanged();
-        let snapshot = relay.house.snapshot();
+        let mut snapshot = relay.house.snapshot();
         if self.committed && !self.can_resume() {
             return self.machine.on_chosen(Chosen::Never, self.now());
         }
@@ -54,6 +54,10 @@ impl Work {
                         None => None,
                     };
                     self.telling.count(tokens);
+                }
+                Decision::UnknownModel { .. } | Decision::Nobody(_) if !relay.house.has_looked() => {
+                    relay.house.looked_around().await;
+                    snapshot = relay.house.snapshot();
                 }
                 // What is left of the day went to somebody else just now.
                 Decision::Server(choice) if !self.fund(&relay, choice) => gone.push(choice.server.id.clone()),

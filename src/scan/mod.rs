@@ -107,6 +107,8 @@ pub trait Watch: Send + Sync + 'static {
     fn silent(&self, endpoint: &Endpoint, fault: Fault);
     /// It is conclusively something else.
     fn foreign(&self, endpoint: &Endpoint);
+    /// All that was there at the first look has been asked once.
+    fn first_round_is_over(&self) {}
 }
 
 /// Where to look, and where not. What may change while we look is the first three, and what

@@ -6,7 +6,7 @@
 //! are large, and the server has to open the model's file for each.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -78,8 +78,14 @@ pub(super) async fn run<W: Watch>(
     let mut tasks = JoinSet::new();
     let mut beats = JoinSet::new();
     let mut asked: HashMap<Id, Endpoint> = HashMap::new();
+    let mut due = prober.watch.due();
+    let mut first_round: Option<BTreeSet<Endpoint>> = Some(due.iter().cloned().collect());
     loop {
-        for endpoint in prober.watch.due() {
+        if first_round.take_if(|it| it.is_empty()).is_some() {
+            prober.watch.first_round_is_over();
+        }
+        due.extend(prober.watch.due());
+        for endpoint in due.drain(..) {
             if endpoint.is_local() { near.push_back(endpoint) } else { afar.push_back(endpoint) }
         }
         for endpoint in prober.watch.beats() {
@@ -109,6 +115,9 @@ pub(super) async fn run<W: Watch>(
             Some(ended) = tasks.join_next_with_id() => {
                 let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
                 let endpoint = asked.remove(&id);
+                if let (Some(round), Some(endpoint)) = (&mut first_round, &endpoint) {
+                    round.remove(endpoint);
+                }
                 // A conversation that panicked must not be waited for for ever.
                 if let (Err(_), Some(endpoint)) = (ended, endpoint) {
                     prober.watch.silent(&endpoint, Fault::new(Stage::Head, Cause::Internal));

@@ -8,7 +8,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, PipeReader, PipeWriter, Read, Write},
-    os::unix::{fs::OpenOptionsExt, net::UnixStream},
+    os::unix::{
+        fs::{MetadataExt, OpenOptionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process,
     sync::mpsc::{self, RecvTimeoutError},
@@ -173,18 +176,24 @@ impl PidFile {
     /// Takes the file, unless another process holds it. The hold outlives a fork.
     pub fn take(path: &Path) -> Result<Self, BackgroundError> {
         let fail = |source: io::Error| BackgroundError::PidFile { path: path.to_owned(), source };
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
-            .open(path)
-            .map_err(fail)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), file }),
-            Err(Errno::WOULDBLOCK) => Err(BackgroundError::PidFileHeld { path: path.to_owned() }),
-            Err(error) => Err(fail(error.into())),
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o644)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+                .open(path)
+                .map_err(fail)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_at(&file, path).map_err(fail)? => {
+                    return Ok(Self { path: path.to_owned(), file });
+                }
+                // Who held it left and took the file along, after we had opened it.
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(BackgroundError::PidFileHeld { path: path.to_owned() }),
+                Err(error) => return Err(fail(error.into())),
+            }
         }
     }
 
@@ -195,6 +204,16 @@ impl PidFile {
             .set_len(0)
             .and_then(|()| self.file.write_all(format!("{}\n", process::id()).as_bytes()));
         written.map_err(|source| BackgroundError::PidFile { path: self.path.clone(), source })
+    }
+}
+
+/// Whether the path still leads to this file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -222,6 +241,18 @@ mod tests {
         assert!(matches!(PidFile::take(&path), Err(BackgroundError::PidFileHeld { .. })));
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_was_removed_after_it_was_opened_holds_nobody() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("pid");
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        let _other = PidFile::take(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
     }
 
     #[test]

@@ -168,7 +168,7 @@ pub fn launch(
         Some(path) => Log::to_file(path)?,
         None => Log::to_stderr(),
     };
-    log.install(&loaded.config.log)?;
+    log.install(&loaded.config.log, around.var("JOURNAL_STREAM").as_deref())?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -188,7 +188,7 @@ pub fn launch(
         }
     }
     let outcome = pid_file.as_mut().map_or(Ok(()), PidFile::write).map_err(LaunchError::from).and_then(|()| {
-        let readiness = Readiness::new(around.var("NOTIFY_SOCKET").as_deref());
+        let readiness = Readiness::new(|name| around.var(name), std::process::id());
         let _demo = wishes.demo.then(|| DemoDir::make(&loaded.paths.state.path)).transpose()?;
         tracing::info!(socket = %socket.file.path().display(), "lovabled {} listens", env!("CARGO_PKG_VERSION"));
         let Wishes { flags, demo, .. } = wishes;

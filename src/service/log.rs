@@ -5,6 +5,7 @@
 //! only our own code is heard, whatever the filter says.
 
 use std::{
+    ffi::OsStr,
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -22,6 +23,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::{journal::Journal, repeat::Repeats};
 use crate::config;
 
 /// Why there is no log.
@@ -97,9 +99,13 @@ impl Log {
         }
     }
 
-    /// Makes this the log of the process, and has panics written to it.
-    pub fn install(&self, settings: &config::Log) -> Result<(), LogError> {
-        let subscriber = self.subscriber(settings)?;
+    /// Makes this the log of the process, and has panics written to it. `journal` is what
+    /// `JOURNAL_STREAM` says: which stream is systemd's.
+    pub fn install(&self, settings: &config::Log, journal: Option<&OsStr>) -> Result<(), LogError> {
+        // Whoever wants JSON wants it on stderr, under systemd too.
+        let to_journal = matches!(*self.target, Target::Stderr) && settings.format == config::LogFormat::Text;
+        let journal = to_journal.then(|| Journal::behind_stderr(journal)).flatten();
+        let subscriber = self.subscriber(settings, journal)?;
         // Only a test that shares its process has installed one already.
         let _ = subscriber.try_init();
         std::panic::set_hook(Box::new(log_panic));
@@ -118,22 +124,25 @@ impl Log {
 
     /// Whether these settings make a log.
     pub fn check(settings: &config::Log) -> Result<(), LogError> {
-        Self::to_stderr().subscriber(settings).map(drop)
+        Self::to_stderr().subscriber(settings, None).map(drop)
     }
 
     fn subscriber(
         &self,
         settings: &config::Log,
+        journal: Option<Journal>,
     ) -> Result<impl tracing::Subscriber + Send + Sync + use<>, LogError> {
         let (filter, level) = reload::Layer::new(filter(settings)?);
         // Only the first is the log of the process.
         let _ = self.level.set(level);
         let lines = fmt::layer().with_writer(self.clone());
-        let lines = match settings.format {
-            config::LogFormat::Text => lines.boxed(),
-            config::LogFormat::Json => lines.json().boxed(),
+        let lines = match (journal, settings.format) {
+            (Some(journal), _) => journal.boxed(),
+            (None, config::LogFormat::Text) => lines.boxed(),
+            (None, config::LogFormat::Json) => lines.json().boxed(),
         };
-        Ok(tracing_subscriber::registry().with(filter).with(FilterFn::new(may_be_heard)).with(lines))
+        let heard = tracing_subscriber::registry().with(filter).with(FilterFn::new(may_be_heard));
+        Ok(heard.with(Repeats::default()).with(lines))
     }
 }
 
@@ -192,7 +201,7 @@ mod tests {
         let path = home.path().join("log");
         let log = Log::to_file(&path).unwrap();
         let settings = config::Log { format, level: level.to_owned() };
-        tracing::subscriber::with_default(log.subscriber(&settings).unwrap(), || act(&log));
+        tracing::subscriber::with_default(log.subscriber(&settings, None).unwrap(), || act(&log));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         fs::read_to_string(path).unwrap()
     }
@@ -251,7 +260,7 @@ mod tests {
     #[test]
     fn a_filter_that_makes_no_sense_is_refused() {
         let settings = config::Log { level: "lovable=loud".to_owned(), ..config::Log::default() };
-        let error = Log::to_stderr().subscriber(&settings).err().unwrap().to_string();
+        let error = Log::to_stderr().subscriber(&settings, None).err().unwrap().to_string();
         assert!(error.starts_with("`lovable=loud` is no log filter"), "{error}");
     }
 }

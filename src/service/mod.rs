@@ -6,10 +6,16 @@
 //! process that forks must not have threads, and whatever can fail should fail
 //! while a person still looks at the terminal.
 
+pub mod args;
 pub mod background;
+mod journal;
 pub mod launch;
+#[cfg(any(target_os = "macos", test))]
+mod launchd;
 pub mod log;
+pub mod pulse;
 pub mod readiness;
+mod repeat;
 pub mod signals;
 pub mod socket;
 pub mod tcp;

@@ -190,7 +190,7 @@ impl Socket {
     }
 }
 
-/// What was handed to us by systemd or the like (`LISTEN_FDS`).
+/// What was handed to us by systemd or the like (`LISTEN_FDS`), or by launchd.
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// A Unix socket with a path.
@@ -204,18 +204,11 @@ impl Inherited {
     pub fn take() -> Result<Self, SocketError> {
         let mut all = listenfd::ListenFd::from_env();
         let mut inherited = Self::default();
-        let refuse = |why: String| SocketError::Inherited(why);
+        #[cfg(target_os = "macos")]
+        inherited.take_from_launchd()?;
         for at in 0..all.len() {
             if let Ok(Some(listener)) = all.take_unix_listener(at) {
-                let address = listener.local_addr().map_err(|it| refuse(it.to_string()))?;
-                let path = address
-                    .as_pathname()
-                    .ok_or_else(|| refuse("it has no path in the file system".into()))?;
-                listener.set_nonblocking(true).map_err(|it| refuse(it.to_string()))?;
-                let file = SocketFile { path: path.to_owned(), identity: None };
-                if inherited.socket.replace(Socket { listener, file }).is_some() {
-                    return Err(refuse("there is more than one Unix socket".into()));
-                }
+                inherited.put(listener)?;
             } else if let Ok(Some(listener)) = all.take_tcp_listener(at) {
                 let address = listener.local_addr().map_err(|it| refuse(it.to_string()))?;
                 if !address.ip().to_canonical().is_loopback() {
@@ -231,6 +224,29 @@ impl Inherited {
         }
         Ok(inherited)
     }
+
+    fn put(&mut self, listener: UnixListener) -> Result<(), SocketError> {
+        let address = listener.local_addr().map_err(|it| refuse(it.to_string()))?;
+        let path = address.as_pathname().ok_or_else(|| refuse("it has no path in the file system".into()))?;
+        listener.set_nonblocking(true).map_err(|it| refuse(it.to_string()))?;
+        let file = SocketFile { path: path.to_owned(), identity: None };
+        match self.socket.replace(Socket { listener, file }) {
+            None => Ok(()),
+            Some(_) => Err(refuse("there is more than one Unix socket".into())),
+        }
+    }
+
+    /// Takes the socket of the agent's property list, where the list says its name.
+    #[cfg(any(target_os = "macos", test))]
+    fn take_from_launchd(&mut self) -> Result<(), SocketError> {
+        let Ok(name) = std::env::var(super::launchd::VARIABLE) else { return Ok(()) };
+        let sockets = super::launchd::sockets(&name).map_err(|it| refuse(format!("launchd: {it}")))?;
+        sockets.into_iter().try_for_each(|it| self.put(UnixListener::from(it)))
+    }
+}
+
+fn refuse(why: String) -> SocketError {
+    SocketError::Inherited(why)
 }
 
 /// Makes the directory, or checks that nobody else can put a socket into it.
@@ -585,6 +601,13 @@ mod tests {
         file.remove();
         drop(file);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn without_its_variable_nothing_is_asked_of_launchd() {
+        let mut inherited = Inherited::default();
+        inherited.take_from_launchd().unwrap();
+        assert!(inherited.socket.is_none());
     }
 
     #[test]

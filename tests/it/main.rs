@@ -43,6 +43,7 @@ mod real_storm;
 mod relay;
 mod resume;
 mod scripted;
+mod service;
 mod sold;
 mod stand_in;
 mod storm;

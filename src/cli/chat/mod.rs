@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use clap_complete::engine::ArgValueCandidates;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
@@ -21,7 +22,7 @@ use self::{
     model::{list, names},
     save::Form,
 };
-use super::{Context, Exit, Trouble, explain, generate::temperature, out::Ink, say};
+use super::{Context, Exit, Trouble, complete, explain, generate::temperature, out::Ink, say};
 use crate::wire::{GenerateBody, StreamOptions};
 
 mod answer;
@@ -42,7 +43,7 @@ When stdin is a pipe, each line of it is a turn, with the same rules, and the ex
 answer that failed. Answers go to stdout, all else to stderr.")]
 pub(super) struct Args {
     /// The model to ask; the daemon chooses when there is none
-    #[arg(short, long)]
+    #[arg(short, long, add = ArgValueCandidates::new(complete::models))]
     model: Option<String>,
     /// How the model is to behave
     #[arg(short, long)]

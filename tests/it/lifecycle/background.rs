@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::{
     caller::Caller,
-    lifecycle::{Home, check, output, until},
+    lifecycle::{Home, LOVABLED, check, is_root, mode, output, until},
 };
 
 /// A daemon that is nobody's child; killed when the test is over, however it ends.
@@ -112,4 +112,69 @@ async fn the_parent_says_why_there_is_no_daemon() {
 
     home.configure("[limitz]\nbody = \"1MiB\"\n");
     check(&output(home.lovabled(&["--daemonize"])).await, 2, &["limitz", "limits"]);
+}
+
+#[tokio::test]
+async fn of_many_starts_at_once_one_becomes_the_daemon_and_the_others_say_where_it_is() {
+    let home = Home::new();
+    // What a daemon left that was killed, and a number that is nobody's.
+    fs::write(home.at("pid"), "4194305\n").unwrap();
+    let args = ["--daemonize", "--pid-file", "pid", "--log-file", "l"];
+    let starts: Vec<_> = (0..6).map(|_| tokio::spawn(output(home.lovabled(&args)))).collect();
+    let mut started = 0;
+    for start in starts {
+        let ended = start.await.unwrap();
+        match ended.status.code() {
+            Some(0) => started += 1,
+            _ => check(&ended, 5, &["already running", &home.socket().display().to_string()]),
+        }
+    }
+    assert_eq!(started, 1, "{:?}", fs::read_to_string(home.at("l")));
+    let daemon = Detached::of(&home.at("pid"));
+    assert_eq!(home.status().await["pid"], daemon.0.as_raw_nonzero().get());
+    kill_process(daemon.0, Signal::TERM).unwrap();
+    daemon.gone().await;
+}
+
+#[tokio::test]
+async fn nothing_that_it_makes_is_for_others_to_read_whatever_the_umask() {
+    let home = Home::new();
+    let mut command = home.command("sh");
+    let script = "umask 000; exec \"$0\" --daemonize --pid-file pid --log-file l";
+    command.args(["-c", script, LOVABLED]);
+    check(&output(command).await, 0, &[]);
+    let daemon = Detached::of(&home.at("pid"));
+    let made = ["pid", "l", "run/lovable", "run/lovable/lovabled.sock", "state/lovable"];
+    for name in made {
+        assert_eq!(mode(&home.at(name)) & 0o077, 0, "{name}: {:o}", mode(&home.at(name)));
+    }
+    kill_process(daemon.0, Signal::TERM).unwrap();
+    daemon.gone().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_nobody_from_asking() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    fs::create_dir(home.at("full")).unwrap();
+    let full = |args: &[&str]| {
+        let script =
+            "mount -t tmpfs -o size=64k none full; head -c 1M /dev/zero 2>&- >full/zeros; exec \"$@\"";
+        let mut command = home.command("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", LOVABLED, "--daemonize"]).args(args);
+        command
+    };
+    let no_room = output(full(&["--pid-file", "full/pid"])).await;
+    check(&no_room, 1, &["pid file", "full/pid", "No space left"]);
+    assert!(!home.socket().exists());
+    let args = ["--log-file", "full/l", "--state-dir", "full/state", "--pid-file", "pid"];
+    check(&output(full(&args)).await, 0, &[]);
+    let daemon = Detached::of(&home.at("pid"));
+    let status = home.status().await;
+    assert_eq!(status["store"]["ok"], false, "{status:#}");
+    assert!(status["reasons"].to_string().contains("No space left"), "{status:#}");
+    kill_process(daemon.0, Signal::TERM).unwrap();
+    daemon.gone().await;
 }

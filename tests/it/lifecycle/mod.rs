@@ -11,7 +11,7 @@ mod settings;
 mod signals;
 mod socket;
 mod store;
-mod upgrade;
+pub(crate) mod upgrade;
 
 use std::{
     ffi::OsStr,
@@ -34,17 +34,17 @@ use crate::{caller::Caller, daemon::clean};
 
 /// Waiting longer than this is a failed test. Shorter than running answers are
 /// given at the end, so that a daemon which waits for nobody is noticed.
-const PATIENCE: Duration = Duration::from_secs(25);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
 
-const LOVABLED: &str = env!("CARGO_BIN_EXE_lovabled");
-const LOVABLECTL: &str = env!("CARGO_BIN_EXE_lovablectl");
+pub(crate) const LOVABLED: &str = env!("CARGO_BIN_EXE_lovabled");
+pub(crate) const LOVABLECTL: &str = env!("CARGO_BIN_EXE_lovablectl");
 
 /// The directories of one user.
-struct Home(tempfile::TempDir);
+pub(crate) struct Home(tempfile::TempDir);
 
 impl Home {
     /// Whose daemon finds no server but those it is told of.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = Self(tempfile::tempdir().unwrap());
         for name in ["home", "run", "state", "config/lovable"] {
             fs::create_dir_all(home.at(name)).unwrap();
@@ -55,77 +55,77 @@ impl Home {
     }
 
     /// The same, with a server.
-    fn with(server: &Simulated) -> Self {
+    pub(crate) fn with(server: &Simulated) -> Self {
         let home = Self::new();
         home.configure(&entry(server));
         home
     }
 
     /// Writes the configuration anew.
-    fn configure(&self, lines: &str) {
+    pub(crate) fn configure(&self, lines: &str) {
         let alone =
             format!("[discovery]\nmdns = false\nsocket_table = false\nskip_ports = {:?}\n", usual_ports());
         fs::write(self.at("config/lovable/config.toml"), alone + lines).unwrap();
     }
 
-    fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn at(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Where the socket is unless somebody says otherwise.
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.at("run/lovable/lovabled.sock")
     }
 
     /// Where the state is unless somebody says otherwise.
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.at("state/lovable")
     }
 
-    fn caller(&self) -> Caller {
+    pub(crate) fn caller(&self) -> Caller {
         Caller::unix(self.socket())
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.at("log")).unwrap_or_default()).into_owned()
     }
 
     /// A program that sees this home and nothing else of the machine.
-    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = clean(Path::new(program.as_ref()), self.0.path());
         command.env("XDG_STATE_HOME", self.at("state")).env("XDG_CONFIG_HOME", self.at("config"));
         command.stdin(Stdio::null());
         command
     }
 
-    fn lovabled(&self, args: &[&str]) -> Command {
+    pub(crate) fn lovabled(&self, args: &[&str]) -> Command {
         let mut command = self.command(LOVABLED);
         command.args(args);
         command
     }
 
     /// Runs `lovablectl` to its end.
-    async fn ctl(&self, args: &[&str]) -> Output {
+    pub(crate) async fn ctl(&self, args: &[&str]) -> Output {
         let mut command = self.command(LOVABLECTL);
         command.args(args);
         output(command).await
     }
 
     /// Starts a daemon and waits until it answers on the usual socket.
-    async fn start(&self, args: &[&str]) -> Running {
+    pub(crate) async fn start(&self, args: &[&str]) -> Running {
         let running = self.spawn(self.lovabled(args));
         self.answering(running, &self.socket()).await
     }
 
     /// Starts what ends as a daemon; what it says goes to the log of this home.
-    fn spawn(&self, mut command: Command) -> Running {
+    pub(crate) fn spawn(&self, mut command: Command) -> Running {
         let log = File::options().create(true).append(true).open(self.at("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
         Running(command.spawn().unwrap())
     }
 
     /// Waits until a daemon answers on a socket.
-    async fn answering(&self, mut running: Running, socket: &Path) -> Running {
+    pub(crate) async fn answering(&self, mut running: Running, socket: &Path) -> Running {
         let caller = Caller::unix(socket);
         until("lovabled answers", async || {
             if let Some(status) = running.0.try_wait().unwrap() {
@@ -138,7 +138,7 @@ impl Home {
     }
 
     /// Waits until a server is usable.
-    async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         until("a server is up", async || {
             let servers = self.caller().get("/lovable/v1/servers").await.json();
             let servers = servers["servers"].as_array().unwrap().clone();
@@ -147,53 +147,53 @@ impl Home {
         .await;
     }
 
-    async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         self.caller().get("/lovable/v1/status").await.json()
     }
 }
 
 /// A daemon in the foreground; dropping it kills it.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.0.id().unwrap() as i32).unwrap()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
 
     /// How it ends.
-    async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.0.wait()).await.expect("lovabled ends in time").unwrap()
     }
 
     /// Stops it as a service manager would.
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.signal(Signal::TERM);
         assert_eq!(self.ended().await.code(), Some(0));
     }
 
     /// Kills it without a warning.
-    async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.0.kill().await.unwrap();
     }
 }
 
 /// A server for the configuration.
-fn entry(server: &Simulated) -> String {
+pub(crate) fn entry(server: &Simulated) -> String {
     format!("[[servers]]\nurl = \"{}\"\n", server.endpoint())
 }
 
 /// Runs a program to its end.
-async fn output(mut command: Command) -> Output {
+pub(crate) async fn output(mut command: Command) -> Output {
     timeout(PATIENCE, command.output()).await.expect("it ends in time").unwrap()
 }
 
 /// Asserts how a program ended, and that what it said mentions something.
 #[track_caller]
-fn check(output: &Output, code: i32, says: &[&str]) {
+pub(crate) fn check(output: &Output, code: i32, says: &[&str]) {
     let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).join("\n");
     assert_eq!(output.status.code(), Some(code), "{said}");
     for words in says {
@@ -202,7 +202,7 @@ fn check(output: &Output, code: i32, says: &[&str]) {
 }
 
 /// Waits until there is something.
-async fn until<T>(what: &str, mut is: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut is: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = is().await {
@@ -213,12 +213,12 @@ async fn until<T>(what: &str, mut is: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-fn mode(path: &Path) -> u32 {
+pub(crate) fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 /// Whether we may do what only root may. A test that needs it says that it was left out.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         eprintln!("left out: it needs root");
@@ -227,7 +227,7 @@ fn is_root() -> bool {
 }
 
 /// `curl` as another user.
-fn curl_as_nobody(home: &Home, args: &[&str]) -> Command {
+pub(crate) fn curl_as_nobody(home: &Home, args: &[&str]) -> Command {
     let mut command = home.command("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "curl", "-sS", "-m", "20"]);
     command.args(args);

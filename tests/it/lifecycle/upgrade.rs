@@ -36,7 +36,7 @@ fn inherit(home: &Home, listener: &UnixListener) -> Running {
 }
 
 /// Asks again and again on fresh connections until told to stop; how long each answer took.
-async fn keep_asking(
+pub(crate) async fn keep_asking(
     caller: Caller,
     model: &'static str,
     words: usize,
