@@ -12,6 +12,7 @@ pub mod fault;
 pub mod generate;
 pub mod housekeeping;
 pub mod kind;
+pub mod ledger;
 pub mod queue;
 pub mod registry;
 pub mod relay;

@@ -43,12 +43,12 @@ pub(super) async fn furnish(
 ) -> Result<House, RunError> {
     let config = &loaded.config;
     let started = Instant::now();
-    let (store, stored) = open_store(&loaded.paths.state.path)?;
+    let (store, stored) = open_store(&loaded.paths.state.path, &config.stats)?;
     let settings = registry::Settings { cloud: config.zones(), ..registry::Settings::default() };
-    let (registry, stats) = housekeeping::restore(&stored, settings, now());
+    let (registry, figures) = housekeeping::restore(&store, &stored, settings, now());
     let house = Housekeeping::new(housekeeping::Furnishing {
         registry,
-        stats,
+        figures,
         purse: purse(config, &store, &stored),
         store,
         keys: config.keys(),
@@ -139,8 +139,12 @@ fn purse(config: &Config, store: &Store, stored: &store::Loaded) -> Purse {
     }
 }
 
-fn open_store(dir: &Path) -> Result<(Store, store::Loaded), RunError> {
-    Store::open(dir).map_err(|error| match error {
+fn open_store(dir: &Path, stats: &config::Stats) -> Result<(Store, store::Loaded), RunError> {
+    let opened = match stats.tracking {
+        true => Store::open_with_rows(dir, stats.max_size.0),
+        false => Store::open(dir),
+    };
+    opened.map_err(|error| match error {
         StoreError::Held { .. } => RunError::AlreadyRunning(error.to_string()),
         StoreError::Future { .. } => RunError::Failed(error.to_string()),
     })

@@ -8,8 +8,11 @@
 
 mod clock;
 mod feed;
+mod history;
 mod home;
 mod keep;
+#[cfg(test)]
+mod keep_tests;
 mod purse;
 mod traffic;
 mod watching;
@@ -28,14 +31,12 @@ use tokio::{
 
 pub use self::{
     feed::{Event, Follow},
-    keep::restore,
+    history::{Export, Span},
+    keep::{Figures, restore},
     purse::{Bought, Purse, Spent},
     traffic::{InFlight, Limited, Look, QueueFull, Ticket, Traffic},
 };
-use self::{
-    home::Homes,
-    keep::{DISK, Figures},
-};
+use self::{home::Homes, keep::DISK};
 use crate::{
     failover::Paces,
     fault::{Blame, Fault},
@@ -48,7 +49,7 @@ use crate::{
     upstream::Key,
 };
 
-/// How many finished requests can be looked up.
+/// How many finished requests are kept in memory; older ones are read from the disk.
 const RECENT: usize = 1_000;
 /// Changes that a slow follower of the feed may lag behind before it is given the whole state again.
 const FEED_LAG: usize = 256;
@@ -58,7 +59,8 @@ pub struct Housekeeping {
     registry: Mutex<Registry>,
     snapshot: ArcSwap<Snapshot>,
     figures: Mutex<Figures>,
-    recent: Mutex<VecDeque<Arc<Outcome>>>,
+    /// The last outcomes with their numbers.
+    recent: Mutex<VecDeque<(u64, Arc<Outcome>)>>,
     traffic: Traffic,
     homes: Mutex<Homes>,
     paces: Mutex<Paces>,
@@ -80,7 +82,7 @@ pub struct Furnishing {
     /// Servers as they were stored, or an empty registry.
     pub registry: Registry,
     /// Statistics as they were stored.
-    pub stats: Stats,
+    pub figures: Figures,
     /// Where both are kept.
     pub store: Store,
     /// What may be spent in the cloud.
@@ -105,10 +107,14 @@ pub type Trusts = Box<dyn Fn(&Endpoint) -> bool + Send + Sync>;
 impl Housekeeping {
     /// Takes over what was stored.
     pub fn new(it: Furnishing) -> Arc<Self> {
+        let unsaved = Notify::new();
+        if !it.figures.touched.is_empty() && it.tracking {
+            unsaved.notify_one();
+        }
         Arc::new(Self {
             snapshot: ArcSwap::new(it.registry.snapshot()),
             registry: Mutex::new(it.registry),
-            figures: Mutex::new(Figures::new(it.stats)),
+            figures: Mutex::new(it.figures),
             recent: Mutex::new(VecDeque::new()),
             traffic: Traffic::new(it.queue),
             homes: Mutex::default(),
@@ -122,7 +128,7 @@ impl Housekeeping {
             store: it.store,
             tracking: it.tracking,
             due: Notify::new(),
-            unsaved: Notify::new(),
+            unsaved,
             news: watch::channel(()).0,
         })
     }
@@ -172,14 +178,9 @@ impl Housekeeping {
         lock(&self.figures).stats.report(query)
     }
 
-    /// Finished requests, newest first.
+    /// The last requests of this run that are over, newest first.
     pub fn recent(&self, limit: usize) -> Vec<Arc<Outcome>> {
-        lock(&self.recent).iter().rev().take(limit).cloned().collect()
-    }
-
-    /// One finished request.
-    pub fn request(&self, id: &str) -> Option<Arc<Outcome>> {
-        lock(&self.recent).iter().rev().find(|it| it.request_id == id).cloned()
+        lock(&self.recent).iter().rev().take(limit).map(|(_, it)| it.clone()).collect()
     }
 
     /// Does something to the registry, and tells everyone what that changed.
@@ -294,14 +295,7 @@ impl Housekeeping {
 
     /// Writes down that a request is over.
     pub fn finished(&self, outcome: Outcome) {
-        {
-            let mut figures = lock(&self.figures);
-            let touched = figures.stats.add(&outcome);
-            if self.tracking {
-                figures.touched.extend(touched);
-                self.unsaved.notify_one();
-            }
-        }
+        let number = self.count(&outcome);
         let outcome = Arc::new(outcome);
         if self.feed.receiver_count() > 0 {
             let _ = self.feed.send(Arc::new(Event::Request(outcome.clone())));
@@ -310,7 +304,9 @@ impl Housekeeping {
         if recent.len() == RECENT {
             recent.pop_front();
         }
-        recent.push_back(outcome);
+        // Nearly always the last: two may have been counted in the other order.
+        let at = recent.partition_point(|(it, _)| *it < number);
+        recent.insert(at, (number, outcome));
     }
 }
 

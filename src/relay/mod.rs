@@ -44,6 +44,7 @@ use crate::{
     dialect::Request,
     failover::{Budget, Patience},
     fault::Failure,
+    generate::Caller,
     housekeeping::Housekeeping,
     queue::Priority,
     route::Fallback,
@@ -111,6 +112,8 @@ pub struct Errand {
     pub pass: HeaderMap,
     /// In whose words failures are told.
     pub shape: Shape,
+    /// Who asks.
+    pub caller: Caller,
 }
 
 /// Carries out requests.

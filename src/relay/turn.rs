@@ -62,6 +62,11 @@ impl Turn {
         self.place.take()
     }
 
+    /// Whether it waits for a place.
+    pub(super) fn waits(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     /// Neither has a place nor waits for one.
     pub(super) fn leave(&mut self) {
         *self = Self::default();
@@ -104,8 +109,7 @@ impl Work {
         } else {
             // Who lost the server that had it has waited once already.
             let lost = !self.record.attempts.is_empty() && self.errand.wishes.priority < Priority::Batch;
-            let priority =
-                if self.committed || lost { Priority::Begun } else { self.errand.wishes.priority };
+            let priority = if self.committed || lost { Priority::Begun } else { self.errand.wishes.priority };
             match relay.house.traffic().wait(priority, servers) {
                 Ok(ticket) => self.turn.ticket = Some(ticket),
                 Err(full) => {
