@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path};
 
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, strategy::ValueTree};
 
 use super::*;
 use crate::{

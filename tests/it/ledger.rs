@@ -70,13 +70,12 @@ async fn a_request_can_be_looked_up_after_a_restart() {
     assert_eq!(ids, [last.as_str(), &first]);
     let one = daemon.caller().get(&format!("/lovable/v1/requests/{first}")).await.json();
     let attempt = &one["attempts"][0];
-    assert_eq!(
-        (&one["caller"], &one["ending"], &attempt["server"]),
-        (&"OpenAI/Python".into(), &"delivered".into(), &"quick".into())
-    );
+    let told = [&one["caller"], &one["ending"], &attempt["server"]].map(|it| it.as_str().unwrap());
+    assert_eq!(told, ["OpenAI/Python", "delivered", "quick"]);
     assert_eq!(one["uid"], rustix::process::getuid().as_raw());
     assert!(one["sent_bytes"].as_u64().unwrap() > 100 && one["gap_ms"]["p50"].is_number(), "{one}");
-    assert_eq!((&attempt["candidates"][0]["rank"], &attempt["fault"]), (&1.into(), &Value::Null));
+    assert_eq!(attempt["candidates"][0]["rank"], 1);
+    assert!(attempt["fault"].is_null(), "{one}");
 
     let story = text(&daemon.ctl(&["why"]).await);
     assert!(story.contains(&last) && story.contains("quick answered"), "{story}");
@@ -104,8 +103,7 @@ async fn what_is_cleared_is_gone_and_two_servers_are_compared() {
     }
     let compared = text(&daemon.ctl(&["stats", "compare", "one", "other"]).await);
     assert!(
-        compared.contains("first token, median") && compared.contains("A against B")
-            || compared.contains("A AGAINST B"),
+        compared.contains("first token, median") && compared.contains("A AGAINST B"),
         "{compared}"
     );
     let compared = daemon.caller().get("/lovable/v1/stats/compare?a=one&b=other").await.json();

@@ -90,5 +90,5 @@ async fn at_most_half_a_second_is_lost_when_the_daemon_is_killed_and_nothing_is_
     let ms = |it: Duration| format!("{} ms", it.as_millis());
     table.row(&[&rounds, &done, &lost.len(), &ms(longest), &ms(slowest)]);
     table.show();
-    assert!(done > 100 * rounds, "{done} answers");
+    assert!(done > 10 * rounds, "{done} answers");
 }

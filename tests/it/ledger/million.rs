@@ -254,7 +254,7 @@ async fn exports(state: &Path, root: &Path, count: usize, table: &mut Table) {
             ("parquet", &["parquet-duckdb", "parquet-pandas"]),
         ],
     };
-    for (format, readers) in readers {
+    for &(format, readers) in readers {
         let file = root.join(format);
         let file = file.to_str().unwrap();
         let begun = Instant::now();
@@ -266,7 +266,7 @@ async fn exports(state: &Path, root: &Path, count: usize, table: &mut Table) {
         assert!(told.replace(',', "").contains(&format!("{count} requests in ")), "{told}");
         let size = std::fs::metadata(file).unwrap().len() as f64 / f64::from(1 << 20);
         table.row(&[&format!("export: {format}"), &format!("{:.1} s, {size:.1} MiB", took.as_secs_f64())]);
-        for reader in *readers {
+        for reader in readers {
             let seen = summed(reader, file);
             for (name, value) in expected {
                 let near = (seen[name].as_f64().unwrap() - value).abs() <= value * 1e-9;
