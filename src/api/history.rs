@@ -164,7 +164,9 @@ impl Side {
                 return Self { by, name };
             }
         }
-        let is_server = knock.door.it.house.with_stats(|it| it.has_server(&text));
+        let house = &knock.door.it.house;
+        let is_server =
+            house.snapshot().server(&text).is_some() || house.with_stats(|it| it.has_server(&text));
         Self { by: if is_server { By::Server } else { By::Model }, name: text }
     }
 

@@ -42,7 +42,9 @@ async fn quick() -> Simulated {
 
 /// Asks as a program of that name; says under which id.
 async fn ask(daemon: &Daemon, program: &str) -> String {
-    let body = chat("sim", true, "Count for me.").to_string();
+    // Each is a conversation of its own, which may go to either server.
+    let prompt = format!("Count for me, number {}.", fastrand::u64(..));
+    let body = chat("sim", true, &prompt).to_string();
     let headers = [("user-agent", program)];
     let request = request("POST", "/v1/chat/completions", body.into(), &headers);
     let answer = daemon.caller().send(request).await.unwrap();
@@ -102,10 +104,7 @@ async fn what_is_cleared_is_gone_and_two_servers_are_compared() {
         ask(&daemon, "curl/8").await;
     }
     let compared = text(&daemon.ctl(&["stats", "compare", "one", "other"]).await);
-    assert!(
-        compared.contains("first token, median") && compared.contains("A AGAINST B"),
-        "{compared}"
-    );
+    assert!(compared.contains("first token, median") && compared.contains("A AGAINST B"), "{compared}");
     let compared = daemon.caller().get("/lovable/v1/stats/compare?a=one&b=other").await.json();
     let count = |it: &str| compared[it].as_u64().unwrap();
     assert_eq!(count("requests_a") + count("requests_b"), 40, "{compared}");
