@@ -35,6 +35,10 @@ pub enum Cause {
     Unreachable,
     /// The TLS handshake failed.
     Tls,
+    /// It showed another TLS key than the one that is pinned.
+    WrongPin,
+    /// Its name leads farther away than the request may go.
+    TooFar,
     /// It did not take the connection in time.
     ConnectTimeout,
     /// The connection broke.
@@ -80,6 +84,8 @@ pub enum Cause {
     TooLarge,
     /// It may not be paid for: the limit of the day, or a disk that would not keep count.
     Unfunded,
+    /// The person has forbidden it since it was chosen.
+    Barred,
     /// The request is wrong for any server.
     Malformed,
     /// Our own bug.
@@ -133,6 +139,8 @@ impl Fault {
             Cause::Refused
             | Cause::Unreachable
             | Cause::Tls
+            | Cause::WrongPin
+            | Cause::TooFar
             | Cause::ConnectTimeout
             | Cause::Reset
             | Cause::FirstTokenTimeout
@@ -153,6 +161,7 @@ impl Fault {
             | Cause::NeedsKey
             | Cause::Forbidden
             | Cause::Unfunded
+            | Cause::Barred
             | Cause::TooLarge => Blame::Misfit,
             Cause::Malformed => Blame::Caller,
             Cause::Internal => Blame::Daemon,
@@ -166,6 +175,8 @@ impl fmt::Display for Fault {
             Cause::Refused => "refused the connection",
             Cause::Unreachable => "cannot be reached",
             Cause::Tls => "failed the TLS handshake",
+            Cause::WrongPin => "showed another TLS key than the one that is pinned",
+            Cause::TooFar => "has a name that leads farther away than is allowed",
             Cause::ConnectTimeout => "did not take the connection in time",
             Cause::Reset => "broke the connection",
             Cause::FirstTokenTimeout => "gave no first token in time",
@@ -186,6 +197,7 @@ impl fmt::Display for Fault {
             Cause::NeedsKey => "wants a key",
             Cause::Forbidden => "refuses to serve us",
             Cause::Unfunded => "may not be paid for now",
+            Cause::Barred => "may not be asked any more",
             Cause::TooLarge => "does not take a body this large",
             Cause::Malformed => "calls the request malformed",
             Cause::Internal => "was asked wrongly by lovable",

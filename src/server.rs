@@ -4,6 +4,9 @@
 //! kind's name, or whether it is well. `Endpoint::parse` is the one place where
 //! an address becomes something that can be connected to.
 
+mod pin;
+mod zone;
+
 use std::{
     borrow::Borrow,
     collections::BTreeSet,
@@ -15,6 +18,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+
+pub use self::{
+    pin::{Pin, PinError},
+    zone::{Bounds, Check, Zone},
+};
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -79,29 +87,6 @@ name! {
 name! {
     /// A model's name as its server gives it: `qwen3:8b`, `openai/gpt-oss-20b`.
     ModelName
-}
-
-/// Where requests to a server end up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Zone {
-    /// They stay on this machine.
-    Machine,
-    /// They go to another machine of the local network.
-    Lan,
-    /// They go to somebody else's computer.
-    Cloud,
-}
-
-impl Zone {
-    /// Its word in headers and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Machine => "machine",
-            Self::Lan => "lan",
-            Self::Cloud => "cloud",
-        }
-    }
 }
 
 /// How we came to know of an address.
@@ -211,6 +196,19 @@ pub enum Problem {
     WrongHost,
     /// It answers, but its engine is dead or it reports itself unhealthy.
     Unhealthy,
+    /// It was trusted as another kind of server.
+    ChangedKind,
+    /// It was trusted with another TLS key.
+    ChangedKey,
+    /// It was trusted as another user's.
+    ChangedOwner,
+}
+
+impl Problem {
+    /// Whether it is one of trust: a person has to look who is there.
+    pub fn is_change(self) -> bool {
+        matches!(self, Self::ChangedKind | Self::ChangedKey | Self::ChangedOwner)
+    }
 }
 
 /// What a server is doing while it says nothing, as far as it lets itself be seen.
@@ -253,6 +251,12 @@ pub struct Sighting {
     /// The file that this engine runs, where that shows whose engine it is
     /// (a blob of an Ollama store).
     pub engine_of: Option<String>,
+    /// Whether it passes requests on to who knows whom.
+    #[serde(default)]
+    pub forwards: bool,
+    /// The address that was really connected to; of several, the farthest.
+    #[serde(default)]
+    pub at: Option<IpAddr>,
 }
 
 impl Sighting {
@@ -268,6 +272,8 @@ impl Sighting {
             simulated: false,
             engine_ports: Vec::new(),
             engine_of: None,
+            forwards: false,
+            at: None,
         }
     }
 }

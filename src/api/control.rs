@@ -2,21 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{Response, StatusCode};
+use hyper::{Response, StatusCode, body::Incoming};
 use serde_json::json;
 
 use super::{Door, Knock, body, json};
 use crate::{
-    fault::Failure,
+    fault::{Cause, Failure, Fault},
     generate::Usd,
     housekeeping::wall_ms,
     registry::{Admission, Server, Standing},
     relay::Body,
-    server::{Endpoint, Problem, Zone},
+    server::{Address, Endpoint, Pin, Problem, Zone},
     stats::{Spread, hour},
     wire::{
-        AddServer, Added, CloudView, Health, LiveFigures, ModelCounts, ModelList, Percentiles, RequestCounts,
-        ServerCounts, ServerList, ServerView, Status, StoreView, models as model_views,
+        AddServer, Added, CloudView, HardwareView, Health, LiveFigures, ModelCounts, ModelList, Percentiles,
+        PinWish, RequestCounts, ServerCounts, ServerList, ServerView, Status, StoreView, TrustServer,
+        models as model_views,
     },
 };
 
@@ -26,16 +27,18 @@ const RECOGNISE: Duration = Duration::from_secs(6);
 const CONTROL_BODY: u64 = 64 << 10;
 
 pub(super) async fn status(knock: Knock) -> Response<Body> {
-    json(StatusCode::OK, &status_of(&knock.door))
+    let hardware = knock.door.house.hardware().await;
+    let hardware = hardware.map(|it| HardwareView::from(&*it));
+    json(StatusCode::OK, &Status { hardware, ..status_of(&knock.door) })
 }
 
 fn status_of(door: &Door) -> Status {
-    let house = &door.it.house;
+    let house = &door.house;
     let snapshot = house.snapshot();
     let servers = ServerCounts::of(&snapshot);
     let ready = is_ready(door);
     let store = house.store().status();
-    let mut reasons = door.it.notes.clone();
+    let mut reasons = door.settings().notes.clone();
     reasons.extend(store.reasons);
     for server in &snapshot.servers {
         if let Some(reason) = reason(server) {
@@ -56,15 +59,15 @@ fn status_of(door: &Door) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_seconds: door.started.elapsed().as_secs(),
-        socket: door.it.socket.display().to_string(),
-        listen: door.it.listen.map(|it| it.to_string()),
+        socket: door.socket.display().to_string(),
+        listen: door.listen.map(|it| it.to_string()),
         ready,
         health,
         reasons,
         servers,
         models: ModelCounts::of(&snapshot),
         requests: RequestCounts {
-            in_flight: door.it.relay.running().saturating_sub(queued) as u64,
+            in_flight: door.relay.running().saturating_sub(queued) as u64,
             queued: queued as u64,
             total: totals.endings.all(),
             delivered: totals.endings.delivered,
@@ -93,10 +96,21 @@ fn status_of(door: &Door) -> Status {
 
 /// What is wrong with a server that may be used, in words.
 fn reason(server: &Server) -> Option<String> {
-    if server.admission != Admission::Open {
-        return None;
-    }
     let id = &server.id;
+    let again = format!("`lovablectl servers trust {id}` says that it is fine");
+    match server.problem {
+        Some(Problem::ChangedKind) => {
+            return Some(format!("{id} is not what was trusted: it is {} now; {again}", server.kind));
+        }
+        Some(Problem::ChangedKey) => {
+            return Some(format!("{id} does not have the TLS key that was trusted; {again}"));
+        }
+        Some(Problem::ChangedOwner) => {
+            return Some(format!("{id} does not belong to the user that was trusted; {again}"));
+        }
+        _ if server.admission != Admission::Open => return None,
+        _ => {}
+    }
     match (server.standing, server.problem) {
         (Standing::Down, _) => Some(match &server.last_fault {
             Some(last) => format!("{id} is down: it {}", last.fault),
@@ -107,6 +121,8 @@ fn reason(server: &Server) -> Option<String> {
             Problem::Loading => format!("{id} is loading its model"),
             Problem::WrongHost => format!("{id} refuses the host name that it is called by"),
             Problem::Unhealthy => format!("{id} answers, but says that it cannot serve"),
+            // These are untrusted, see below.
+            Problem::ChangedKind | Problem::ChangedKey | Problem::ChangedOwner => return None,
         }),
         (Standing::Up | Standing::Suspect | Standing::Trial, None) => None,
     }
@@ -114,8 +130,8 @@ fn reason(server: &Server) -> Option<String> {
 
 /// Whether some server can be asked now; one in the cloud only where that is enabled.
 pub(super) fn is_ready(door: &Door) -> bool {
-    let far = door.it.house.cloud_is_open();
-    door.it.house.snapshot().servers.iter().any(|it| is_usable(it, far))
+    let far = door.house.cloud_is_open();
+    door.house.snapshot().servers.iter().any(|it| is_usable(it, far))
 }
 
 fn is_usable(server: &Server, far: bool) -> bool {
@@ -131,12 +147,12 @@ pub(super) async fn servers(knock: Knock) -> Response<Body> {
 }
 
 pub(super) fn server_views(door: &Door) -> Vec<ServerView> {
-    door.it.house.snapshot().servers.iter().map(|it| server_view(door, it)).collect()
+    door.house.snapshot().servers.iter().map(|it| server_view(door, it)).collect()
 }
 
 pub(super) fn server_view(door: &Door, server: &Server) -> ServerView {
-    let figures = door.it.house.with_stats(|it| it.live(&server.id, hour(wall_ms())));
-    let traffic = door.it.house.traffic();
+    let figures = door.house.with_stats(|it| it.live(&server.id, hour(wall_ms())));
+    let traffic = door.house.traffic();
     let percentiles = |it: Spread| Percentiles { p50: it.p50, p95: it.p95 };
     let live = LiveFigures {
         in_flight: traffic.look().of(&server.id),
@@ -151,17 +167,21 @@ pub(super) fn server_view(door: &Door, server: &Server) -> ServerView {
 }
 
 pub(super) async fn server(knock: Knock) -> Response<Body> {
-    match knock.door.it.house.snapshot().server(&knock.rest) {
+    match knock.door.house.snapshot().server(&knock.rest) {
         Some(server) => json(StatusCode::OK, &server_view(&knock.door, server)),
         None => no_server(&knock),
     }
 }
 
 fn no_server(knock: &Knock) -> Response<Body> {
-    let snapshot = knock.door.it.house.snapshot();
+    knock.refuse(&unknown_server(&knock.door, &knock.rest))
+}
+
+fn unknown_server(door: &Door, id: &str) -> Failure {
+    let snapshot = door.house.snapshot();
     let known = snapshot.servers.iter().map(|it| it.id.as_str()).collect::<Vec<_>>().join(", ");
     let known = if known.is_empty() { "none".to_owned() } else { known };
-    knock.refuse(&Failure::NotFound(format!("no server `{}`; known: {known}", knock.rest)))
+    Failure::NotFound(format!("no server `{id}`; known: {known}"))
 }
 
 pub(super) async fn add(knock: Knock) -> Response<Body> {
@@ -176,22 +196,22 @@ pub(super) async fn add(knock: Knock) -> Response<Body> {
         Ok(endpoint) => endpoint,
         Err(failure) => return crate::relay::refusal(&failure, shape, &request_id),
     };
-    if door.it.house.bars(&endpoint) {
+    if door.house.bars(&endpoint) {
         let why = format!("{endpoint} is in the cloud, which is not enabled ([cloud] enabled)");
         return crate::relay::refusal(&Failure::Forbidden(why), shape, &request_id);
     }
-    door.it.house.add(endpoint.clone());
-    let server = door.it.house.recognised(&endpoint, RECOGNISE).await;
-    door.it.house.settled().await;
+    door.house.add(endpoint.clone());
+    let server = door.house.recognised(&endpoint, RECOGNISE).await;
+    door.house.settled().await;
     let status = if server.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let server = server.map(|it| server_view(&door, &it));
     json(status, &Added { url: endpoint.to_string(), server })
 }
 
 pub(super) async fn forget(knock: Knock) -> Response<Body> {
-    match knock.door.it.house.change(|registry, now| registry.forget(&knock.rest, now)) {
+    match knock.door.house.change(|registry, now| registry.forget(&knock.rest, now)) {
         Some(_) => {
-            knock.door.it.house.settled().await;
+            knock.door.house.settled().await;
             json(StatusCode::OK, &json!({"forgotten": knock.rest}))
         }
         None => no_server(&knock),
@@ -199,37 +219,91 @@ pub(super) async fn forget(knock: Knock) -> Response<Body> {
 }
 
 pub(super) async fn drain(knock: Knock) -> Response<Body> {
-    let done = knock.door.it.house.change(|registry, now| registry.drain(&knock.rest, now));
+    let done = knock.door.house.change(|registry, now| registry.drain(&knock.rest, now));
     changed(&knock, done.is_some()).await
 }
 
 pub(super) async fn resume(knock: Knock) -> Response<Body> {
-    let done = knock.door.it.house.change(|registry, now| registry.resume(&knock.rest, now));
+    let done = knock.door.house.change(|registry, now| registry.resume(&knock.rest, now));
+    changed(&knock, done.is_some()).await
+}
+
+pub(super) async fn trust(knock: Knock) -> Response<Body> {
+    let Knock { door, body, rest, request_id, shape, .. } = knock;
+    match trusted(&door, &rest, body).await {
+        Ok(view) => json(StatusCode::OK, &view),
+        Err(failure) => crate::relay::refusal(&failure, shape, &request_id),
+    }
+}
+
+async fn trusted(door: &Door, id: &str, body: Incoming) -> Result<ServerView, Failure> {
+    let body = body::read(body, CONTROL_BODY).await?;
+    let wish = match body.trim_ascii() {
+        b"" => TrustServer::default(),
+        text => serde_json::from_slice(text)
+            .map_err(|error| Failure::BadRequest(format!("the body is not {{\"pin\": true}}: {error}")))?,
+    };
+    let house = &door.house;
+    let unknown = || unknown_server(door, id);
+    let server = house.snapshot().server(id).cloned().ok_or_else(unknown)?;
+    let pin = pin_of(door, &server, wish).await?;
+    house.trust(id, pin).ok_or_else(unknown)?;
+    house.settled().await;
+    let server = house.snapshot().server(id).cloned().ok_or_else(unknown)?;
+    Ok(server_view(door, &server))
+}
+
+/// The TLS key that trust is to be bound to: the one that a person knows, or the one that is
+/// shown now. Without either, somebody else has to vouch for the server.
+async fn pin_of(door: &Door, server: &Server, wish: TrustServer) -> Result<Option<Pin>, Failure> {
+    let (relay, endpoint) = (&door.relay, &server.endpoint);
+    let speaks_tls = matches!(endpoint.address(), Address::Tcp { tls: true, .. });
+    let failed = |fault: Fault| Failure::BadRequest(format!("{} cannot be looked at: it {fault}", server.id));
+    match wish.pin {
+        PinWish::Key(_) | PinWish::Shown(true) if !speaks_tls => {
+            Err(Failure::BadRequest(format!("{endpoint} speaks no TLS, so there is no key to pin")))
+        }
+        PinWish::Key(pin) => Ok(Some(pin)),
+        PinWish::Shown(true) => relay.tls_key(endpoint).await.map(Some).map_err(failed),
+        PinWish::Shown(false) if speaks_tls => match relay.is_vouched_for(endpoint).await {
+            Err(fault) if fault.cause == Cause::Tls => Err(Failure::BadRequest(format!(
+                "nobody vouches for the certificate of {}: trust it with its key (`--pin`), or name its \
+                 authority in [[servers]] (tls = {{ ca = \"…\" }})",
+                server.id
+            ))),
+            Ok(()) | Err(_) => Ok(None),
+        },
+        PinWish::Shown(false) => Ok(None),
+    }
+}
+
+pub(super) async fn distrust(knock: Knock) -> Response<Body> {
+    let done = knock.door.house.distrust(&knock.rest);
     changed(&knock, done.is_some()).await
 }
 
 async fn changed(knock: &Knock, done: bool) -> Response<Body> {
     if done {
-        knock.door.it.house.settled().await;
+        knock.door.house.settled().await;
     }
-    match knock.door.it.house.snapshot().server(&knock.rest).filter(|_| done) {
+    match knock.door.house.snapshot().server(&knock.rest).filter(|_| done) {
         Some(server) => json(StatusCode::OK, &server_view(&knock.door, server)),
         None => no_server(knock),
     }
 }
 
 pub(super) async fn probe(knock: Knock) -> Response<Body> {
-    let asked = knock.door.it.house.probe_all();
+    let asked = knock.door.house.probe_all();
     json(StatusCode::ACCEPTED, &json!({"probing": asked}))
 }
 
 pub(super) async fn models(knock: Knock) -> Response<Body> {
     let door: &Arc<Door> = &knock.door;
-    json(StatusCode::OK, &ModelList { models: model_views(&door.it.house.snapshot(), &door.it.aliases) })
+    json(StatusCode::OK, &ModelList { models: model_views(&door.house.snapshot(), &door.settings().aliases) })
 }
 
 pub(super) async fn model(knock: Knock) -> Response<Body> {
-    let models = model_views(&knock.door.it.house.snapshot(), &knock.door.it.aliases);
+    let models = model_views(&knock.door.house.snapshot(), &knock.door.settings().aliases);
     let name = knock.rest.as_str();
     let found = models
         .iter()
@@ -245,5 +319,5 @@ pub(super) async fn model(knock: Knock) -> Response<Body> {
 }
 
 pub(super) async fn config(knock: Knock) -> Response<Body> {
-    json(StatusCode::OK, &knock.door.it.config)
+    json(StatusCode::OK, &knock.door.settings().view)
 }

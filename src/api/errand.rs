@@ -40,7 +40,7 @@ async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failu
     let Knock { door, headers, body, request_id, shape, .. } = knock;
     let errand = async {
         let wishes = wishes(&headers)?;
-        let body = prepare(read(&headers, body, door.it.body_limit).await?)?;
+        let body = prepare(read(&headers, body, door.settings().body_limit).await?)?;
         if let Some(answer) = only_loads(&door, at, &body)? {
             return Ok(Work::Done(answer));
         }
@@ -50,7 +50,7 @@ async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failu
         Ok(Work::Errand(Box::new(errand)))
     };
     match errand.await {
-        Ok(Work::Errand(errand)) => door.it.relay.clone().run(*errand).await,
+        Ok(Work::Errand(errand)) => door.relay.clone().run(*errand).await,
         Ok(Work::Done(answer)) => bytes_of_json(StatusCode::OK, answer),
         Err(failure) => crate::relay::refusal(&failure, shape, &request_id),
     }
@@ -71,7 +71,7 @@ fn only_loads(door: &super::Door, at: Door, body: &Bytes) -> Result<Option<Bytes
         return Ok(None);
     }
     let Some(warm) = ollama::warm(at, body).transpose()? else { return Ok(None) };
-    door.it.relay.meant(&warm.model)?;
+    door.relay.meant(&warm.model)?;
     Ok(Some(warm.answer(wall_ms())))
 }
 

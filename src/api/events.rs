@@ -24,8 +24,8 @@ const QUIET: Duration = Duration::from_secs(15);
 
 pub(super) async fn follow(knock: Knock) -> Response<Body> {
     let (door, sees) = (knock.door.clone(), knock.sees_only());
-    let follow = door.it.house.follow();
-    let stopping = door.it.stopping.clone();
+    let follow = door.house.follow();
+    let stopping = door.stopping.clone();
     let feed = stream::unfold((door, follow, stopping), move |(door, mut follow, mut stopping)| async move {
         let piece = tokio::select! {
             // Somebody always watches; the feed must not keep a daemon that wants to leave.

@@ -37,8 +37,8 @@ pub(super) async fn export(knock: Knock) -> Response<Body> {
     let lines = Lines {
         format,
         is_begun: false,
-        export: knock.door.it.house.export(filter).await,
-        stopping: knock.door.it.stopping.clone(),
+        export: knock.door.house.export(filter).await,
+        stopping: knock.door.stopping.clone(),
     };
     let lines = stream::try_unfold(lines, |mut lines| async move {
         Ok(lines.next().await?.map(|piece| (Frame::data(piece), lines)))

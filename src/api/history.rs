@@ -25,7 +25,7 @@ pub(super) async fn stats(knock: Knock) -> Response<Body> {
         Ok(asked) => asked,
         Err(failure) => return knock.refuse(&failure),
     };
-    let rows = knock.door.it.house.report_of(&query, span).await;
+    let rows = knock.door.house.report_of(&query, span).await;
     json(StatusCode::OK, &StatsList { rows: rows.iter().map(|it| row(it, query.by)).collect() })
 }
 
@@ -164,7 +164,7 @@ impl Side {
                 return Self { by, name };
             }
         }
-        let house = &knock.door.it.house;
+        let house = &knock.door.house;
         let is_server =
             house.snapshot().server(&text).is_some() || house.with_stats(|it| it.has_server(&text));
         Self { by: if is_server { By::Server } else { By::Model }, name: text }
@@ -176,12 +176,12 @@ impl Side {
             By::Server => Query { by: Some(By::Server), server: name, ..Query::default() },
             _ => Query { by: Some(By::Model), model: name, ..Query::default() },
         };
-        knock.door.it.house.gather(&query, span).await.into_values().next().unwrap_or_default()
+        knock.door.house.gather(&query, span).await.into_values().next().unwrap_or_default()
     }
 }
 
 pub(super) async fn clear(knock: Knock) -> Response<Body> {
-    match knock.door.it.house.clear_stats().await {
+    match knock.door.house.clear_stats().await {
         true => json(StatusCode::OK, &json!({"cleared": true})),
         false => {
             tracing::error!("statistics could not be deleted");
@@ -197,14 +197,14 @@ pub(super) async fn requests(knock: Knock) -> Response<Body> {
         Some(Err(_)) => return knock.refuse(&Failure::BadRequest("`limit` takes a whole number".to_owned())),
     };
     let filter = Filter { uid: knock.sees_only(), ..Filter::default() };
-    let requests = knock.door.it.house.requests(limit, &filter).await;
+    let requests = knock.door.house.requests(limit, &filter).await;
     let requests = requests.iter().map(|it| RequestView::from(&**it)).collect();
     json(StatusCode::OK, &RequestList { requests })
 }
 
 pub(super) async fn request(knock: Knock) -> Response<Body> {
     let filter = Filter { uid: knock.sees_only(), ..Filter::default() };
-    match knock.door.it.house.request(&knock.rest, &filter).await {
+    match knock.door.house.request(&knock.rest, &filter).await {
         Some(outcome) => json(StatusCode::OK, &RequestView::from(&*outcome)),
         None => {
             knock.refuse(&Failure::NotFound(format!("no request `{}` is known that is over", knock.rest)))

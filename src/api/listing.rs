@@ -47,7 +47,7 @@ pub(super) fn named<T>(door: &Door, wanted: &str, tell: impl FnOnce(&Listed<'_>)
         return Ok(tell(&listed(door, id, model)));
     }
     // `auto` and pins are names that are in no list.
-    let meant = door.it.relay.meant(wanted).ok().flatten();
+    let meant = door.relay.meant(wanted).ok().flatten();
     match meant.and_then(|it| names.get(it.as_str())) {
         Some(model) => Ok(tell(&listed(door, wanted, model))),
         None => {
@@ -58,7 +58,7 @@ pub(super) fn named<T>(door: &Door, wanted: &str, tell: impl FnOnce(&Listed<'_>)
 }
 
 fn models(door: &Door) -> Vec<ModelView> {
-    wire::models(&door.it.house.snapshot(), &door.it.aliases)
+    wire::models(&door.house.snapshot(), &door.settings().aliases)
 }
 
 /// Every name that can be asked for: the models' own first, and aliases that are no model's name.

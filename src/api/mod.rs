@@ -21,7 +21,8 @@ mod tokens;
 mod tongue;
 
 use std::{
-    net::SocketAddr,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -30,6 +31,7 @@ use std::{
     time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
@@ -45,6 +47,7 @@ use self::{
     table::{Found, Guard},
 };
 use crate::{
+    config::Token,
     fault::Failure,
     housekeeping::{Housekeeping, wall_ms},
     relay::{Body, Relay, Shape, full, refusal},
@@ -67,10 +70,24 @@ pub(crate) enum Peer {
         /// The user on the other side.
         uid: Option<u32>,
     },
-    /// Over loopback TCP, where names and origins are checked too.
-    Tcp,
-    /// Over loopback TCP, a user of this machine who may not open the socket.
+    /// Over TCP, where names and origins are checked too.
+    Tcp {
+        /// Who that is.
+        who: Who,
+        /// The address of this machine that it came to.
+        local: IpAddr,
+    },
+}
+
+/// Who comes over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// A user of this machine who may open the socket.
+    User,
+    /// A user of this machine who may not; the token lets them in.
     Stranger,
+    /// Somebody outside; only the token lets them in.
+    Outside,
 }
 
 /// What the door needs to know of the house.
@@ -81,8 +98,17 @@ pub(crate) struct Furnishing {
     pub(crate) socket: PathBuf,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) instance: String,
-    pub(crate) config: ConfigView,
-    pub(crate) aliases: std::collections::BTreeMap<String, String>,
+    /// Turns true when the daemon stops: what never ends by itself must end then.
+    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) settings: Settings,
+}
+
+/// What the door is told by the configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// All settings, for who asks for them.
+    pub(crate) view: ConfigView,
+    pub(crate) aliases: BTreeMap<String, String>,
     /// The most bytes of a body.
     pub(crate) body_limit: u64,
     /// Host names that are fine on TCP beside the loopback ones.
@@ -91,15 +117,23 @@ pub(crate) struct Furnishing {
     pub(crate) origins: Vec<String>,
     /// Whether TCP callers may change something.
     pub(crate) control_on_tcp: bool,
-    /// Turns true when the daemon stops: what never ends by itself must end then.
-    pub(crate) stopping: watch::Receiver<bool>,
-    /// What is wrong since the start and stays so: a store that could not be opened, a setting that could not be honoured.
+    /// What lets in who may not open the socket.
+    pub(crate) token: Option<Token>,
+    /// Whether others may come from outside of this machine, with the token.
+    pub(crate) allow_remote: bool,
+    /// What is wrong with the configuration: a setting that is not honoured, an edit that is broken.
     pub(crate) notes: Vec<String>,
 }
 
 /// Answers callers.
 pub(crate) struct Door {
-    it: Furnishing,
+    house: Arc<Housekeeping>,
+    relay: Arc<Relay>,
+    socket: PathBuf,
+    listen: Option<SocketAddr>,
+    instance: String,
+    stopping: watch::Receiver<bool>,
+    settings: ArcSwap<Settings>,
     started: Instant,
     started_ms: u64,
     instance_header: HeaderValue,
@@ -123,11 +157,34 @@ impl Door {
     pub(crate) fn new(it: Furnishing, started: Instant, seed: u64) -> Arc<Self> {
         let instance_header =
             HeaderValue::from_str(&it.instance).unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
-        Arc::new(Self { it, started, started_ms: wall_ms(), instance_header, ids: AtomicU64::new(seed) })
+        let Furnishing { house, relay, socket, listen, instance, stopping, settings } = it;
+        Arc::new(Self {
+            house,
+            relay,
+            socket,
+            listen,
+            instance,
+            stopping,
+            settings: ArcSwap::from_pointee(settings),
+            started,
+            started_ms: wall_ms(),
+            instance_header,
+            ids: AtomicU64::new(seed),
+        })
+    }
+
+    /// Takes over what the configuration says now.
+    pub(crate) fn configure(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// What the configuration says; whoever asks for it twice may get two.
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
     }
 
     pub(crate) fn instance(&self) -> &str {
-        &self.it.instance
+        &self.instance
     }
 
     /// When we came to know of models, as far as clients of OpenAI care: whole seconds since 1970.
@@ -148,8 +205,11 @@ impl Door {
         let instance = self.instance_header.clone();
         let is_anthropic = tongue::is_anthropic(request.uri().path(), request.headers());
         let cors = match peer {
-            Peer::Tcp => Cors::of(request.headers(), &self.it.origins),
-            Peer::Socket { .. } | Peer::Stranger => None,
+            Peer::Tcp { who: Who::User, .. } => Cors::of(request.headers(), &self.settings.load().origins),
+            Peer::Tcp { .. } if self.shows_token(request.headers()) => {
+                Cors::of(request.headers(), &self.settings.load().origins)
+            }
+            Peer::Socket { .. } | Peer::Tcp { .. } => None,
         };
         let mut response = self.route(request, peer, cors.as_ref()).await;
         let headers = response.headers_mut();
@@ -220,25 +280,51 @@ impl Door {
         let headers = &parts.headers;
         // A hop may add a line of its own rather than lengthen the one that is there.
         let mut hops = headers.get_all(VIA).iter().filter_map(|it| it.to_str().ok());
-        if hops.any(|via| via.split(',').any(|it| it.trim() == self.it.instance)) {
+        if hops.any(|via| via.split(',').any(|it| it.trim() == self.instance)) {
             return Err(Failure::Loop);
         }
-        match peer {
-            Peer::Socket { .. } => Ok(()),
-            Peer::Stranger => Err(Failure::Forbidden(
-                "your user may not use this daemon, whose socket is private".to_owned(),
-            )),
-            Peer::Tcp => match foreign(headers, &parts.uri, &self.it.hosts, &self.it.origins) {
-                None => Ok(()),
-                Some(Foreign::Host) => Err(Failure::Forbidden(
+        let Peer::Tcp { who, local } = peer else { return Ok(()) };
+        let settings = self.settings.load();
+        match foreign(headers, &parts.uri, local, &settings.hosts, &settings.origins) {
+            None => {}
+            Some(Foreign::Host) => {
+                return Err(Failure::Forbidden(
                     "this Host is not one of mine; use 127.0.0.1, localhost or a name in [listen] hosts"
                         .to_owned(),
-                )),
-                Some(Foreign::Page) => Err(Failure::Forbidden(
+                ));
+            }
+            Some(Foreign::Page) => {
+                return Err(Failure::Forbidden(
                     "requests of web pages are refused; see [listen] origins".to_owned(),
-                )),
-            },
+                ));
+            }
         }
+        match who {
+            Who::User => Ok(()),
+            // The door that is open since the start may be wider than is allowed by now.
+            Who::Outside if !settings.allow_remote => Err(Failure::Forbidden(
+                "nobody may come from outside this machine; see [listen] allow_remote".to_owned(),
+            )),
+            _ if self.shows_token(headers) => Ok(()),
+            Who::Stranger => Err(Failure::Forbidden(
+                "your user may not use this daemon, whose socket is private; its token is wanted".to_owned(),
+            )),
+            Who::Outside => Err(Failure::WrongKey(
+                "from outside this machine the token of the daemon is wanted: Authorization: Bearer TOKEN"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Whether a caller shows the token, in either way that clients show their keys.
+    fn shows_token(&self, headers: &HeaderMap) -> bool {
+        let settings = self.settings.load();
+        let Some(token) = &settings.token else { return false };
+        let bearer = headers.get_all(hyper::header::AUTHORIZATION).iter().any(|it| {
+            let (scheme, rest) = it.as_bytes().split_at_checked(7).unwrap_or_default();
+            scheme.eq_ignore_ascii_case(b"bearer ") && token.is(rest.trim_ascii())
+        });
+        bearer || headers.get_all("x-api-key").iter().any(|it| token.is(it.as_bytes().trim_ascii()))
     }
 
     /// Whether a caller who is in may change something.
@@ -247,11 +333,10 @@ impl Door {
             Peer::Socket { may_change, .. } => {
                 (may_change, "this changes something, which needs root or the daemon's own user")
             }
-            Peer::Tcp => (
-                self.it.control_on_tcp,
+            Peer::Tcp { .. } => (
+                self.settings.load().control_on_tcp,
                 "this changes something, which is only possible over the socket; see [listen] control",
             ),
-            Peer::Stranger => (false, "your user may not use this daemon, whose socket is private"),
         };
         if may_change { Ok(()) } else { Err(Failure::Forbidden(why.to_owned())) }
     }
@@ -269,7 +354,7 @@ impl Knock {
     fn uid(&self) -> Option<u32> {
         match self.peer {
             Peer::Socket { uid, .. } => uid,
-            Peer::Tcp | Peer::Stranger => None,
+            Peer::Tcp { .. } => None,
         }
     }
 
@@ -278,7 +363,7 @@ impl Knock {
     fn sees_only(&self) -> Option<u32> {
         match self.peer {
             Peer::Socket { may_change: false, uid } => Some(uid.unwrap_or(u32::MAX)),
-            Peer::Socket { may_change: true, .. } | Peer::Tcp | Peer::Stranger => None,
+            Peer::Socket { may_change: true, .. } | Peer::Tcp { .. } => None,
         }
     }
 

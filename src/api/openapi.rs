@@ -44,9 +44,11 @@ fn operation(route: &Route) -> Value {
             "default": {"description": "a failure, in the shape of the dialect"},
         },
     });
-    if route.method == "POST" && !route.path.contains('{') && !route.path.ends_with("/probe") {
+    let has_body = !route.path.contains('{') && !route.path.ends_with("/probe");
+    let may_have = route.path.ends_with("/trust");
+    if route.method == "POST" && (has_body || may_have) {
         operation["requestBody"] =
-            json!({"required": true, "content": {"application/json": {"schema": {"type": "object"}}}});
+            json!({"required": has_body, "content": {"application/json": {"schema": {"type": "object"}}}});
     }
     if route.guard == Guard::Changes {
         operation["x-changes"] = json!(true);

@@ -78,6 +78,8 @@ routes! {
     Changes DELETE "/lovable/v1/servers/{id}" => control::forget, "Forget a server";
     Changes POST "/lovable/v1/servers/{id}/drain" => control::drain, "Give a server nothing new";
     Changes POST "/lovable/v1/servers/{id}/resume" => control::resume, "Use a drained server again";
+    Changes POST "/lovable/v1/servers/{id}/trust" => control::trust, "Trust a server as what it is now; {\"pin\": true} with its TLS key";
+    Changes POST "/lovable/v1/servers/{id}/distrust" => control::distrust, "Give a server no prompt and no key";
     Changes POST "/lovable/v1/probe" => control::probe, "Ask every known address again, now";
     Open GET "/lovable/v1/models" => control::models, "Models across all servers";
     Open GET "/lovable/v1/models/{name}" => control::model, "One model in full";
@@ -176,6 +178,8 @@ mod tests {
         check("PUT", "/lovable/v1/servers", "allow GET, POST");
         check("POST", "/lovable/v1/servers/a", "allow GET, DELETE");
         check("POST", "/lovable/v1/servers/a/drain", "/lovable/v1/servers/{id}/drain [a]");
+        check("POST", "/lovable/v1/servers/a/trust", "/lovable/v1/servers/{id}/trust [a]");
+        check("POST", "/lovable/v1/servers/a/distrust", "/lovable/v1/servers/{id}/distrust [a]");
         check("GET", "/lovable/v1/requests/r-1", "/lovable/v1/requests/{id} [r-1]");
         check("GET", "/nowhere", "nothing");
         check("HEAD", "/", "/ []");

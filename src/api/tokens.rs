@@ -26,10 +26,10 @@ const COUNTED_BY: HeaderName = HeaderName::from_static("x-lovable-counted-by");
 pub(super) async fn count(knock: Knock) -> Response<Body> {
     let Knock { door, headers, body, request_id, shape, .. } = knock;
     let counting = async {
-        let body = errand::read(&headers, body, door.it.body_limit).await?;
+        let body = errand::read(&headers, body, door.settings().body_limit).await?;
         let estimated = anthropic::count(&body)?;
         // A model that nobody has is an error here as with the request that is to follow.
-        door.it.relay.meant(&estimated.model)?;
+        door.relay.meant(&estimated.model)?;
         let head = Head {
             operation: Operation::Chat,
             model: estimated.model,
@@ -39,7 +39,7 @@ pub(super) async fn count(knock: Knock) -> Response<Body> {
         };
         let (native, chat) = (|model: &str| native(&body, model), |model: &str| chat(&body, model));
         let counting = Counting { head: &head, native: &native, chat: &chat };
-        Ok::<_, Failure>(match door.it.relay.count_tokens(counting).await {
+        Ok::<_, Failure>(match door.relay.count_tokens(counting).await {
             Some(count) => (count, "tokenizer"),
             None => (estimated.input_tokens, "estimate"),
         })

@@ -69,14 +69,8 @@ fn place(on: &ModelOnServer) -> String {
 }
 
 fn can(model: &ModelView) -> String {
-    let words: Vec<_> = model.capabilities.iter().map(word).collect();
+    let words: Vec<_> = model.capabilities.iter().map(say::word).collect();
     if words.is_empty() { say::UNKNOWN.to_owned() } else { words.join(" ") }
-}
-
-/// A word of the API, as the API writes it.
-fn word(value: &impl serde::Serialize) -> String {
-    let named = serde_json::to_value(value).ok();
-    named.and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 const PLACES: [Column; 7] = [
@@ -111,7 +105,7 @@ fn full(model: &ModelView, look: Look, now_ms: u64) -> String {
             vec![
                 Cell::from(say::clean(it.id.as_str())),
                 say::clean(it.kind.as_str()).into(),
-                word(&it.zone).into(),
+                say::word(&it.zone).into(),
                 match it.loaded {
                     Some(true) => Cell::inked("yes", Ink::Good),
                     Some(false) => "no".into(),

@@ -6,11 +6,11 @@ use crate::{
     fault::{Cause, Fault, Stage},
     generate::{Attempt, Caller, Candidate, Ending, Gaps, Operation, Outcome, Reason, Substitution, Usage},
     registry::{Admission, LastFault, Server, Standing},
-    server::{Capability, Endpoint, Model, Problem, Source, Zone},
+    server::{Bounds, Capability, Endpoint, Model, Problem, Source, Zone},
     wire::{
-        CloudView, ConfigView, Group, Health, LiveFigures, ModelCounts, ModelView, Percentiles,
-        RequestCounts, RequestView, ServerCounts, ServerView, Setting, SettingSource, Spread, StatsRow,
-        Status, StoreView, models as views,
+        CloudView, ConfigView, GpuView, Group, HardwareView, Health, LiveFigures, ModelCounts, ModelView,
+        Percentiles, RequestCounts, RequestView, ServerCounts, ServerView, Setting, SettingSource, Spread,
+        StatsRow, Status, StoreView, models as views,
     },
 };
 
@@ -25,6 +25,8 @@ fn server(id: &str, kind: &str, url: &str, models: Vec<Model>) -> Server {
         endpoint: Endpoint::parse(url).unwrap(),
         also_at: Vec::new(),
         zone: Zone::Machine,
+        bounds: Bounds::default(),
+        word: None,
         standing: Standing::Up,
         admission: Admission::Open,
         problem: None,
@@ -146,7 +148,32 @@ pub(super) fn status() -> Status {
         },
         tracking: true,
         cloud: Some(CloudView { spent_today_usd: 0.734, daily_usd: Some(5.0) }),
-        hardware: None,
+        hardware: Some(HardwareView {
+            processors: Some(8),
+            processor_percent: Some(43.7),
+            memory_total_bytes: Some(34_359_738_368),
+            memory_used_bytes: Some(12_884_901_888),
+            gpus: vec![
+                GpuView {
+                    name: "NVIDIA GeForce RTX 4090".to_owned(),
+                    vendor: "nvidia".to_owned(),
+                    busy_percent: Some(87.0),
+                    memory_total_bytes: Some(25_757_220_864),
+                    memory_used_bytes: Some(19_434_635_264),
+                    temperature_celsius: Some(66.0),
+                    power_watts: Some(311.4),
+                },
+                GpuView {
+                    name: "AMD".to_owned(),
+                    vendor: "amd".to_owned(),
+                    busy_percent: None,
+                    memory_total_bytes: None,
+                    memory_used_bytes: None,
+                    temperature_celsius: None,
+                    power_watts: None,
+                },
+            ],
+        }),
     }
 }
 

@@ -81,6 +81,12 @@ pub(super) fn ago(moment: &str, now_ms: u64) -> String {
     }
 }
 
+/// A word of the API, as the API writes it.
+pub(super) fn word(value: &impl serde::Serialize) -> String {
+    let named = serde_json::to_value(value).ok();
+    named.and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 /// What a number is when nobody knows it.
 pub(super) const UNKNOWN: &str = "–";
 

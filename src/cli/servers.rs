@@ -7,7 +7,8 @@ use super::{
     table::{Cell, Column, table},
 };
 use crate::{
-    server::Zone,
+    registry::Admission,
+    server::{Endpoint, Problem, Source, Zone},
     wire::{ServerList, ServerView},
 };
 
@@ -32,6 +33,22 @@ enum Verb {
         /// Its id, as `servers` lists it
         id: String,
     },
+    /// Trust a server as what it is now: this kind, at this address
+    ///
+    /// A server on another machine, or another user's, gets no prompt and no key before.
+    /// When another kind of server answers there it has to be trusted anew.
+    Trust {
+        /// Its id, as `servers` lists it
+        id: String,
+        /// Trust it only with the TLS key that it shows now
+        #[arg(long)]
+        pin: bool,
+    },
+    /// Give a server no prompt and no key, whatever else speaks for it
+    Distrust {
+        /// Its id, as `servers` lists it
+        id: String,
+    },
     /// Let a server finish what it has, and send it nothing new
     Drain {
         /// Its id, as `servers` lists it
@@ -53,6 +70,17 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
         Verb::Forget { id } => {
             let reply = context.client.forget(&id).await?;
             context.show(&reply, |_, _| format!("{} is forgotten\n", say::clean(&id)))?;
+        }
+        Verb::Trust { id, pin } => {
+            let reply = context.client.trust(&id, pin).await?;
+            context.show(&reply, |it, _| trusted(it))?;
+        }
+        Verb::Distrust { id } => {
+            let reply = context.client.distrust(&id).await?;
+            context.show(&reply, |it, _| {
+                let id = say::clean(it.id.as_str());
+                format!("{id} gets no prompt and no key until `lovablectl servers trust {id}`\n")
+            })?;
         }
         Verb::Drain { id } => {
             let reply = context.client.drain(&id).await?;
@@ -94,13 +122,14 @@ async fn add(url: &str, context: &mut Context) -> Result<(), Trouble> {
     let reply = context.client.add_server(url).await?;
     context.show(&reply, |added, look| match &added.server {
         Some(server) => {
-            format!(
-                "{} is {} at {}; it {}\n",
-                server.id,
-                server.kind,
-                say::clean(&added.url),
-                is(server, look)
-            )
+            let url = say::clean(&added.url);
+            let mut said = format!("{} is {} at {url}; it {}\n", server.id, server.kind, is(server, look));
+            if server.admission == Admission::Untrusted
+                && let Some(note) = note(server, now_ms())
+            {
+                said.push_str(&format!("{note}\n"));
+            }
+            said
         }
         None => {
             format!(
@@ -111,15 +140,36 @@ async fn add(url: &str, context: &mut Context) -> Result<(), Trouble> {
     })
 }
 
-const FULL: [Column; 9] = [
+/// What trust is bound to.
+fn trusted(server: &ServerView) -> String {
+    let id = say::clean(server.id.as_str());
+    let Some(trust) = &server.trust else {
+        return format!("{id} is trusted, as what is yours or the system's is\n");
+    };
+    let (kind, address) = (say::clean(trust.kind.as_str()), say::clean(&trust.address));
+    match &trust.tls_pin {
+        Some(pin) => format!(
+            "{id} is trusted as {kind} at {address} with the TLS key {pin};\n\
+             another kind or another key there waits until you trust it\n"
+        ),
+        None => {
+            format!("{id} is trusted as {kind} at {address};\nanother kind there waits until you trust it\n")
+        }
+    }
+}
+
+const FULL: [Column; 12] = [
     Column::new("ID").shrinks(14),
-    Column::new("KIND").leaves(4).shrinks(10),
-    Column::new("VERSION").leaves(7).shrinks(6),
+    Column::new("KIND").leaves(5).shrinks(10),
+    Column::new("VERSION").leaves(10).shrinks(6),
     Column::new("STATE"),
-    Column::new("MODELS").right().leaves(3),
-    Column::new("BUSY").right().leaves(5),
-    Column::new("FIRST TOKEN").right().leaves(6),
-    Column::new("SUCCESS").right().leaves(2),
+    Column::new("ZONE").leaves(2),
+    Column::new("TRUST").leaves(3),
+    Column::new("FOUND BY").leaves(7).shrinks(12),
+    Column::new("MODELS").right().leaves(4),
+    Column::new("BUSY").right().leaves(8),
+    Column::new("FIRST TOKEN").right().leaves(9),
+    Column::new("SUCCESS").right().leaves(6),
     Column::new("URL").shrinks(24).leaves(1),
 ];
 
@@ -132,7 +182,10 @@ fn page(servers: &[ServerView], look: Look, now_ms: u64) -> String {
                 Cell::from(say::clean(it.id.as_str())),
                 say::clean(it.kind.as_str()).into(),
                 say::or_dash(it.version.as_ref()).into(),
-                state(it),
+                Cell::inked(format!("{}{}", it.state(), simulated(it)), ink(it)),
+                it.zone.as_str().into(),
+                trust(it).into(),
+                it.found_by.iter().map(say::word).collect::<Vec<_>>().join(", ").into(),
                 say::count(it.models.len() as u64).into(),
                 busy(it).into(),
                 say::or_dash(it.first_token_ms.p50.map(say::ms)).into(),
@@ -178,9 +231,22 @@ pub(super) fn brief(servers: &[ServerView], look: Look) -> String {
 }
 
 fn state(server: &ServerView) -> Cell {
-    let simulated = if server.simulated { " (simulated)" } else { "" };
     let cloud = if server.zone == Zone::Cloud { " (cloud)" } else { "" };
-    Cell::inked(format!("{}{simulated}{cloud}", server.state()), ink(server))
+    Cell::inked(format!("{}{}{cloud}", server.state(), simulated(server)), ink(server))
+}
+
+fn simulated(server: &ServerView) -> &'static str {
+    if server.simulated { " (simulated)" } else { "" }
+}
+
+/// Whether it gets prompts, and because of whom.
+fn trust(server: &ServerView) -> &'static str {
+    match (server.admission, &server.trust) {
+        (Admission::Untrusted, _) => "no",
+        (_, Some(trust)) if trust.tls_pin.is_some() => "pinned",
+        (_, Some(_)) => "by you",
+        (_, None) => "yes",
+    }
 }
 
 /// The ink of a server's state.
@@ -210,13 +276,30 @@ fn busy(server: &ServerView) -> String {
     }
 }
 
+/// Whether it is far though its address is near, and no person has said so.
+fn forwards(server: &ServerView) -> bool {
+    let is_near = Endpoint::parse(&server.url)
+        .is_ok_and(|it| it.is_local() || it.ip().is_some_and(|ip| Zone::of(ip) < Zone::Cloud));
+    let is_named = server.found_by.iter().any(|it| matches!(it, Source::Config | Source::Environment));
+    server.zone == Zone::Cloud && is_near && !is_named
+}
+
 /// What a person should know of a server that does not serve.
 fn note(server: &ServerView, now_ms: u64) -> Option<String> {
     let id = say::clean(server.id.as_str());
     match server.state() {
-        "untrusted" => Some(format!(
-            "{id} is not used: it belongs to somebody else, and neither [[servers]] nor the environment names it"
-        )),
+        "untrusted" => {
+            let why = match (server.problem, &server.trust) {
+                (Some(Problem::ChangedKind), Some(trust)) => {
+                    let (is, was) = (say::clean(server.kind.as_str()), say::clean(trust.kind.as_str()));
+                    format!("{id} is {is} now, and was trusted as {was}; it")
+                }
+                (Some(Problem::ChangedKey), _) => format!("{id} has another TLS key than was trusted; it"),
+                (Some(Problem::ChangedOwner), _) => format!("{id} is another user's than was trusted; it"),
+                _ => id.clone(),
+            };
+            Some(format!("{why} gets no prompt and no key until you trust it: lovablectl servers trust {id}"))
+        }
         "needs a key" => {
             Some(format!("{id} wants a key: give it one with key_env or key_file in [[servers]]"))
         }
@@ -226,6 +309,10 @@ fn note(server: &ServerView, now_ms: u64) -> Option<String> {
             let when = fault.at.as_ref().map(|at| format!(", {}", say::ago(at, now_ms))).unwrap_or_default();
             Some(format!("{id} {}{when}", say::clean(&fault.message)))
         }
+        _ if forwards(server) => Some(format!(
+            "{id} passes requests on to others, so it counts as cloud; if they stay near, say which zone \
+             that is in [[servers]]"
+        )),
         _ => None,
     }
 }

@@ -133,6 +133,9 @@ pub(super) fn page(status: &Status, servers: &[ServerView], look: Look) -> Strin
     if let Some(cloud) = &status.cloud {
         line("cloud", &spent(cloud));
     }
+    for (title, text) in hardware(status) {
+        line(title, &text);
+    }
     line("models", &format!("{} available, {} loaded", status.models.available, status.models.loaded));
     line("servers", &counts(status));
     if !servers.is_empty() {
@@ -187,6 +190,41 @@ fn store(status: &Status) -> String {
         parts.push("tracking is off".to_owned());
     }
     parts.join(", ")
+}
+
+/// The machine, as far as anything of it is known.
+fn hardware(status: &Status) -> Vec<(&'static str, String)> {
+    let Some(it) = &status.hardware else { return Vec::new() };
+    let percent = |it: f64| format!("{it:.0} %");
+    let memory = |used: Option<u64>, total: Option<u64>| match (used, total) {
+        (Some(used), Some(total)) => Some(format!("{} of {} taken", say::bytes(used), say::bytes(total))),
+        (_, total) => total.map(say::bytes),
+    };
+    let busy = match (it.processor_percent, it.processors) {
+        (Some(busy), Some(all)) => {
+            Some(format!("{} of {} busy", percent(busy), say::plural(all.into(), "processor")))
+        }
+        (None, Some(all)) => Some(say::plural(all.into(), "processor")),
+        (busy, None) => busy.map(percent),
+    };
+    let memory_here = memory(it.memory_used_bytes, it.memory_total_bytes).map(|it| format!("memory {it}"));
+    let machine: Vec<String> = busy.into_iter().chain(memory_here).collect();
+    let mut lines = Vec::new();
+    if !machine.is_empty() {
+        lines.push(("machine", machine.join(", ")));
+    }
+    for gpu in &it.gpus {
+        let facts = [
+            gpu.busy_percent.map(|it| format!("{} busy", percent(it))),
+            memory(gpu.memory_used_bytes, gpu.memory_total_bytes),
+            gpu.temperature_celsius.map(|it| format!("{it:.0} °C")),
+            gpu.power_watts.map(|it| format!("{it:.0} W")),
+        ];
+        let facts: Vec<String> = facts.into_iter().flatten().collect();
+        let name = say::clean(&gpu.name);
+        lines.push(("gpu", if facts.is_empty() { name } else { format!("{name}: {}", facts.join(", ")) }));
+    }
+    lines
 }
 
 fn spent(cloud: &CloudView) -> String {

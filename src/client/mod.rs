@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::wire::{
     AddServer, Added, CompareView, ConfigView, ErrorBody, EventView, GenerateBody, ModelList, ModelView,
-    RequestList, RequestView, ServerList, ServerView, StatsList, Status,
+    PinWish, RequestList, RequestView, ServerList, ServerView, StatsList, Status, TrustServer,
 };
 
 mod answer;
@@ -227,6 +227,18 @@ impl Client {
     /// Takes a drained server back.
     pub async fn resume(&self, id: &str) -> Result<Reply<ServerView>, ClientError> {
         self.post(&format!("/lovable/v1/servers/{}/resume", segment(id))).await
+    }
+
+    /// Trusts a server as what it is now, if wanted with the TLS key that it shows.
+    pub async fn trust(&self, id: &str, pin: bool) -> Result<Reply<ServerView>, ClientError> {
+        let body = json(&TrustServer { pin: PinWish::Shown(pin) });
+        let path = format!("/lovable/v1/servers/{}/trust", segment(id));
+        self.ask(Method::POST, &path, Some(body), CONTROL_PATIENCE).await
+    }
+
+    /// Gives a server no prompt and no key.
+    pub async fn distrust(&self, id: &str) -> Result<Reply<ServerView>, ClientError> {
+        self.post(&format!("/lovable/v1/servers/{}/distrust", segment(id))).await
     }
 
     /// Has every known address asked again now.

@@ -8,6 +8,7 @@
 mod paths;
 mod reader;
 mod servers;
+mod token;
 mod values;
 
 use std::{
@@ -25,6 +26,7 @@ use self::{
 use crate::{
     failover::Patience,
     generate::Usd,
+    registry::Trust,
     route::Fallback,
     server::{Endpoint, KindId},
     spending::Prices,
@@ -37,11 +39,12 @@ pub use self::{
     },
     reader::{Origin, Problem, Setting},
     servers::ServerEntry,
-    values::{Loopback, Size, Trust, parse_duration, show_duration},
+    token::Token,
+    values::{ListenAddress, Size, parse_duration, show_duration},
 };
 
 /// Everything that can be set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// `[[servers]]`, and those that the environment names.
     pub servers: Vec<ServerEntry>,
@@ -132,7 +135,11 @@ pub struct CloudSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listen {
     /// Where; nowhere by default.
-    pub address: Option<Loopback>,
+    pub address: Option<ListenAddress>,
+    /// Whether others may come from outside of this machine, with the token.
+    pub allow_remote: bool,
+    /// What who may not open the socket has to show.
+    pub token: Option<Token>,
     /// Host names, with or without port, that are fine besides the loopback ones.
     pub hosts: Vec<String>,
     /// Web origins that are let in, and told so by CORS headers.
@@ -260,6 +267,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Every setting and where it came from.
     pub settings: Vec<Setting>,
+    /// All files that have a word in it, whether they are there or not.
+    pub files: Vec<PathBuf>,
 }
 
 impl Loaded {
@@ -295,29 +304,52 @@ pub fn load(
     around: &Surroundings<'_>,
     inherited: Option<&Path>,
 ) -> Result<Loaded, ConfigError> {
-    let paths = Paths::resolve(&flags.paths, around, inherited)?;
+    read_again(Paths::resolve(&flags.paths, around, inherited)?, flags, around).loaded
+}
+
+/// What came of reading the configuration.
+#[derive(Debug)]
+pub struct Reading {
+    /// What it says, or why not.
+    pub loaded: Result<Loaded, ConfigError>,
+    /// All files that have a word in it, whether they are there or not: when one of them
+    /// changes it is worth reading again.
+    pub files: Vec<PathBuf>,
+    /// Whether nothing is in the file, or there is none, as in the moment between cutting it
+    /// off and writing it.
+    pub is_empty: bool,
+}
+
+/// Loads everything that can be set, from where it was found at the start.
+pub fn read_again(paths: Paths, flags: &Flags, around: &Surroundings<'_>) -> Reading {
+    let config = paths.config.path.clone();
+    let unreadable = |source| Reading {
+        loaded: Err(ConfigError::Unreadable { path: config.clone(), source }),
+        files: vec![config.clone()],
+        is_empty: false,
+    };
     let text = match fs::read_to_string(&paths.config.path) {
         Ok(text) => Some(text),
         // Only a file that was asked for has to be there.
         Err(error) if error.kind() == io::ErrorKind::NotFound && paths.config.from == Origin::Default => None,
-        Err(source) => {
-            return Err(ConfigError::Unreadable { path: paths.config.path.clone(), source });
-        }
+        Err(source) => return unreadable(source),
     };
     let file = text.is_some().then(|| paths.config.path.clone());
-    let mut reader = Reader::new(paths.config.path.clone(), text.as_deref().unwrap_or_default());
+    let mut reader = Reader::new(config.clone(), text.as_deref().unwrap_or_default());
     for (key, place) in [("socket", &paths.socket), ("config", &paths.config), ("state_dir", &paths.state)] {
         let shown = json!(place.path.to_string_lossy());
         reader.setting(key.to_owned(), shown, place.from, place.at.map(str::to_owned));
     }
     reader.overrides = overrides(flags, around);
     let config = read(&mut reader, around);
-    let Reader { problems, warnings, settings, .. } = reader;
-    if problems.is_empty() {
-        Ok(Loaded { config, paths, file, warnings, settings })
+    let Reader { problems, warnings, settings, files, .. } = reader;
+    let is_empty = text.is_none_or(|it| it.trim().is_empty());
+    let loaded = if problems.is_empty() {
+        Ok(Loaded { config, paths, file, warnings, settings, files: files.clone() })
     } else {
         Err(ConfigError::Wrong(problems))
-    }
+    };
+    Reading { loaded, files, is_empty }
 }
 
 /// The flags and variables that have a word in a setting.
@@ -400,7 +432,7 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     let section = root.section(reader, "patience");
     patience(reader, section, &mut config.patience);
     let section = root.section(reader, "listen");
-    listen(reader, section, &mut config.listen);
+    listen(reader, section, &mut config.listen, around);
 
     let mut section = root.section(reader, "queue");
     section.take(reader, "size", &mut config.queue.size);
@@ -533,9 +565,37 @@ fn patience(reader: &mut Reader<'_>, mut section: Section<'_>, patience: &mut Pa
     }
 }
 
-fn listen(reader: &mut Reader<'_>, mut section: Section<'_>, listen: &mut Listen) {
+fn listen(reader: &mut Reader<'_>, mut section: Section<'_>, listen: &mut Listen, around: &Surroundings<'_>) {
     let span = section.span.clone();
     section.take(reader, "address", &mut listen.address);
+    section.take(reader, "allow_remote", &mut listen.allow_remote);
+    let token_key = section.key("token_file");
+    let mut token_file: Option<String> = None;
+    section.take(reader, "token_file", &mut token_file);
+    let before = reader.problems.len();
+    if let Some(file) = token_file {
+        let path = servers::beside(reader, around, &file);
+        let text = servers::read_secret(reader, span.clone(), &token_key, &path);
+        listen.token = text.as_deref().and_then(Token::new);
+        if text.is_some() && listen.token.is_none() {
+            let message =
+                format!("`{token_key}`: {}: holds no token that a header can carry", path.display());
+            reader.problem(span.clone(), message);
+        }
+    }
+    let is_outside = listen.address.is_some_and(|it| !it.is_loopback());
+    let has_both = listen.allow_remote && listen.token.is_some();
+    if let (true, false, Some(address)) = (is_outside, has_both, listen.address)
+        && reader.problems.len() == before
+    {
+        let message = format!(
+            "`listen.address`: {} can be reached from other machines: that needs both `allow_remote = true` and a `token_file` in [listen]",
+            address.0
+        );
+        let at = reader.overrides.get("listen.address").map(|it| it.name.clone());
+        let at = at.unwrap_or_else(|| reader.at(span.clone()));
+        reader.problems.push(Problem { at, message });
+    }
     section.take(reader, "hosts", &mut listen.hosts);
     section.take(reader, "origins", &mut listen.origins);
     section.take(reader, "control", &mut listen.control);

@@ -45,7 +45,7 @@ pub struct Setting {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// File and line, flag or variable.
+    /// File, line and column; flag or variable.
     pub at: String,
     /// What is wrong there.
     pub message: String,
@@ -73,11 +73,14 @@ pub(super) struct Reader<'a> {
     pub(super) settings: Vec<Setting>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
+    /// The files that have a word in it.
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(file: PathBuf, text: &'a str) -> Self {
         Self {
+            files: vec![file.clone()],
             file,
             text,
             overrides: BTreeMap::new(),
@@ -111,8 +114,21 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The same with the column, counted in characters as editors do.
+    fn place(&self, span: Option<Range<usize>>) -> String {
+        let start = span.as_ref().map(|it| it.start);
+        let column = start.and_then(|it| self.text.get(..it)).map(|before| {
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            1 + line.chars().count()
+        });
+        match column {
+            Some(column) => format!("{}:{column}", self.at(span)),
+            None => self.at(span),
+        }
+    }
+
     pub(super) fn problem(&mut self, span: Option<Range<usize>>, message: String) {
-        let at = self.at(span);
+        let at = self.place(span);
         self.problems.push(Problem { at, message });
     }
 

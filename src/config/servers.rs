@@ -14,8 +14,9 @@ use serde_json::json;
 
 use super::{Config, Origin, Reader, Surroundings, reader::Section, values::Value};
 use crate::{
-    kind, registry,
-    server::{Address, Endpoint, KindId, Source, Zone},
+    kind,
+    registry::{self, Hint, ServerSettings},
+    server::{Address, Endpoint, KindId, Pin, Source, Zone},
     upstream::Key,
 };
 
@@ -43,6 +44,8 @@ pub struct ServerEntry {
     pub in_cloud: bool,
     /// The file of a certificate authority that vouches for it, beside the usual ones.
     pub ca: Option<PathBuf>,
+    /// The TLS key that it has to show, whoever vouches for it.
+    pub pin: Option<Pin>,
     /// File or environment.
     pub source: Source,
 }
@@ -61,8 +64,24 @@ impl ServerEntry {
             enabled: true,
             in_cloud: false,
             ca: None,
+            pin: None,
             source,
         }
+    }
+}
+
+impl ServerEntry {
+    fn hint(&self) -> Hint {
+        let settings = ServerSettings {
+            name: self.name.clone(),
+            kind: self.kind.clone(),
+            priority: self.priority,
+            limit: self.limit,
+            zone: self.zone,
+            pin: self.pin,
+            enabled: self.enabled,
+        };
+        Hint { endpoint: self.endpoint.clone(), source: self.source, trusted: true, settings: Some(settings) }
     }
 }
 
@@ -80,6 +99,15 @@ impl Config {
     pub fn cloud_ports(&self) -> Vec<u16> {
         let here = self.servers.iter().filter(|it| it.in_cloud && it.endpoint.is_local());
         here.filter_map(|it| it.endpoint.port()).collect()
+    }
+
+    /// What the person says about servers.
+    pub fn said(&self) -> registry::Said {
+        registry::Said {
+            cloud: self.zones(),
+            trust: self.discovery.trust.clone(),
+            named: self.servers.iter().map(ServerEntry::hint).collect(),
+        }
     }
 
     /// The key of every address that has one. A key goes nowhere else.
@@ -167,11 +195,22 @@ fn entry(
     let ca_span = tls.span.clone();
     let mut ca: Option<String> = None;
     tls.take(reader, "ca", &mut ca);
+    let pin_key = tls.key("pin");
+    tls.take(reader, "pin", &mut server.pin);
     tls.done(reader);
     section.done(reader);
+    let speaks_tls = matches!(server.endpoint.address(), Address::Tcp { tls: true, .. });
+    if server.pin.is_some() && endpoint.is_some() && !speaks_tls {
+        reader.problem(ca_span.clone(), format!("`{pin_key}` needs an https address"));
+    }
+    if server.pin.is_some() && ca.is_some() {
+        let message =
+            format!("`{ca_key}` and `{pin_key}` exclude each other: with a pin no authority is asked");
+        reader.problem(ca_span.clone(), message);
+    }
     if let Some(ca) = ca {
         let path = beside(reader, around, &ca);
-        let speaks_tls = matches!(server.endpoint.address(), Address::Tcp { tls: true, .. });
+        reader.files.push(path.clone());
         if endpoint.is_some() && !speaks_tls {
             reader.problem(ca_span, format!("`{ca_key}` needs an https address"));
         } else if let Err(error) = fs::File::open(&path) {
@@ -181,7 +220,6 @@ fn entry(
     }
     if endpoint.is_some() {
         server.in_cloud = is_in_cloud(&server.endpoint, server.zone);
-        let speaks_tls = matches!(server.endpoint.address(), Address::Tcp { tls: true, .. });
         if is_sold && !speaks_tls && !server.endpoint.is_local() {
             let message = format!("`{url_key}`: its key and every prompt go there by https only");
             reader.problem(span, message);
@@ -203,7 +241,7 @@ fn is_in_cloud(endpoint: &Endpoint, zone: Option<Zone>) -> bool {
 }
 
 /// Relative paths start at the file that names them, `~/` at home.
-fn beside(reader: &Reader<'_>, around: &Surroundings<'_>, text: &str) -> PathBuf {
+pub(super) fn beside(reader: &Reader<'_>, around: &Surroundings<'_>, text: &str) -> PathBuf {
     match (text.strip_prefix("~/"), &around.home) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => reader.file.parent().unwrap_or(Path::new("/")).join(text),
@@ -277,6 +315,23 @@ fn read_key_file(
     path: &Path,
     kind: Option<&KindId>,
 ) -> Option<Key> {
+    let text = read_secret(reader, span.clone(), label, path)?;
+    let key = shown(&text, kind);
+    if key.is_none() {
+        let message = format!("`{label}`: {}: holds no key that a header can carry", path.display());
+        reader.problem(span, message);
+    }
+    key
+}
+
+/// What stands in a file that nobody else may read.
+pub(super) fn read_secret(
+    reader: &mut Reader<'_>,
+    span: Option<Range<usize>>,
+    label: &str,
+    path: &Path,
+) -> Option<String> {
+    reader.files.push(path.to_owned());
     let mut refuse = |why: String| {
         reader.problem(span.clone(), format!("`{label}`: {}: {why}", path.display()));
         None
@@ -299,10 +354,7 @@ fn read_key_file(
         return refuse("is too large for a key".to_owned());
     }
     match fs::read_to_string(path) {
-        Ok(text) => match shown(&text, kind) {
-            Some(key) => Some(key),
-            None => refuse("holds no key that a header can carry".to_owned()),
-        },
+        Ok(text) => Some(text),
         Err(error) => refuse(error.to_string()),
     }
 }

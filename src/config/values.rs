@@ -16,7 +16,8 @@ use toml::de::DeValue;
 use crate::{
     generate::Usd,
     kind,
-    server::{Address, Endpoint, KindId, Zone},
+    registry::Trust,
+    server::{Address, Endpoint, KindId, Pin, Zone},
     spending::Price,
 };
 
@@ -318,64 +319,39 @@ impl Value for Zone {
     }
 }
 
-/// A loopback address and port to listen on.
+/// Where TCP is listened on. Whether others may come from outside is said elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loopback(pub SocketAddr);
+pub struct ListenAddress(pub SocketAddr);
 
-impl Value for Loopback {
-    const EXPECTED: &'static str = "a loopback address and port such as \"127.0.0.1:8080\"";
+impl ListenAddress {
+    /// Whether nobody from outside can come there.
+    pub fn is_loopback(self) -> bool {
+        self.0.ip().to_canonical().is_loopback()
+    }
+}
+
+impl Value for ListenAddress {
+    const EXPECTED: &'static str = "an address and port such as \"127.0.0.1:8080\"";
     fn from_text(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let address = match text.strip_prefix("localhost:") {
             Some(port) => port.parse().ok().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
             None => text.parse().ok(),
         };
-        match address {
-            Some(address) if address.ip().to_canonical().is_loopback() => Ok(Self(address)),
-            Some(address) => Err(format!(
-                "{}: {} can be reached from other machines, which this version does not allow",
-                expected::<Self>(),
-                address.ip()
-            )),
-            None => Err(expected::<Self>()),
-        }
+        address.map(Self).ok_or_else(expected::<Self>)
     }
     fn show(&self) -> Json {
         json!(self.0.to_string())
     }
 }
 
-/// Who may be trusted: a network, a host, or one port of a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// All addresses whose first bits are these.
-    Network {
-        /// The first address.
-        ip: IpAddr,
-        /// How many bits count.
-        bits: u8,
-    },
-    /// A host by name or address, on one port or on any.
-    Host {
-        /// Name or address, in small letters.
-        host: String,
-        /// `None` is any port.
-        port: Option<u16>,
-    },
-}
-
-impl Trust {
-    /// Whether this endpoint is meant.
-    pub fn covers(&self, endpoint: &Endpoint) -> bool {
-        let Address::Tcp { host, port, .. } = endpoint.address() else { return false };
-        match self {
-            Self::Network { ip, bits } => host.parse::<IpAddr>().is_ok_and(|it| same_network(it, *ip, *bits)),
-            Self::Host { host: trusted, port: only } => {
-                let same = trusted == host
-                    || (trusted == "localhost" && endpoint.ip().is_some_and(|it| it.is_loopback()));
-                same && only.is_none_or(|it| it == *port)
-            }
-        }
+impl Value for Pin {
+    const EXPECTED: &'static str = "\"sha256/\" and the SHA-256 of the server's public key in base64";
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| expected::<Self>())
+    }
+    fn show(&self) -> Json {
+        json!(self.to_string())
     }
 }
 
@@ -406,31 +382,27 @@ impl Value for Trust {
         // The same text with another default tells whether it named a port.
         let named =
             with_scheme || Endpoint::parse_with_port(text, Some(2)).is_ok_and(|it| it.port() == Some(*port));
-        if host.contains(|it: char| it.is_whitespace() || it == '*') {
+        let port = named.then_some(*port);
+        // `*.lab.example`; a star alone would be everybody.
+        let end = host.strip_prefix('*').filter(|it| it.starts_with('.') && it.len() > 1);
+        let name = end.unwrap_or(host);
+        if name.contains(|it: char| it.is_whitespace() || it == '*') {
             return Err(expected::<Self>());
         }
-        Ok(Self::Host { host: host.clone(), port: named.then_some(*port) })
+        Ok(match end {
+            Some(end) => Self::Names { end: end.to_owned(), port },
+            None => Self::Host { host: host.clone(), port },
+        })
     }
     fn show(&self) -> Json {
         match self {
             Self::Network { ip, bits } => json!(format!("{ip}/{bits}")),
+            Self::Names { end, port: None } => json!(format!("*{end}")),
+            Self::Names { end, port: Some(port) } => json!(format!("*{end}:{port}")),
             Self::Host { host, port: None } => json!(host),
             Self::Host { host, port: Some(port) } if host.contains(':') => json!(format!("[{host}]:{port}")),
             Self::Host { host, port: Some(port) } => json!(format!("{host}:{port}")),
         }
-    }
-}
-
-fn same_network(one: IpAddr, other: IpAddr, bits: u8) -> bool {
-    let bits = u32::from(bits);
-    match (one.to_canonical(), other.to_canonical()) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => {
-            (one.to_bits() ^ other.to_bits()).checked_shr(32 - bits.min(32)).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(one), IpAddr::V6(other)) => {
-            (one.to_bits() ^ other.to_bits()).checked_shr(128 - bits.min(128)).unwrap_or(0) == 0
-        }
-        _ => false,
     }
 }
 
@@ -491,13 +463,13 @@ mod tests {
 
     #[test]
     fn only_loopback_is_listened_on() {
-        check::<Loopback>("127.0.0.1:8080", "127.0.0.1:8080");
-        check::<Loopback>("localhost:8080", "127.0.0.1:8080");
-        check::<Loopback>("[::1]:8080", "[::1]:8080");
-        check::<Loopback>("0.0.0.0:8080", "error: must be a loopback address");
-        check::<Loopback>("192.168.1.1:80", "error: must be a loopback address");
-        check::<Loopback>("8080", "error: must be a loopback address");
-        check::<Loopback>("", "error: must be a loopback address");
+        check::<ListenAddress>("127.0.0.1:8080", "127.0.0.1:8080");
+        check::<ListenAddress>("localhost:8080", "127.0.0.1:8080");
+        check::<ListenAddress>("[::1]:8080", "[::1]:8080");
+        check::<ListenAddress>("0.0.0.0:8080", "0.0.0.0:8080");
+        check::<ListenAddress>("192.168.1.1:80", "192.168.1.1:80");
+        check::<ListenAddress>("8080", "error: must be an address and port");
+        check::<ListenAddress>("", "error: must be an address and port");
     }
 
     fn covers(trust: &str, url: &str) -> bool {
@@ -518,6 +490,14 @@ mod tests {
         assert!(covers("box.local:8000", "http://box.local:8000"));
         assert!(!covers("box.local:8001", "http://box.local:8000"));
         assert!(!covers("box.local", "http://evilbox.local:8000"));
+        assert!(covers("*.lab.example", "http://gpu.lab.example:8000"));
+        assert!(covers("*.Lab.example:8000", "http://a.b.lab.example:8000"));
+        assert!(!covers("*.lab.example:8000", "http://gpu.lab.example:8001"));
+        assert!(!covers("*.lab.example", "http://lab.example:8000"));
+        assert!(!covers("*.lab.example", "http://evillab.example:8000"));
+        assert!(!covers("*.lab.example", "http://lab.example.evil:8000"));
+        assert!(covers("*.local", "http://box.local:8000"));
+        assert!(!covers("*.1", "http://10.0.0.1:8000"));
         assert!(covers("[fd00::7]:8000", "http://[fd00::7]:8000"));
         assert!(covers("localhost", "http://127.0.0.1:8000"));
         assert!(!covers("10.0.0.0/8", "unix:/a.sock"));
@@ -525,7 +505,8 @@ mod tests {
 
     #[test]
     fn trust_that_makes_no_sense_is_refused() {
-        for text in ["", "10.0.0.0/33", "*.local", "a b", "10.0.0.0/8/9", "unix:/a"] {
+        for text in ["", "10.0.0.0/33", "*", "*.", "a.*.b", "*box", "*.*.b", "a b", "10.0.0.0/8/9", "unix:/a"]
+        {
             assert!(Trust::from_text(text).is_err(), "{text:?}");
         }
     }

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    api::{self, Door, Peer},
+    api::{self, Door, Peer, Who},
     config::Scope,
     service::{socket, tcp as tcp_door},
 };
@@ -56,14 +56,20 @@ pub(super) async fn socket(doorway: Doorway, listener: UnixListener) {
     accept(&doorway, take).await;
 }
 
-/// Accepts over loopback TCP until told to stop.
+/// Accepts over TCP until told to stop.
 pub(super) async fn tcp(doorway: Doorway, listener: TcpListener) {
     let own = rustix::process::getuid().as_raw();
     let take = || async {
         let (stream, peer) = listener.accept().await?;
         let local = stream.local_addr()?;
-        let welcome = tcp_door::peer_allowed(peer, local, own, doorway.scope);
-        let peer = if welcome { Peer::Tcp } else { Peer::Stranger };
+        let who = if !peer.ip().to_canonical().is_loopback() {
+            Who::Outside
+        } else if tcp_door::peer_allowed(peer, local, own, doorway.scope) {
+            Who::User
+        } else {
+            Who::Stranger
+        };
+        let peer = Peer::Tcp { who, local: local.ip() };
         // Streams are many small writes, each of which somebody waits for.
         let _ = stream.set_nodelay(true);
         let Doorway { door, stopping, alive, .. } = doorway.clone();

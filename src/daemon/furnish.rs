@@ -7,28 +7,26 @@ use std::{
     time::Instant,
 };
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 
+use super::settings::{self, Rooms};
 use crate::{
     api::{self, Door},
-    config::{self, Config, Loaded, ServerEntry},
-    housekeeping::{self, Housekeeping, Purse, now},
-    registry::{self, Hint, ServerSettings},
-    relay::{self, Relay},
+    config::Loaded,
+    housekeeping::{self, Housekeeping, Stored, now},
+    registry::{self, Hint},
+    relay::Relay,
     scan::{self, Watch},
     server::Source,
     service::launch::RunError,
     simulate::{self, Simulated},
     store::{self, Store, StoreError},
-    upstream::{self, Upstream},
-    wire::{ConfigView, Setting, SettingSource},
+    upstream::Upstream,
 };
 
 /// Everything that serves.
 pub(super) struct House {
-    pub(super) house: Arc<Housekeeping>,
-    pub(super) upstream: Arc<Upstream>,
-    pub(super) door: Arc<Door>,
+    pub(super) rooms: Rooms,
     /// Alive for as long as the daemon is.
     pub(super) demo: Vec<Simulated>,
 }
@@ -43,117 +41,59 @@ pub(super) async fn furnish(
 ) -> Result<House, RunError> {
     let config = &loaded.config;
     let started = Instant::now();
-    let (store, stored) = open_store(&loaded.paths.state.path, &config.stats)?;
-    let settings = registry::Settings { cloud: config.zones(), ..registry::Settings::default() };
-    let (registry, figures) = housekeeping::restore(&store, &stored, settings, now());
+    let (store, stored) = open_store(&loaded.paths.state.path, config.stats.max_size.0)?;
+    let settings = settings::of_housekeeping(config);
+    let said = settings.said.clone();
+    let known = registry::Settings { cloud: said.cloud, trust: said.trust, ..registry::Settings::default() };
+    let (registry, figures) = housekeeping::restore(&store, &stored, known, now());
     let house = Housekeeping::new(housekeeping::Furnishing {
         registry,
         figures,
-        purse: purse(config, &store, &stored),
+        spent: spent(&store, &stored),
         store,
-        keys: config.keys(),
-        kinds_off: config.disabled_kinds.clone(),
-        trusts: trusts(config),
         ours: ours(),
-        tracking: config.stats.tracking,
-        queue: config.queue.size,
+        owner_of: owner_of(),
+        settings,
     });
-    let ca = config.servers.iter().filter_map(|it| Some((it.endpoint.clone(), it.ca.clone()?))).collect();
-    let upstream = Upstream::new(upstream::Settings { ca })
+    let upstream = Upstream::new(settings::of_upstream(config))
         .map_err(|fault| RunError::Failed(format!("cannot prepare connections: {fault}")))?;
     let upstream = Arc::new(upstream);
-    let relay = Relay::new(
-        house.clone(),
-        upstream.clone(),
-        relay::Settings {
-            patience: config.patience,
-            aliases: config.aliases.clone(),
-            chains: config.fallback.chains.clone(),
-            fallback: config.fallback.default,
-            limit: config.fallback.limit,
-            held: config.limits.held.as_usize(),
-            gpu_memory: config.limits.gpu_memory.map(|it| it.0),
-        },
-        fastrand::u64(..),
-    );
+    let relay = Relay::new(house.clone(), upstream.clone(), settings::of_relay(config), fastrand::u64(..));
     let door = Door::new(
         api::Furnishing {
             house: house.clone(),
-            relay,
+            relay: relay.clone(),
             socket,
             listen,
             instance: format!("{:016x}", fastrand::u64(..)),
-            config: view(loaded),
-            aliases: config.aliases.clone(),
-            body_limit: config.limits.body.0,
-            hosts: config.listen.hosts.clone(),
-            origins: config.listen.origins.clone(),
-            control_on_tcp: config.listen.control,
             stopping,
-            notes: loaded.warnings.clone(),
+            settings: settings::of_door(loaded, loaded, None),
         },
         started,
         fastrand::u64(..),
     );
-    // Outside this machine the configuration alone trusts, and that may have changed.
-    for server in &house.snapshot().servers {
-        if server.found_by.contains(&Source::Added) && !server.endpoint.is_local() {
-            house.add(server.endpoint.clone());
-        }
-    }
-    for entry in &config.servers {
-        hint(&house, entry);
-    }
+    let looking = watch::channel(settings::of_scan(config, listen)).0;
     let demo = if demo { start_demo(&house).await? } else { Vec::new() };
-    Ok(House { house, upstream, door, demo })
+    let rooms = Rooms { house, upstream, relay, door, looking, listen };
+    Ok(House { rooms, demo })
 }
 
-/// Starts to look for servers.
-pub(super) fn look_for_servers(
-    loaded: &Loaded,
-    house: &Arc<Housekeeping>,
-    upstream: Arc<Upstream>,
-    listen: Option<SocketAddr>,
-    stopping: watch::Receiver<bool>,
-    tasks: &mut JoinSet<()>,
-) {
-    let discovery = &loaded.config.discovery;
-    let settings = scan::Settings {
-        ports: discovery.ports.clone(),
-        skip_ports: discovery.skip_ports.iter().copied().chain(loaded.config.cloud_ports()).collect(),
-        socket_table: discovery.socket_table,
-        own: listen.into_iter().collect(),
-        ..scan::Settings::default()
-    };
-    tasks.spawn(scan::run(settings, upstream, house.clone(), stopping));
-}
-
-/// What may be spent. Without the cloud nothing of it is so much as read.
-fn purse(config: &Config, store: &Store, stored: &store::Loaded) -> Purse {
-    let nothing = store::Records::new();
-    // Without a store nothing is bought, and so nothing is lost.
-    let days = if store.is_ok() { stored.spending.as_ref() } else { Some(&nothing) };
-    match config.cloud.enabled {
-        false => Purse::closed(),
-        true => Purse::open(config.cloud.prices.clone(), config.cloud.daily, days),
+/// What was spent in the cloud. Without a store nothing is bought, and so nothing is lost.
+fn spent(store: &Store, stored: &store::Loaded) -> Stored {
+    match &stored.spending {
+        Some(days) => Stored::Days(days.clone()),
+        None if store.is_ok() => Stored::Lost,
+        None => Stored::Days(store::Records::new()),
     }
 }
 
-fn open_store(dir: &Path, stats: &config::Stats) -> Result<(Store, store::Loaded), RunError> {
-    let opened = match stats.tracking {
-        true => Store::open_with_rows(dir, stats.max_size.0),
-        false => Store::open(dir),
-    };
+fn open_store(dir: &Path, most_rows: u64) -> Result<(Store, store::Loaded), RunError> {
+    // Without tracking no row comes, and no directory for rows is made.
+    let opened = Store::open_with_rows(dir, most_rows);
     opened.map_err(|error| match error {
         StoreError::Held { .. } => RunError::AlreadyRunning(error.to_string()),
         StoreError::Future { .. } => RunError::Failed(error.to_string()),
     })
-}
-
-/// What `[discovery] trust` names.
-fn trusts(config: &Config) -> housekeeping::Trusts {
-    let trust = config.discovery.trust.clone();
-    Box::new(move |endpoint| trust.iter().any(|it| it.covers(endpoint)))
 }
 
 /// What belongs to somebody trusted, by its socket.
@@ -162,21 +102,9 @@ fn ours() -> housekeeping::Trusts {
     Box::new(move |endpoint| owners.trust_listener(endpoint, &proc_root))
 }
 
-fn hint(house: &Housekeeping, entry: &ServerEntry) {
-    let settings = ServerSettings {
-        name: entry.name.clone(),
-        kind: entry.kind.clone(),
-        priority: entry.priority,
-        limit: entry.limit,
-        zone: entry.zone,
-        enabled: entry.enabled,
-    };
-    house.hint(Hint {
-        endpoint: entry.endpoint.clone(),
-        source: entry.source,
-        trusted: true,
-        settings: Some(settings),
-    });
+fn owner_of() -> housekeeping::OwnerOf {
+    let scan::Settings { proc_root, .. } = scan::Settings::default();
+    Box::new(move |endpoint| scan::owner_of(endpoint, &proc_root))
 }
 
 async fn start_demo(house: &Housekeeping) -> Result<Vec<Simulated>, RunError> {
@@ -188,23 +116,4 @@ async fn start_demo(house: &Housekeeping) -> Result<Vec<Simulated>, RunError> {
         house.hint(hint);
     }
     Ok(servers)
-}
-
-fn view(loaded: &Loaded) -> ConfigView {
-    let settings = loaded.settings.iter().map(|it| Setting {
-        key: it.key.clone(),
-        value: it.value.clone(),
-        from: match it.from {
-            config::Origin::Flag => SettingSource::Flag,
-            config::Origin::Environment => SettingSource::Environment,
-            config::Origin::File => SettingSource::File,
-            config::Origin::Default => SettingSource::Default,
-        },
-        at: it.at.clone(),
-    });
-    ConfigView {
-        file: loaded.file.as_ref().map(|it| it.display().to_string()),
-        warnings: loaded.warnings.clone(),
-        settings: settings.collect(),
-    }
 }

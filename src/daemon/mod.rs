@@ -9,21 +9,27 @@ mod accept;
 mod furnish;
 #[cfg(test)]
 mod randomised;
+mod reload;
+mod settings;
+mod watching;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime,
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 
-use self::{accept::Doorway, furnish::House};
-use crate::service::{
-    launch::{Plan, RunError},
-    log::Log,
-    signals::{Signal, Signals, signals},
+use self::{accept::Doorway, furnish::House, reload::Reload, settings::Rooms};
+use crate::{
+    scan,
+    service::{
+        launch::{Plan, RunError},
+        log::Log,
+        signals::{Signal, Signals, signals},
+    },
 };
 
 /// How long running answers may take to end once we are told to stop.
@@ -51,13 +57,14 @@ pub fn run(plan: Plan) -> Result<(), RunError> {
 async fn serve(plan: Plan) -> Result<(), RunError> {
     let mut signals =
         signals().map_err(|error| RunError::Failed(format!("cannot watch for signals: {error}")))?;
-    let Plan { loaded, socket, tcp, demo, log, readiness } = plan;
+    let Plan { loaded, flags, socket, tcp, demo, log, readiness } = plan;
     let scope = loaded.paths.scope;
     let listen = tcp.as_ref().and_then(|it| it.local_addr().ok());
     let socket_path = socket.file.path().to_owned();
     let (stop, stopping) = watch::channel(false);
-    let House { house, upstream, door, demo: _simulated } =
+    let House { rooms, demo: _simulated } =
         furnish::furnish(&loaded, socket_path, listen, demo, stopping.clone()).await?;
+    let Rooms { house, upstream, door, looking, .. } = rooms.clone();
 
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
     let doorway = Doorway { door, scope, stopping: stopping.clone(), alive };
@@ -73,10 +80,15 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(house.clone().keep_figures());
     tasks.spawn(house.clone().tidy());
     tasks.spawn(house.clone().watch_clock());
-    furnish::look_for_servers(&loaded, &house, upstream, listen, stopping.clone(), &mut tasks);
+    tasks.spawn(house.clone().watch_hardware());
+    tasks.spawn(scan::run(looking.subscribe(), upstream, house.clone(), stopping.clone()));
+    let hang_up = Arc::new(Notify::new());
+    tasks.spawn(watching::models(house.clone()));
+    let reload = Reload::new(rooms, log.clone(), flags, loaded);
+    tasks.spawn(watching::configuration(reload, hang_up.clone()));
     readiness.ready();
 
-    until_told_to_stop(&mut signals, &log).await;
+    until_told_to_stop(&mut signals, &log, &hang_up).await;
     readiness.stopping();
     tracing::info!("stopping: running answers may end");
     // Nobody may be watching any more, which is as well.
@@ -84,7 +96,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tokio::select! {
         _ = all_gone.recv() => {}
         () = tokio::time::sleep(DRAIN) => tracing::warn!("some answers were cut after {} s", DRAIN.as_secs()),
-        () = until_told_to_stop(&mut signals, &log) => tracing::warn!("told again: leaving at once"),
+        () = until_told_to_stop(&mut signals, &log, &hang_up) => tracing::warn!("told again: leaving at once"),
     }
     tasks.shutdown().await;
     house.close().await;
@@ -93,13 +105,14 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     Ok(())
 }
 
-async fn until_told_to_stop(signals: &mut Signals, log: &Log) {
+async fn until_told_to_stop(signals: &mut Signals, log: &Log, hang_up: &Notify) {
     loop {
         match signals.next().await {
             Signal::Stop => return,
             Signal::ReopenLog => log.reopen(),
             Signal::Reload => {
-                tracing::warn!("the configuration is read at the start only; restart to change it")
+                tracing::info!("told to read the configuration again");
+                hang_up.notify_one();
             }
         }
     }

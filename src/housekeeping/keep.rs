@@ -163,7 +163,7 @@ impl Housekeeping {
     /// Counts an outcome, and has it written down if that is wanted.
     pub(super) fn count(&self, outcome: &Outcome) -> u64 {
         // Outside the lock; what is not stored is not even written as a row.
-        let row = self.tracking.then(|| ledger::row(outcome));
+        let row = self.tracking().then(|| ledger::row(outcome));
         let mut figures = lock(&self.figures);
         let touched = figures.stats.add(outcome);
         figures.number += 1;

@@ -1,6 +1,6 @@
 //! Rows and sums after a sudden death at any point.
 
-use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path};
+use std::{fs, path::Path};
 
 use proptest::{collection::vec, prelude::*, strategy::ValueTree};
 
@@ -21,13 +21,10 @@ fn house(dir: &Path, tracking: bool) -> Arc<Housekeeping> {
         registry,
         figures,
         store,
-        purse: Purse::closed(),
-        keys: BTreeMap::new(),
-        kinds_off: BTreeSet::new(),
-        trusts: Box::new(|_| false),
+        spent: Stored::Lost,
         ours: Box::new(|_| false),
-        tracking,
-        queue: 10,
+        owner_of: Box::new(|_| None),
+        settings: Settings { tracking, queue: 10, ..Settings::default() },
     })
 }
 

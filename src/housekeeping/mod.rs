@@ -8,6 +8,7 @@
 
 mod clock;
 mod feed;
+mod gauge;
 mod history;
 mod home;
 mod keep;
@@ -33,17 +34,17 @@ pub use self::{
     feed::{Event, Follow},
     history::{Export, Span},
     keep::{Figures, restore},
-    purse::{Bought, Purse, Spent},
+    purse::{Bought, Spending, Spent, Stored},
     traffic::{InFlight, Limited, Look, QueueFull, Ticket, Traffic},
 };
-use self::{home::Homes, keep::DISK};
+use self::{home::Homes, keep::DISK, purse::Purse};
 use crate::{
     failover::Paces,
     fault::{Blame, Fault},
     generate::Outcome,
-    registry::{Change, Hint, Now, Registry, Server, Snapshot, Work},
+    registry::{Admission, Change, Hint, Now, Registry, Said, Server, Snapshot, Work},
     scan::Watch,
-    server::{Endpoint, KindId, ModelName, ServerId, Source},
+    server::{Endpoint, KindId, ModelName, Pin, ServerId, Source, Zone},
     stats::{Query, Stats},
     store::Store,
     upstream::Key,
@@ -65,16 +66,15 @@ pub struct Housekeeping {
     homes: Mutex<Homes>,
     paces: Mutex<Paces>,
     purse: Purse,
-    keys: BTreeMap<Endpoint, Key>,
-    kinds_off: BTreeSet<KindId>,
-    trusts: Trusts,
+    settings: ArcSwap<Kept>,
     ours: Trusts,
+    owner_of: OwnerOf,
     feed: broadcast::Sender<Arc<Event>>,
     store: Store,
-    tracking: bool,
     due: Notify,
     unsaved: Notify,
     news: watch::Sender<()>,
+    hardware: gauge::Seen,
 }
 
 /// What housekeeping is told at the start.
@@ -85,52 +85,96 @@ pub struct Furnishing {
     pub figures: Figures,
     /// Where both are kept.
     pub store: Store,
-    /// What may be spent in the cloud.
-    pub purse: Purse,
+    /// What was spent in the cloud, as it was stored.
+    pub spent: Stored,
+    /// Who is trusted by the owner of the socket there.
+    pub ours: Trusts,
+    /// Whose the listener at an address of this machine is.
+    pub owner_of: OwnerOf,
+    /// What the person says.
+    pub settings: Settings,
+}
+
+/// What housekeeping is told by the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// What is said about servers.
+    pub said: Said,
     /// Keys of servers.
     pub keys: BTreeMap<Endpoint, Key>,
     /// Kinds that the person switched off.
     pub kinds_off: BTreeSet<KindId>,
-    /// Whom the person trusts, whoever found it.
-    pub trusts: Trusts,
-    /// Who is trusted by the owner of the socket there.
-    pub ours: Trusts,
+    /// What may be spent in the cloud; `None` while it is not enabled.
+    pub spending: Option<Spending>,
     /// Whether outcomes may be stored.
     pub tracking: bool,
     /// How many requests may wait for a server.
     pub queue: usize,
 }
 
+/// What is looked up of the settings; the rest is with whom it concerns.
+#[derive(Default)]
+struct Kept {
+    keys: BTreeMap<Endpoint, Key>,
+    kinds_off: BTreeSet<KindId>,
+    tracking: bool,
+}
+
 /// Says whether an address is trusted.
 pub type Trusts = Box<dyn Fn(&Endpoint) -> bool + Send + Sync>;
 
+/// Says which user listens at an address of this machine, where that can be read.
+pub type OwnerOf = Box<dyn Fn(&Endpoint) -> Option<u32> + Send + Sync>;
+
 impl Housekeeping {
-    /// Takes over what was stored.
+    /// Takes over what was stored and what the person says.
     pub fn new(it: Furnishing) -> Arc<Self> {
         let unsaved = Notify::new();
-        if !it.figures.touched.is_empty() && it.tracking {
+        if !it.figures.touched.is_empty() && it.settings.tracking {
             unsaved.notify_one();
         }
-        Arc::new(Self {
+        let house = Arc::new(Self {
             snapshot: ArcSwap::new(it.registry.snapshot()),
             registry: Mutex::new(it.registry),
             figures: Mutex::new(it.figures),
             recent: Mutex::new(VecDeque::new()),
-            traffic: Traffic::new(it.queue),
+            traffic: Traffic::new(it.settings.queue),
             homes: Mutex::default(),
             paces: Mutex::default(),
-            purse: it.purse,
-            keys: it.keys,
-            kinds_off: it.kinds_off,
-            trusts: it.trusts,
+            purse: Purse::new(it.spent),
+            settings: ArcSwap::default(),
             ours: it.ours,
+            owner_of: it.owner_of,
             feed: broadcast::channel(FEED_LAG).0,
             store: it.store,
-            tracking: it.tracking,
             due: Notify::new(),
             unsaved,
             news: watch::channel(()).0,
-        })
+            hardware: gauge::Seen::default(),
+        });
+        house.configure(it.settings);
+        house
+    }
+
+    /// Takes over what the person says now. What they do not say any more holds no longer when
+    /// this returns.
+    pub fn configure(&self, settings: Settings) {
+        let Settings { said, keys, kinds_off, spending, tracking, queue } = settings;
+        self.settings.store(Arc::new(Kept { keys, kinds_off, tracking }));
+        self.traffic.resize(queue);
+        self.purse.set(spending);
+        self.change(|registry, now| registry.on_said(said, now));
+    }
+
+    /// Whether a prompt may be sent to a server in this zone that was chosen a moment ago: the
+    /// person may have said something else since.
+    pub fn may_send(&self, server: &Server, zone: Zone) -> bool {
+        let at = |it: &Server| it.endpoint == server.endpoint || it.also_at.contains(&server.endpoint);
+        let is_open = |it: &Server| {
+            matches!(it.admission, Admission::Open | Admission::Draining)
+                && (zone.max(it.zone) != Zone::Cloud || self.cloud_is_open())
+        };
+        self.snapshot.load().servers.iter().any(|it| at(it) && is_open(it))
     }
 
     /// All servers as they are now.
@@ -165,7 +209,7 @@ impl Housekeeping {
 
     /// Whether outcomes are stored.
     pub fn tracking(&self) -> bool {
-        self.tracking
+        self.settings.load().tracking
     }
 
     /// Looks at the statistics.
@@ -223,8 +267,8 @@ impl Housekeeping {
     }
 
     /// The key of the server at an endpoint.
-    pub fn key(&self, endpoint: &Endpoint) -> Option<&Key> {
-        self.keys.get(endpoint)
+    pub fn key(&self, endpoint: &Endpoint) -> Option<Key> {
+        self.settings.load().keys.get(endpoint).cloned()
     }
 
     /// A live request was answered well by this server.
@@ -283,6 +327,18 @@ impl Housekeeping {
         .ok()
     }
 
+    /// A person trusts a server, as what it is now. `None`: no such server.
+    pub fn trust(&self, id: &str, pin: Option<Pin>) -> Option<Vec<Change>> {
+        let endpoint = self.snapshot().server(id)?.endpoint.clone();
+        let owner = endpoint.is_local().then(|| (self.owner_of)(&endpoint)).flatten();
+        self.change(|registry, now| registry.trust(id, pin, owner, now))
+    }
+
+    /// A person wants a server to get nothing. `None`: no such server.
+    pub fn distrust(&self, id: &str) -> Option<Vec<Change>> {
+        self.change(|registry, now| registry.distrust(id, now))
+    }
+
     /// Has every known address asked again now; says how many there are.
     pub fn probe_all(&self) -> usize {
         self.change(|registry, now| {
@@ -291,6 +347,14 @@ impl Housekeeping {
         });
         self.due.notify_one();
         self.snapshot().servers.len()
+    }
+
+    /// The models of servers of this kind have changed on the disk of this machine.
+    pub fn models_changed(&self, kind: &str) {
+        self.change(|registry, now| {
+            registry.on_models(kind, now);
+            Vec::new()
+        });
     }
 
     /// Writes down that a request is over.

@@ -14,6 +14,8 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwapOption;
+
 use super::{DISK, Housekeeping, lock, wall_ms};
 use crate::{
     generate::{Cost, Most, Usage, Usd},
@@ -25,11 +27,30 @@ use crate::{
 /// The version of the records of days.
 const VERSION: u8 = 1;
 
+/// What the person says of spending.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spending {
+    /// What models cost.
+    pub prices: Prices,
+    /// The most that a day may cost.
+    pub daily: Option<Usd>,
+}
+
 /// What the person says of spending, and what was spent.
-pub struct Purse {
-    open: bool,
-    prices: Prices,
+pub(super) struct Purse {
+    /// `None` while the cloud is not enabled.
+    prices: ArcSwapOption<Prices>,
     ledger: Mutex<Ledger>,
+    /// What the store had, until the cloud is enabled: without it nothing of it is so much as read.
+    unread: Mutex<Option<Stored>>,
+}
+
+/// What the store had of days.
+pub enum Stored {
+    /// All of it.
+    Days(Records),
+    /// It is lost.
+    Lost,
 }
 
 /// What is spent, for people.
@@ -42,44 +63,62 @@ pub struct Spent {
 }
 
 impl Purse {
-    /// A purse that is never opened.
-    pub fn closed() -> Self {
-        Self { open: false, prices: Prices::default(), ledger: Mutex::default() }
+    /// A purse that is closed, with what the store had.
+    pub(super) fn new(stored: Stored) -> Self {
+        Self { prices: ArcSwapOption::empty(), ledger: Mutex::default(), unread: Mutex::new(Some(stored)) }
     }
 
-    /// With what the store had; `None` where that was lost.
-    pub fn open(prices: Prices, daily: Option<Usd>, stored: Option<&Records>) -> Self {
-        let days = |records: &Records| {
-            let day = |(key, bytes): &(Vec<u8>, Vec<u8>)| {
-                let day = Day(u32::from_be_bytes(key.as_slice().try_into().ok()?));
-                Some((day, read_record::<Usd>(VERSION, bytes)?))
-            };
-            records.iter().map(day).collect::<Option<BTreeMap<_, _>>>()
+    /// Opens or closes it, as the person says.
+    pub(super) fn set(&self, spending: Option<Spending>) {
+        let Some(Spending { prices, daily }) = spending else { return self.prices.store(None) };
+        let unread = lock(&self.unread).take();
+        // The limit first, and what counts against it: who sees the prices may spend.
+        let mut ledger = lock(&self.ledger);
+        if let Some(stored) = unread {
+            *ledger = stored.ledger();
+        }
+        ledger.set_limit(daily);
+        self.prices.store(Some(Arc::new(prices)));
+    }
+
+    fn is_open(&self) -> bool {
+        self.prices.load().is_some()
+    }
+}
+
+impl Stored {
+    fn ledger(self) -> Ledger {
+        let day = |(key, bytes): &(Vec<u8>, Vec<u8>)| {
+            let day = Day(u32::from_be_bytes(key.as_slice().try_into().ok()?));
+            Some((day, read_record::<Usd>(VERSION, bytes)?))
         };
-        let ledger = match stored.and_then(days) {
-            Some(days) => Ledger::new(daily, days),
+        let days = match &self {
+            Self::Days(records) => records.iter().map(day).collect::<Option<BTreeMap<_, _>>>(),
+            Self::Lost => None,
+        };
+        match days {
+            Some(days) => Ledger::new(None, days),
             None => {
                 tracing::error!(
                     "what was spent in the cloud today is lost; nothing more is bought until tomorrow"
                 );
-                Ledger::lost(daily, Day::of(wall_ms()))
+                Ledger::lost(None, Day::of(wall_ms()))
             }
-        };
-        Self { open: true, prices, ledger: Mutex::new(ledger) }
+        }
     }
 }
 
 impl Housekeeping {
     /// Whether the cloud is enabled.
     pub fn cloud_is_open(&self) -> bool {
-        self.purse.open
+        self.purse.is_open()
     }
 
     /// What is spent, where the cloud is enabled.
     pub fn spent(&self) -> Option<Spent> {
         let ledger = lock(&self.purse.ledger);
         let day = ledger.day(Day::of(wall_ms()));
-        self.purse.open.then(|| Spent { today: ledger.counted(day), daily: ledger.limit() })
+        self.purse.is_open().then(|| Spent { today: ledger.counted(day), daily: ledger.limit() })
     }
 
     /// Whether there is a limit for each day, so that every cost must be known before.
@@ -89,7 +128,7 @@ impl Housekeeping {
 
     /// What a model in the cloud costs, if anybody said so.
     pub fn price(&self, server: &Server, model: &str) -> Option<Price> {
-        self.purse.prices.of(server, model)
+        self.purse.prices.load().as_ref()?.of(server, model)
     }
 
     /// Whether a request may be paid for now, or why not.
@@ -99,7 +138,7 @@ impl Housekeeping {
         model: &str,
         most: impl FnOnce() -> Result<Most, String>,
     ) -> Result<(), String> {
-        if !self.purse.open {
+        if !self.purse.is_open() {
             return Err("is in the cloud, which is not enabled".to_owned());
         }
         if !self.store.is_ok() {
@@ -126,8 +165,13 @@ impl Housekeeping {
         model: &str,
         most: Most,
     ) -> Result<Option<Arc<Bought>>, Denied> {
-        let Some(price) = self.price(server, model) else { return Ok(None) };
+        // It may be another configuration than the one under which the server was chosen.
         let mut ledger = lock(&self.purse.ledger);
+        let prices = self.purse.prices.load();
+        let prices = prices.as_ref().ok_or(Denied::Closed)?;
+        let Some(price) = prices.of(server, model) else {
+            return if ledger.limit().is_some() { Err(Denied::Unpriced) } else { Ok(None) };
+        };
         let booking = ledger.book(Day::of(wall_ms()), price.most(most))?;
         // Under the lock, so that the last note is the last number.
         self.note_day(&ledger, booking.day());

@@ -4,17 +4,25 @@ use std::time::Instant;
 
 use super::{Housekeeping, lock, now};
 use crate::{
-    fault::Fault,
+    fault::{Cause, Fault, Stage},
     registry::Hint,
     scan::Watch,
-    server::{Endpoint, KindId, Sighting, Source},
+    server::{Bounds, Endpoint, KindId, Sighting, Source},
     upstream::Key,
 };
 
 impl Watch for Housekeeping {
-    fn hint(&self, mut hint: Hint) {
-        hint.trusted |= (self.trusts)(&hint.endpoint);
-        self.change(|registry, now| registry.on_hint(hint, now));
+    fn hint(&self, hint: Hint) {
+        // A hint may be of a new listener; if that is another user's it is not trusted any more.
+        let owner = self.is_bound_to_owner(&hint.endpoint).then(|| (self.owner_of)(&hint.endpoint)).flatten();
+        self.change(|registry, now| {
+            let mut changes = Vec::new();
+            if let Some(owner) = owner {
+                changes = registry.on_listener(&hint.endpoint, owner, now);
+            }
+            changes.extend(registry.on_hint(hint, now));
+            changes
+        });
     }
 
     fn hint_gone(&self, endpoint: &Endpoint, source: Source) {
@@ -43,26 +51,38 @@ impl Watch for Housekeeping {
 
     fn key(&self, endpoint: &Endpoint) -> Option<Key> {
         // A key for the usual address of a kind is not for whoever took that port first.
-        let key = self.keys.get(endpoint)?;
-        lock(&self.registry).trusts(endpoint).then(|| key.clone())
+        let key = Self::key(self, endpoint)?;
+        lock(&self.registry).trusts(endpoint).then_some(key)
     }
 
     fn seen(&self, endpoint: &Endpoint, sighting: Sighting) {
         // With an Ollama its engines are switched off, which look like servers of their own.
-        let engine_of_off = sighting.engine_of.is_some() && self.kinds_off.contains("ollama");
-        if engine_of_off || self.kinds_off.contains(&sighting.kind) {
+        let is_off = |kind: &str| self.settings.load().kinds_off.contains(kind);
+        if (sighting.engine_of.is_some() && is_off("ollama")) || is_off(sighting.kind.as_str()) {
             return self.foreign(endpoint);
         }
+        let owner = match self.is_bound_to_owner(endpoint).then(|| (self.owner_of)(endpoint)) {
+            // It answered, and nobody can say whose it is: perhaps it has ended since.
+            Some(None) => return self.silent(endpoint, Fault::new(Stage::Connect, Cause::Refused)),
+            owner => owner.flatten(),
+        };
         let wants_owner = lock(&self.registry).wants_owner(endpoint);
-        let trusted = wants_owner && ((self.trusts)(endpoint) || (self.ours)(endpoint));
+        let trusted = wants_owner && (self.ours)(endpoint);
         self.change(|registry, now| {
             let mut changes = Vec::new();
+            if let Some(owner) = owner {
+                changes.extend(registry.on_listener(endpoint, owner, now));
+            }
             if wants_owner {
-                changes = registry.on_owner(endpoint, trusted, now);
+                changes.extend(registry.on_owner(endpoint, trusted, now));
             }
             changes.extend(registry.on_seen(endpoint, sighting, now));
             changes
         });
+    }
+
+    fn bounds(&self, endpoint: &Endpoint) -> Bounds {
+        lock(&self.registry).bounds(endpoint)
     }
 
     fn silent(&self, endpoint: &Endpoint, fault: Fault) {
@@ -71,5 +91,12 @@ impl Watch for Housekeeping {
 
     fn foreign(&self, endpoint: &Endpoint) {
         self.change(|registry, now| registry.on_foreign(endpoint, now));
+    }
+}
+
+impl Housekeeping {
+    /// Whether it matters whose the listener at an address is.
+    fn is_bound_to_owner(&self, endpoint: &Endpoint) -> bool {
+        lock(&self.registry).is_bound_to_owner(endpoint)
     }
 }

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    Answer, Answers, Continuation, Json, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing,
-    listing::Listing, said,
+    Answer, Answers, Continuation, Folder, Json, Kind, Pulse, Question, Refusal, Verdict, doing, fact,
+    listing, listing::Listing, said,
 };
 use crate::{
     fault::Cause,
@@ -35,6 +35,14 @@ impl Kind for LmStudio {
 
     fn usual_ports(&self) -> &'static [u16] {
         &[1234]
+    }
+
+    fn model_folders(&self) -> &'static [Folder] {
+        &[
+            Folder::Home(".lmstudio/models"),
+            Folder::Home(".cache/lm-studio/models"),
+            Folder::Pointer(".lmstudio-home-pointer", "models"),
+        ]
     }
 
     fn recognise(&self, answers: &Answers) -> Verdict {

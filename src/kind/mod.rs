@@ -10,6 +10,7 @@
 mod anthropic;
 mod doing;
 mod fact;
+mod gateway;
 mod gemini;
 mod groq;
 mod listing;
@@ -28,7 +29,7 @@ mod sold;
 mod trap;
 mod vllm;
 
-use std::{borrow::Cow, collections::BTreeSet, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -39,7 +40,7 @@ use crate::{
     dialect::Door,
     fault::Cause,
     generate::Operation,
-    server::{Doing, Endpoint, Sighting},
+    server::{Doing, Endpoint, Sighting, Zone},
 };
 
 /// All kinds, most specific first: the order of recognition.
@@ -203,8 +204,24 @@ fn tidy(mut sighting: Sighting, answers: &Answers) -> Sighting {
     }
     sighting.engine_ports.sort_unstable();
     sighting.engine_ports.dedup();
+    sighting.forwards |= answers.iter().any(|(_, it)| gateway::says(it));
+    // A name may lead to several addresses; what counts is how far a request may have gone.
+    sighting.at = answers.iter().filter_map(|(_, it)| it.at).max_by_key(|it| Zone::of(*it));
     sighting.simulated = answers.iter().any(|(_, it)| it.header("x-lovable-simulated") == Some("1"));
     sighting
+}
+
+/// A folder of models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// Below the folder that this variable of the environment names.
+    Variable(&'static str, &'static str),
+    /// Below the person's home.
+    Home(&'static str),
+    /// Below the folder that is written in this file of the person's home.
+    Pointer(&'static str, &'static str),
+    /// There, whoever asks.
+    System(&'static str),
 }
 
 /// How a server counts tokens for callers, where its `/v1/messages/count_tokens` is missing.
@@ -305,6 +322,8 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// Body, as far as it was read.
     pub body: Bytes,
+    /// The address that was connected to, where that was one.
+    pub at: Option<IpAddr>,
 }
 
 impl Answer {
@@ -429,6 +448,12 @@ pub trait Kind: Sync {
 
     /// The ports that it uses by default, likeliest first.
     fn usual_ports(&self) -> &'static [u16] {
+        &[]
+    }
+
+    /// Where it keeps its models on the disk of this machine, so that it need not be asked all
+    /// the time whether it has others.
+    fn model_folders(&self) -> &'static [Folder] {
         &[]
     }
 

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Answers, Continuation, Json, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing,
-    listing::Listing, said,
+    Answer, Answers, Continuation, Folder, Json, Kind, Pulse, Question, Refusal, Verdict, doing, fact,
+    listing, listing::Listing, said,
 };
 use crate::{
     dialect::Door,
@@ -46,6 +46,16 @@ impl Kind for Ollama {
 
     fn usual_ports(&self) -> &'static [u16] {
         &[11434, 11435]
+    }
+
+    fn model_folders(&self) -> &'static [Folder] {
+        // A manifest is written last, when all of a model is there. The last is the home of the
+        // user that Ollama's own installer makes for the service.
+        &[
+            Folder::Variable("OLLAMA_MODELS", "manifests"),
+            Folder::Home(".ollama/models/manifests"),
+            Folder::System("/usr/share/ollama/.ollama/models/manifests"),
+        ]
     }
 
     fn recognise(&self, answers: &Answers) -> Verdict {

@@ -2,13 +2,15 @@
 //!
 //! llama-cpp-python, transformers serve, SGLang, TGI, Docker Model Runner,
 //! KoboldCpp, LocalAI and many more are served well by the common language.
-//! What is told here is only what some of them add to their list. A server that
-//! may pass prompts on to somebody else's computer has its models marked so.
+//! What is told here is only what some of them add to their list, and which of
+//! them are gateways: these pass prompts on to who knows whom, and say nothing
+//! of it that could be relied on.
 
 use serde_json::Value;
 
 use super::{
-    Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said, sold,
+    Answer, Answers, Json, Kind, Question, Refusal, Verdict, fact, gateway, listing, listing::Listing, said,
+    sold,
 };
 use crate::{
     fault::Cause,
@@ -47,8 +49,8 @@ impl Kind for OpenAiLike {
             // exo lists its whole catalogue; none of it answers before it was placed by hand.
             listing if listing.is_owned_by("exo") => Verdict::No,
             Listing::Models(entries) => {
-                let forwards = answers.iter().any(|(_, it)| is_litellm(it)) || entries.iter().any(by_litellm);
-                sighting.models = entries.iter().filter_map(|it| model(it, forwards)).collect();
+                sighting.forwards = entries.iter().any(gateway::lists);
+                sighting.models = entries.iter().filter_map(model).collect();
                 Verdict::Proof(Box::new(sighting))
             }
             Listing::Torn => Verdict::NotYet,
@@ -62,7 +64,7 @@ impl Kind for OpenAiLike {
     }
 
     fn listed(&self, answer: &Answer) -> Verdict {
-        sold::listed(self.id(), answer, false, |it| model(it, false))
+        sold::listed(self.id(), answer, false, model)
     }
 
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
@@ -139,22 +141,7 @@ fn wants_key(list: &Answer, root: &Answer) -> bool {
     }
 }
 
-/// LiteLLM: its page at `/`, or the headers of its answers.
-fn is_litellm(answer: &Answer) -> bool {
-    let page =
-        answer.is_page() && answer.body.windows(LITELLM_TITLE.len()).any(|it| it == LITELLM_TITLE.as_bytes());
-    page || answer.headers.iter().any(|(name, _)| name.starts_with("x-litellm-"))
-}
-
-const LITELLM_TITLE: &str = "<title>LiteLLM";
-
-/// LiteLLM again, by its list: this owner with this constant time (1.106.2).
-/// The owner alone is also what many a small server writes.
-fn by_litellm(entry: &Value) -> bool {
-    entry["owned_by"] == "openai" && entry["created"] == 1_677_610_602
-}
-
-fn model(entry: &Value, forwards: bool) -> Option<Model> {
+fn model(entry: &Value) -> Option<Model> {
     let name = entry["id"].as_str()?;
     // KoboldCpp's word for no model at all.
     if name == "koboldcpp/inactive" {
@@ -176,19 +163,16 @@ fn model(entry: &Value, forwards: bool) -> Option<Model> {
         "unloaded" | "loading" | "reloading" => Some(false),
         _ => None,
     });
-    model.zone = (forwards || is_elsewhere(name, entry)).then_some(Zone::Cloud);
+    model.zone = is_elsewhere(entry).then_some(Zone::Cloud);
     Some(model)
 }
 
-/// Whether the model can only run at its maker's. Lemonade says so; else the
-/// owner and the name together do.
-fn is_elsewhere(name: &str, entry: &Value) -> bool {
-    let owner = entry["owned_by"].as_str().unwrap_or_default();
-    let maker = ["openai", "system", "anthropic", "google"].iter().any(|it| owner.starts_with(it));
-    let open = ["gpt-oss", "gpt-j", "gpt-neo"].iter().any(|it| name.starts_with(it));
-    let theirs = ["gpt-", "chatgpt-", "o1", "o3", "o4", "text-embedding-", "claude-", "gemini-"];
-    fact::text(&entry["cloud_provider"]).is_some()
-        || (maker && !open && theirs.iter().any(|it| name.starts_with(it)))
+/// Whether the server says of this model alone that it is not here.
+fn is_elsewhere(entry: &Value) -> bool {
+    let lemonade = fact::text(&entry["cloud_provider"]).is_some();
+    // llama-swap runs its models itself, but for those of its peers.
+    let swap = fact::text(&entry["meta"]["llamaswap"]["peerID"]).is_some();
+    lemonade || swap
 }
 
 #[cfg(test)]
@@ -197,23 +181,21 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_model_that_only_its_maker_runs_is_in_the_cloud() {
-        let zone = |id: &str, owner: &str| model(&json!({"id": id, "owned_by": owner}), false).unwrap().zone;
-        assert_eq!(zone("gpt-4o", "openai"), Some(Zone::Cloud));
-        assert_eq!(zone("o3-mini", "system"), Some(Zone::Cloud));
-        assert_eq!(zone("claude-sonnet-4", "anthropic"), Some(Zone::Cloud));
-        assert_eq!(zone("gpt-oss-20b", "openai"), None);
-        assert_eq!(zone("tiny", "openai"), None);
-        assert_eq!(zone("gpt-4o", "me"), None);
+    fn a_model_that_its_server_says_is_not_here_is_in_the_cloud() {
+        let zone = |entry: Value| model(&entry).unwrap().zone;
         let entry = json!({"id": "x", "owned_by": "lemonade", "cloud_provider": "fireworks"});
-        assert_eq!(model(&entry, false).unwrap().zone, Some(Zone::Cloud));
+        assert_eq!(zone(entry), Some(Zone::Cloud));
+        let peer = json!({"id": "x", "owned_by": "llama-swap", "meta": {"llamaswap": {"peerID": "titan"}}});
+        assert_eq!(zone(peer), Some(Zone::Cloud));
+        let own = json!({"id": "x", "owned_by": "llama-swap", "meta": {"llamaswap": {"type": "model"}}});
+        assert_eq!(zone(own), None);
     }
 
     #[test]
     fn what_some_of_them_add_to_the_list_is_understood() {
         let docker = json!({"id": "ai/qwen3", "owned_by": "docker", "dmr": {"context_window": 40960,
             "architecture": "qwen3", "parameters": "8.19 B", "quantization": "MOSTLY_Q4_K_M"}});
-        let model_of = |it: &Value| model(it, false).unwrap();
+        let model_of = |it: &Value| model(it).unwrap();
         assert_eq!(model_of(&docker).context_length, Some(40960));
         assert_eq!(model_of(&docker).family.as_deref(), Some("qwen3"));
         let swap = json!({"id": "a", "owned_by": "llama-swap", "status": {"value": "unloaded"}});

@@ -114,7 +114,7 @@ fn answer(bytes: &[u8]) -> Option<Answer> {
     }
     let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
     let body = if chunked { unchunked(&body) } else { body };
-    Some(Answer { status, headers, body: body.into() })
+    Some(Answer { status, headers, body: body.into(), at: None })
 }
 
 /// The data of a chunked body, as far as it came.

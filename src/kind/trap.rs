@@ -8,7 +8,7 @@ use crate::server::Problem;
 
 fn said(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Answer { status, headers: headers.collect(), body: body.into() }
+    Answer { status, headers: headers.collect(), body: body.into(), at: None }
 }
 
 /// Talks to an endpoint that knows these paths, and says `404` to all others.

@@ -211,7 +211,7 @@ mod tests {
             for (path, body) in [(HEALTH, String::new()), (METRICS, text)] {
                 answers.push(
                     Question::get(path),
-                    Answer { status: 200, headers: Vec::new(), body: body.into() },
+                    Answer { status: 200, headers: Vec::new(), body: body.into(), at: None },
                 );
             }
             answers

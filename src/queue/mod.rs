@@ -63,6 +63,11 @@ impl Queue {
         Self { size, came: 0, waiting: BTreeMap::new() }
     }
 
+    /// So many may wait from now on. Who waits already goes on waiting.
+    pub fn resize(&mut self, size: usize) {
+        self.size = size;
+    }
+
     /// One more waits. `None` if there is no room for it.
     pub fn join(&mut self, priority: Priority, servers: Vec<ServerId>) -> Option<Number> {
         let room = match priority {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Admission, Change, Health, Known, Now, Place, Registry, Server, Snapshot};
-use crate::server::{ModelName, Source};
+use crate::server::{ModelName, Source, Zone};
 
 /// Names of former models that are kept; the oldest habit of a caller is not worth more.
 const FORMERLY: usize = 1000;
@@ -49,7 +49,9 @@ impl Registry {
             if self.settings.cloud.bars(endpoint) {
                 continue;
             }
+            let ruled = self.settings.covers(endpoint);
             let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
+            place.rule(ruled);
             if place.server.is_some() {
                 // Found by itself meanwhile; the store is older than that.
                 continue;
@@ -59,8 +61,10 @@ impl Registry {
             // one that is switched off it says nothing.
             let trusted = matches!(stored.admission, Admission::Open | Admission::Draining);
             place.remember_trust(trusted && endpoint.is_local() && *endpoint == stored.endpoint);
+            // What a person said they said of the server, under whatever address.
+            place.word.clone_from(&stored.word);
             if stored.found_by.contains(&Source::Added) {
-                let trusted = endpoint.is_local() && place.is_trusted();
+                let trusted = endpoint.is_local() && place.is_vouched();
                 place.hints.entry(Source::Added).or_insert(trusted);
             }
             place.wake(now.at);
@@ -77,6 +81,8 @@ impl Registry {
         self.created += 1;
         let mut known = Known::new(server, health, self.created);
         known.draining = stored.admission == Admission::Draining;
+        // What passed requests on is not believed to be near before it is seen again.
+        known.forwards = stored.zone == Zone::Cloud;
         self.servers.insert(id.clone(), known);
         self.refresh(&id, now, &mut Vec::new());
     }

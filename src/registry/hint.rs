@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Server, id};
+use super::{Server, Trust, id};
 use crate::{
     kind,
-    server::{Endpoint, KindId, Source, Zone},
+    server::{Endpoint, KindId, Pin, Source, Zone},
 };
 
 /// How the registry works.
@@ -17,10 +17,19 @@ pub struct Settings {
     pub forget_after: Duration,
     /// What the person says of the cloud.
     pub cloud: Cloud,
+    /// Whom the person trusts, whoever found it.
+    pub trust: Vec<Trust>,
+}
+
+impl Settings {
+    /// Whether a rule of the person covers an address.
+    pub(super) fn covers(&self, endpoint: &Endpoint) -> bool {
+        self.trust.iter().any(|it| it.covers(endpoint))
+    }
 }
 
 /// What the person says of the cloud.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cloud {
     /// Whether it may be used at all.
     pub enabled: bool,
@@ -44,9 +53,13 @@ impl Cloud {
 
     /// Whether what was stored of a server is not to be believed, and its address not asked.
     pub(super) fn bars_stored(&self, server: &Server) -> bool {
-        let is_named = self.zones.get(&server.endpoint) == Some(&Zone::Cloud);
-        let is_sold = kind::provider(server.kind.as_str()).is_some() && !is_named;
-        let was_named = !server.found_by.contains(&Source::Added) && server.zone == Zone::Cloud;
+        let is_said = self.zones.get(&server.endpoint) == Some(&Zone::Cloud);
+        let is_sold = kind::provider(server.kind.as_str()).is_some() && !is_said;
+        // A gateway that was found here is known for what it is, and so is what a person has
+        // said a word of.
+        let is_named = |it: &Source| matches!(it, Source::Config | Source::Environment);
+        let was_named =
+            server.zone == Zone::Cloud && server.word.is_none() && server.found_by.iter().all(is_named);
         is_sold || self.bars(&server.endpoint) || (!self.enabled && was_named)
     }
 }
@@ -59,6 +72,7 @@ impl Default for Settings {
             // Somebody back from a holiday finds the servers they left.
             forget_after: Duration::from_secs(30 * 24 * 3600),
             cloud: Cloud::default(),
+            trust: Vec::new(),
         }
     }
 }
@@ -76,13 +90,15 @@ pub struct ServerSettings {
     pub limit: Option<u32>,
     /// Where requests to it end up.
     pub zone: Option<Zone>,
+    /// The TLS key that it has to show, whoever vouches for another.
+    pub pin: Option<Pin>,
     /// Whether it is used at all.
     pub enabled: bool,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { name: None, kind: None, priority: 0, limit: None, zone: None, enabled: true }
+        Self { name: None, kind: None, priority: 0, limit: None, zone: None, pin: None, enabled: true }
     }
 }
 
@@ -94,7 +110,8 @@ pub struct Hint {
     /// Who told.
     pub source: Source,
     /// Whether that vouches for it: `false` for a listener of another ordinary
-    /// user, and outside this machine for what no person said they trust.
+    /// user, and outside this machine for what no person named. Rules of the person
+    /// count beside it.
     pub trusted: bool,
     /// What a person says about the server there.
     pub settings: Option<ServerSettings>,

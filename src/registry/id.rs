@@ -1,6 +1,6 @@
 //! What a new server is called, and in which zone it is.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::{
     kind,
@@ -60,31 +60,21 @@ pub(super) fn slug(name: &str) -> String {
     slug
 }
 
-/// Where requests to this address end up, as far as the address tells.
+/// Where requests to this address end up, as far as it tells by itself: for a name that is a
+/// guess, until it is known where it leads.
 pub(super) fn zone(endpoint: &Endpoint) -> Zone {
     if endpoint.is_local() {
         return Zone::Machine;
     }
     let Address::Tcp { host, .. } = endpoint.address() else { return Zone::Machine };
-    let near = match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => is_near_v4(ip),
-        Ok(IpAddr::V6(ip)) => is_near_v6(ip),
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Zone::of(ip),
         Err(_) => {
             let near_names = [".local", ".lan", ".home.arpa", ".internal"];
-            !host.contains('.') || near_names.iter().any(|it| host.ends_with(it))
+            let near = !host.contains('.') || near_names.iter().any(|it| host.ends_with(it));
+            if near { Zone::Lan } else { Zone::Cloud }
         }
-    };
-    if near { Zone::Lan } else { Zone::Cloud }
-}
-
-/// Private, link-local, and the shared range that private overlay networks use.
-fn is_near_v4(ip: Ipv4Addr) -> bool {
-    let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0b1100_0000 == 64;
-    ip.is_private() || ip.is_link_local() || shared
-}
-
-fn is_near_v6(ip: Ipv6Addr) -> bool {
-    ip.is_unique_local() || ip.is_unicast_link_local()
+    }
 }
 
 #[cfg(test)]

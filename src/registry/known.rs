@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     fault::{Cause, Fault},
-    registry::{Change, LastFault, Now, Server, health::Health},
+    registry::{Change, LastFault, Now, Server, Standing, health::Health},
     server::{Model, Problem, Sighting},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Known {
     pub(super) slots: Option<u32>,
     pub(super) engine_ports: Vec<u16>,
     pub(super) engine_of: Option<String>,
+    /// It passes requests on to who knows whom.
+    pub(super) forwards: bool,
     /// Servers found earlier have a smaller one.
     pub(super) order: u64,
     /// When it last answered a request.
@@ -59,11 +61,17 @@ impl Known {
             slots: None,
             engine_ports: Vec::new(),
             engine_of: None,
+            forwards: false,
             order,
             answered_at: None,
             busy: 0,
             key_refused_at: None,
         }
+    }
+
+    /// Whether nothing is to be mended.
+    pub(super) fn is_well(&self) -> bool {
+        self.health.standing == Standing::Up && self.now.problem.is_none()
     }
 
     /// Takes over what a probe saw.
@@ -80,6 +88,8 @@ impl Known {
         self.slots = sighting.slots;
         self.engine_ports = sighting.engine_ports;
         self.engine_of = sighting.engine_of;
+        // Where it turns us away it shows too little of itself to say that it is none any more.
+        self.forwards = sighting.forwards || (self.forwards && sighting.problem.is_some());
         self.now.last_seen_ms = Some(now.wall_ms);
         self.health.seen(now.at);
     }

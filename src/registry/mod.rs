@@ -17,9 +17,11 @@ mod known;
 mod lack;
 mod person;
 mod place;
+mod said;
 mod same;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod view;
 
 use std::{
@@ -30,6 +32,8 @@ use std::{
 
 pub use hint::{Cloud, Hint, ServerSettings, Settings};
 pub use lack::{Lack, Work};
+pub use said::{Said, Trust};
+pub use trust::{Bond, Identity, Word};
 pub use view::{Admission, Change, LastFault, Now, Server, Snapshot, Standing};
 
 use self::{
@@ -99,8 +103,10 @@ impl Registry {
         }
         self.watched |= source == Source::SocketTable;
         let known = self.places.contains_key(&endpoint);
+        let ruled = self.settings.covers(&endpoint);
         let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
         let first = place.hints.insert(source, trusted).is_none();
+        place.rule(ruled);
         place.weigh_trust(&endpoint, self.watched);
         if settings.is_some() {
             place.settings = settings;
@@ -207,14 +213,14 @@ impl Registry {
             // A daemon is no server to route to, least of all this one.
             return self.on_foreign(endpoint, now);
         }
+        let far = self.zone(endpoint) == Zone::Cloud;
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
-        let far = self.settings.cloud.zone(endpoint) == Zone::Cloud;
         let again = match sighting.problem {
             None if far => IN_THE_CLOUD,
             Some(_) if far => CLOUD_TROUBLED,
             None => self.settings.every,
             Some(Problem::Loading) => WHILE_LOADING,
-            Some(Problem::NeedsKey | Problem::WrongHost | Problem::Unhealthy) => WHILE_TROUBLED,
+            Some(_) => WHILE_TROUBLED,
         };
         place.end(Ask::At(now.at + again), now.at);
         if place.is_dismissed() || (place.hints.is_empty() && place.server.is_none()) {
@@ -226,6 +232,10 @@ impl Registry {
         {
             sighting.kind = kind;
         }
+        if let Some(place) = self.places.get_mut(endpoint) {
+            place.seen_in = sighting.at.map(Zone::of).or(place.seen_in);
+            place.compare_kind(&sighting);
+        }
         let mut changes = Vec::new();
         self.recognise(endpoint, sighting, now, &mut changes);
         self.told(changes)
@@ -234,6 +244,7 @@ impl Registry {
     /// An address did not answer, or cannot be told yet: again after 1, 2, 4 … 60 s.
     pub fn on_silent(&mut self, endpoint: &Endpoint, fault: Fault, now: Now) -> Vec<Change> {
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
+        place.compare_key(&fault);
         place.end_silent(is_gone(&fault), endpoint.is_local(), self.watched && is_listed(endpoint), now.at);
         place.engine = false;
         let mut changes = Vec::new();
@@ -290,6 +301,9 @@ impl Registry {
     /// A live request failed. What follows depends on whose fault it was.
     pub fn on_fault(&mut self, id: &ServerId, fault: &Fault, now: Now, jitter: f64) -> Vec<Change> {
         let Some(server) = self.servers.get_mut(id) else { return Vec::new() };
+        if let Some(place) = self.places.get_mut(&server.now.endpoint) {
+            place.compare_key(fault);
+        }
         match fault.blame() {
             Blame::Server => {
                 server.blame(fault, now);
@@ -390,7 +404,12 @@ impl Registry {
             found_by.extend(place.hints.keys().copied());
         }
         let settings = self.person_says_of(id).cloned();
-        let trusted = self.places.get(&endpoint).is_some_and(Place::is_trusted);
+        let place = self.places.get(&endpoint);
+        let trusted = place.is_some_and(Place::is_trusted);
+        let word = place.and_then(|it| it.word.clone());
+        let is_it = word.as_ref().is_none_or(|it| it.is_about(&server.now.kind));
+        let trusted = trusted && is_it;
+        let (zone, bounds) = (self.zone(&endpoint), self.bounds_of_requests(&endpoint));
         let Some(server) = self.servers.get_mut(id) else { return };
         if !found_by.is_empty() {
             server.now.found_by = found_by;
@@ -404,7 +423,13 @@ impl Registry {
         let settings = settings.unwrap_or_default();
         server.now.name = settings.name;
         server.now.priority = settings.priority;
-        server.now.zone = settings.zone.unwrap_or_else(|| self.settings.cloud.zone(&endpoint));
+        // Who passes requests on to who knows whom is as far away as anybody can be.
+        let zone = if server.forwards { Zone::Cloud } else { zone };
+        server.now.zone = settings.zone.unwrap_or(zone);
+        server.now.bounds = bounds;
+        let problem = server.now.problem.filter(|it| !it.is_change());
+        server.now.problem = word.as_ref().and_then(Word::problem).or(problem);
+        server.now.word = word;
         server.now.limit = settings.limit.or(server.slots).map(|it| it.max(1));
         let was = server.shown.standing;
         changes.extend(server.publish(now));
@@ -422,7 +447,7 @@ impl Registry {
     }
 
     fn hurry(&mut self, endpoint: &Endpoint, now: Now) {
-        let far = self.settings.cloud.zone(endpoint) == Zone::Cloud;
+        let far = self.zone(endpoint) == Zone::Cloud;
         if let Some(place) = self.places.get_mut(endpoint) {
             if far { place.hurry_a_little(now.at) } else { place.hurry(now.at) }
         }

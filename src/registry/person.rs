@@ -25,6 +25,7 @@ impl Registry {
         for endpoint in self.addresses(&id) {
             if let Some(place) = self.places.get_mut(&endpoint) {
                 place.hints.remove(&Source::Added);
+                place.word = None;
                 place.dismiss();
             }
         }
@@ -48,6 +49,17 @@ impl Registry {
     pub fn probe_all(&mut self, now: Now) {
         for place in self.places.values_mut().filter(|place| place.ask != Ask::Never) {
             place.postpone(now.at);
+        }
+    }
+
+    /// The models of servers of this kind have changed on the disk of this machine: those here
+    /// are asked for their lists now.
+    pub fn on_models(&mut self, kind: &str, now: Now) {
+        let here = self.servers.values().filter(|it| it.now.kind == kind && it.now.endpoint.is_local());
+        for server in here {
+            if let Some(place) = self.places.get_mut(&server.now.endpoint) {
+                place.look_again(now.at);
+            }
         }
     }
 
@@ -80,7 +92,8 @@ impl Registry {
         let mut changes = Vec::new();
         for id in ids {
             let addresses = self.addresses(&id);
-            if addresses.iter().any(|it| self.places.get(it).is_some_and(Place::is_named)) {
+            let is_kept = |it: &Place| it.is_named() || it.word.is_some();
+            if addresses.iter().any(|it| self.places.get(it).is_some_and(is_kept)) {
                 continue;
             }
             self.remove(&id, &mut changes);

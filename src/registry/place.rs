@@ -6,13 +6,17 @@ use std::{
 };
 
 use crate::{
-    registry::{ServerSettings, health::pause},
-    server::{Endpoint, ServerId, Source},
+    registry::{Hint, ServerSettings, Word, health::pause},
+    server::{Endpoint, ServerId, Source, Zone},
 };
 
 /// Faults of requests may ask for a look at a server, but not more often than
 /// this: a thousand misfits in a second are one reason to look.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+
+/// A change on the disk is worth a look sooner: a person has just fetched a model and waits
+/// for it. But a folder into which many are copied at once changes many times in a second.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 /// The same for who sells answers.
 const RARELY: Duration = Duration::from_secs(60);
@@ -24,6 +28,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// table of listening sockets tells when somebody begins to: to be refused here
 /// costs microseconds, and a server that was started again is waited for.
 const UNWATCHED: Duration = Duration::from_secs(4);
+
+/// Where a person names servers in writing.
+const NAMED: [Source; 2] = [Source::Config, Source::Environment];
 
 /// When an address is asked next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +60,15 @@ pub(super) struct Place {
     dismissed: bool,
     silences: u32,
     asked_at: Option<Instant>,
-    /// The last word on trust, for when nobody vouches any more but the server is still known.
-    trusted: bool,
+    /// The last word of whoever found it on whether it may be used, for when nobody tells of it
+    /// any more but the server is still known.
+    vouched: bool,
+    /// Whether a rule of the person covers it.
+    ruled: bool,
+    /// What a person said of what is here.
+    pub(super) word: Option<Word>,
+    /// Where the last connection to what was recognised here ended.
+    pub(super) seen_in: Option<Zone>,
 }
 
 impl Place {
@@ -70,7 +84,10 @@ impl Place {
             dismissed: false,
             silences: 0,
             asked_at: None,
-            trusted: false,
+            vouched: false,
+            ruled: false,
+            word: None,
+            seen_in: None,
         }
     }
 
@@ -81,48 +98,114 @@ impl Place {
 
     /// Whether a person named it.
     pub(super) fn is_named(&self) -> bool {
-        [Source::Config, Source::Environment, Source::Added].iter().any(|it| self.hints.contains_key(it))
+        self.hints.contains_key(&Source::Added) || self.is_in_writing()
     }
 
+    /// Whether the configuration or the environment names it.
+    pub(super) fn is_in_writing(&self) -> bool {
+        NAMED.iter().any(|it| self.hints.contains_key(it))
+    }
+
+    /// Nobody's word for it counts any more.
+    pub(super) fn let_go(&mut self) {
+        self.hints.clear();
+        self.settings = None;
+        self.vouched = false;
+        self.abandon();
+    }
+
+    /// Whether what is here may be used, and shown its key.
     pub(super) fn is_trusted(&self) -> bool {
-        self.trusted
+        match &self.word {
+            Some(Word::Trusted(_)) => true,
+            Some(Word::Changed { .. } | Word::Distrusted) => false,
+            None => self.is_trusted_anyway(),
+        }
+    }
+
+    /// Whether it would be trusted if a person had said nothing of what is here.
+    pub(super) fn is_trusted_anyway(&self) -> bool {
+        self.speaks_person() || self.vouched
+    }
+
+    /// Whether somebody vouches for it beside the configuration and the environment.
+    pub(super) fn is_vouched(&self) -> bool {
+        self.vouched
+    }
+
+    /// Whether the person says in the configuration or the environment that it is trusted.
+    fn speaks_person(&self) -> bool {
+        self.ruled || NAMED.iter().any(|it| self.hints.get(it) == Some(&true))
     }
 
     /// Believes the store about an address of this machine.
     pub(super) fn remember_trust(&mut self, trusted: bool) {
         if self.hints.is_empty() {
-            self.trusted = trusted;
+            self.vouched = trusted;
         }
     }
 
-    /// Decides trust anew. Configuration and environment speak for the person.
-    /// Outside this machine a hint is trusted only where a person said so. On
+    /// Decides anew whether whoever found it vouches for it; what the person says is beside
+    /// that. Outside this machine a hint is trusted only where a person said so. On
     /// this machine the owner of the listening socket decides; where the table is
     /// `watched` and does not show the socket the last word stands, and where
     /// there is no table whoever else told us is believed.
     pub(super) fn weigh_trust(&mut self, endpoint: &Endpoint, watched: bool) {
         let says = |source: Source| self.hints.get(&source).copied();
-        self.trusted = if says(Source::Config) == Some(true) || says(Source::Environment) == Some(true) {
-            true
-        } else if !endpoint.is_local() {
-            self.hints.values().any(|it| *it)
+        self.vouched = if !endpoint.is_local() {
+            self.vouches()
         } else if let Some(owner) = says(Source::SocketTable) {
             owner
         } else if let (false, Some(owner)) = (watched, says(Source::Port)) {
             owner
-        } else if self.hints.is_empty() || (watched && endpoint.port().is_some()) {
-            self.trusted
+        } else if self.finders().next().is_none() || (watched && endpoint.port().is_some()) {
+            self.vouched
         } else {
-            self.hints.values().any(|it| *it)
+            self.vouches()
         };
     }
 
-    /// Takes the owner's word for who listens at an added address; what
-    /// configuration and environment say stands.
+    /// Who found it, but for the configuration and the environment, and whether they vouch for it.
+    fn finders(&self) -> impl Iterator<Item = bool> {
+        self.hints.iter().filter(|(source, _)| !NAMED.contains(source)).map(|(_, trusted)| *trusted)
+    }
+
+    fn vouches(&self) -> bool {
+        self.finders().any(|it| it)
+    }
+
+    /// Takes the owner's word for who listens at an added address.
     pub(super) fn trust_owner(&mut self, trusted: bool) {
         self.hints.insert(Source::Added, trusted);
-        let named = [Source::Config, Source::Environment].iter().any(|it| self.hints.get(it) == Some(&true));
-        self.trusted = named || trusted;
+        self.vouched = trusted;
+    }
+
+    /// Takes over what the person says of it now: whether a rule covers it, and who names it
+    /// (configuration or environment) with which settings.
+    ///
+    /// Trust that was theirs ends with their word. It may have been remembered as if somebody
+    /// else had vouched, from an earlier run, so then only those count who do so now.
+    pub(super) fn on_person(
+        &mut self,
+        endpoint: &Endpoint,
+        watched: bool,
+        ruled: bool,
+        named: Option<&Hint>,
+    ) {
+        let spoke = self.speaks_person();
+        self.ruled = ruled;
+        self.hints.retain(|source, _| !NAMED.contains(source));
+        self.settings = named.and_then(|it| it.settings.clone());
+        self.hints.extend(named.map(|it| (it.source, it.trusted)));
+        if spoke && !self.speaks_person() {
+            self.vouched = self.vouches();
+        }
+        self.weigh_trust(endpoint, watched);
+    }
+
+    /// Whether a rule of the person covers it.
+    pub(super) fn rule(&mut self, ruled: bool) {
+        self.ruled = ruled;
     }
 
     /// A new listener, or a person's wish: asked now, whatever was before.
@@ -136,7 +219,8 @@ impl Place {
         }
     }
 
-    /// The machine has slept: asked now, and what is being asked may never be answered.
+    /// The machine has slept, or what was wrong may have been mended: asked now, and what is
+    /// being asked may never be answered.
     pub(super) fn rouse(&mut self, now: Instant) {
         self.silences = 0;
         match self.ask {
@@ -183,6 +267,14 @@ impl Place {
             let earliest = self.asked_at.map_or(now, |it| now.max(it + pause));
             self.ask = Ask::At(at.min(earliest));
         }
+    }
+
+    /// What it has is another now, of which what is being asked may know nothing yet.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        if self.ask == Ask::Asking {
+            self.again = true;
+        }
+        self.hurry_after(BETWEEN_LOOKS, now);
     }
 
     /// Asked at `at` unless it is being asked.

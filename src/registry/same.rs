@@ -10,10 +10,10 @@
 //! is there. It is hidden until that other server is gone.
 
 use super::{
-    Change, Health, Known, Now, Registry, SECONDARY, Server, ServerSettings, Standing, id,
+    Change, Health, Known, Now, Registry, SECONDARY, Server, ServerSettings, Standing, Word, id,
     place::{Ask, Place},
 };
-use crate::server::{Address, Endpoint, ServerId, Sighting};
+use crate::server::{Address, Bounds, Endpoint, ServerId, Sighting};
 
 /// So many different looks in a row make a view a server of its own.
 const ODD_LOOKS: u32 = 3;
@@ -92,7 +92,9 @@ impl Registry {
             version: None,
             endpoint: endpoint.clone(),
             also_at: Vec::new(),
-            zone: self.settings.cloud.zone(endpoint),
+            zone: self.zone(endpoint),
+            bounds: Bounds::default(),
+            word: None,
             standing: Standing::Up,
             admission: super::Admission::Untrusted,
             problem: None,
@@ -110,9 +112,15 @@ impl Registry {
         };
         self.created += 1;
         self.servers.insert(id.clone(), Known::new(server, Health::new(Standing::Up), self.created));
+        // Who is not to get anything does not get it by listening under another name.
+        let mut others = self.places.iter().filter(|(it, _)| are_views(it, endpoint));
+        let refused = others.any(|(_, it)| it.word == Some(Word::Distrusted));
         if let Some(place) = self.places.get_mut(endpoint) {
             place.server = Some(id.clone());
             place.odd = 0;
+            if refused {
+                place.word = Some(Word::Distrusted);
+            }
         }
         id
     }
@@ -139,12 +147,21 @@ impl Registry {
             && server.now.version == sighting.version
             && server.instance == sighting.instance
             && server.now.models.iter().map(|it| names(it)).eq(theirs)
-            && trust(endpoint) == trust(&server.now.endpoint)
+            && (trust(endpoint) == trust(&server.now.endpoint) || self.is_distrusted(&server.now.endpoint))
+    }
+
+    fn is_distrusted(&self, endpoint: &Endpoint) -> bool {
+        self.places.get(endpoint).is_some_and(|it| it.word == Some(Word::Distrusted))
     }
 
     fn add_view(&mut self, id: &ServerId, endpoint: &Endpoint, now: Now, changes: &mut Vec<Change>) {
+        let main = self.servers.get(id).map(|it| &it.now.endpoint);
+        let refused = main.is_some_and(|it| self.is_distrusted(it));
         if let Some(place) = self.places.get_mut(endpoint) {
             place.server = Some(id.clone());
+            if refused {
+                place.word = Some(Word::Distrusted);
+            }
         }
         self.still_a_view(endpoint, now);
         if let Some(server) = self.servers.get_mut(id) {
@@ -218,7 +235,7 @@ impl Registry {
     /// Whether what answers there is run by another server for itself. Who is
     /// not trusted cannot hide anybody, and nobody hides what a person named.
     fn is_engine(&self, endpoint: &Endpoint, engine_of: Option<&str>) -> bool {
-        let named = self.places.get(endpoint).is_some_and(Place::is_named);
+        let named = self.places.get(endpoint).is_some_and(|it| it.is_named() || it.word.is_some());
         if !endpoint.is_local() || named {
             return false;
         }

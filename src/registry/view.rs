@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::Fault,
-    registry::lack::{Lack, Work},
-    server::{Endpoint, KindId, Model, ModelName, Problem, ServerId, Source, Zone},
+    registry::{
+        lack::{Lack, Work},
+        trust::Word,
+    },
+    server::{Bounds, Endpoint, KindId, Model, ModelName, Problem, ServerId, Source, Zone},
 };
 
 /// The two clocks: one for waiting, one for records.
@@ -77,6 +80,12 @@ pub struct Server {
     pub also_at: Vec<Endpoint>,
     /// Where requests to it end up.
     pub zone: Zone,
+    /// How far a connection for them may go, and who has to be there.
+    #[serde(skip)]
+    pub bounds: Bounds,
+    /// What a person said of it, if anything.
+    #[serde(default)]
+    pub word: Option<Word>,
     /// Health.
     pub standing: Standing,
     /// Permission.

@@ -13,12 +13,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Relay;
 use crate::{
-    fault::Failure,
+    fault::{Failure, Fault},
     generate::{Candidate, Head, Needs, Operation},
     kind::{self, Question, Tokenizer},
     registry::Server,
     route::{self, Ask, Decision, Fallback, Fidelity},
-    server::{ModelName, ServerId},
+    scan::Watch,
+    server::{Check, Endpoint, ModelName, Pin, ServerId},
     upstream::Limits,
 };
 
@@ -27,6 +28,11 @@ use crate::{
 const TIME: Duration = Duration::from_millis(1500);
 /// A token is listed in about six bytes; the longest contexts have a few million.
 const BYTES: usize = 32 << 20;
+
+/// For a look at who is there, before a person is told.
+const TIME_FOR_LOOK: Duration = Duration::from_secs(5);
+/// Of a look nothing is read but how it began.
+const BYTES_OF_LOOK: usize = 1 << 10;
 
 /// Where Anthropic's own question for a count is answered.
 const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
@@ -84,6 +90,23 @@ impl Relay {
             | Decision::TooLong { .. }
             | Decision::Nobody(_) => Ok(None),
         }
+    }
+
+    /// The TLS key that a server shows now. Nothing is said to it that anybody may not hear.
+    pub async fn tls_key(&self, endpoint: &Endpoint) -> Result<Pin, Fault> {
+        self.upstream.tls_key(endpoint, self.limits_of_look(endpoint)).await
+    }
+
+    /// Whether somebody whom an authority vouches for speaks TLS there.
+    pub async fn is_vouched_for(&self, endpoint: &Endpoint) -> Result<(), Fault> {
+        let mut limits = self.limits_of_look(endpoint);
+        limits.bounds.check = Check::Authorities;
+        self.upstream.ask(endpoint, &Question::get("/"), None, limits).await.map(drop)
+    }
+
+    fn limits_of_look(&self, endpoint: &Endpoint) -> Limits {
+        let bounds = self.house.bounds(endpoint);
+        Limits { time: TIME_FOR_LOOK, connect: TIME_FOR_LOOK, bounds, bytes: BYTES_OF_LOOK }
     }
 
     /// How many tokens it has, as a server says that would answer it. `None` if none says so.
@@ -149,10 +172,11 @@ impl Relay {
     fn look(&self, head: &Head) -> (Decision, Vec<Candidate>) {
         let snapshot = self.house.snapshot();
         let traffic = self.house.traffic().look();
+        let settings = self.settings.load();
         let ask = Ask {
             head,
-            aliases: &self.settings.aliases,
-            chains: &self.settings.chains,
+            aliases: &settings.aliases,
+            chains: &settings.chains,
             fallback: if head.model == "auto" { Fallback::Local } else { Fallback::Same },
             widened: false,
             tried: &[],
@@ -163,7 +187,7 @@ impl Relay {
             full: &|_| false,
             home: None,
             said: &|_| Ok(Fidelity::Own),
-            gpu_memory: self.settings.gpu_memory,
+            gpu_memory: settings.gpu_memory,
             cloud: None,
             bytes: 0,
             length: &|| None,
@@ -218,9 +242,17 @@ impl Relay {
     /// The JSON of a success. A refusal here says nothing about the server: it is not remembered.
     async fn question(&self, server: &Server, path: &'static str, body: Bytes) -> Option<Value> {
         let question = Question::post(path, body);
-        let limits = Limits { time: TIME, connect: self.settings.patience.connect, bytes: BYTES };
+        if !self.house.may_send(server, server.zone) {
+            return None;
+        }
+        let limits = Limits {
+            time: TIME,
+            connect: self.settings.load().patience.connect,
+            bounds: server.bounds,
+            bytes: BYTES,
+        };
         let key = self.house.key(&server.endpoint);
-        let answer = self.upstream.ask(&server.endpoint, &question, key, limits).await.ok()?;
+        let answer = self.upstream.ask(&server.endpoint, &question, key.as_ref(), limits).await.ok()?;
         (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok())?
     }
 }

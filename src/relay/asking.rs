@@ -1,12 +1,15 @@
 //! Who is asked next, and what is sent there.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Errand, Relay,
+    Errand, Relay, Settings,
     before::Before,
     live::{Live, Mode, Start, Taken},
     telling,
@@ -23,7 +26,7 @@ use crate::{
     resume::{Care, Learned},
     route::{self, Ask, Choice, Decision, Fallback, Fidelity},
     server::{ServerId, Zone},
-    upstream::Call,
+    upstream::{Call, Permit},
 };
 
 /// A plain answer of at most so many tokens is asked for plain where hanging up frees the slot.
@@ -162,9 +165,9 @@ impl Work {
         };
         let ask = Ask {
             head: of_the_rest.as_ref().unwrap_or(&self.errand.request.head),
-            aliases: &relay.settings.aliases,
-            chains: &relay.settings.chains,
-            fallback: self.fallback_of_the_rest(self.errand.fallback(relay)),
+            aliases: &self.settings.aliases,
+            chains: &self.settings.chains,
+            fallback: self.fallback_of_the_rest(self.errand.fallback(&self.settings)),
             // The rest of an answer may come from wherever its model is.
             widened: self.errand.wishes.fallback.is_some() || of_the_rest.is_some(),
             tried: self.machine.tried(),
@@ -175,7 +178,7 @@ impl Work {
             home: home.as_ref(),
             full: &|server| gone.contains(&server.id) || self.turn.is_full(&look, server),
             said,
-            gpu_memory: relay.settings.gpu_memory,
+            gpu_memory: self.settings.gpu_memory,
             cloud: relay.house.cloud_is_open().then_some(cloud),
             bytes: self.errand.body.len() as u64,
             length: &|| self.telling.length(&self.errand.request, &self.errand.body),
@@ -234,12 +237,15 @@ impl Work {
         in_flight.uses(&choice.model);
         let calling = {
             let (relay, server, bought) = (relay.clone(), server.clone(), bought.clone());
-            let (headers, is_far) = (self.headers(&server), choice.zone == Zone::Cloud);
+            let (headers, zone, patience) = (self.headers(&server), choice.zone, self.settings.patience);
+            let permit = permit(&relay, &server, zone);
             async move {
                 let endpoint = &server.endpoint;
-                let (key, connect) = (relay.house.key(endpoint), relay.settings.patience.connect);
+                if !permit() {
+                    return Err(Fault::new(Stage::Connect, Cause::Barred));
+                }
                 let (body, learned) = match before {
-                    Some(before) => before.by(&relay, &server, body).await?,
+                    Some(before) => before.by(&relay, &server, body, &patience).await?,
                     None => (body, Learned::default()),
                 };
                 let path = kind::path(server.kind.as_str(), at);
@@ -249,7 +255,10 @@ impl Work {
                     return Err(Fault::new(Stage::Connect, Cause::Unfunded));
                 }
                 // What costs money is sent once for each time that it is booked.
-                let call = Call { endpoint, path, body, headers, key, connect, again: !is_far };
+                let (connect, again) = (patience.connect, zone != Zone::Cloud);
+                let key = relay.house.key(endpoint);
+                let (key, bounds, permit) = (key.as_ref(), server.bounds, Some(permit));
+                let call = Call { endpoint, path, body, headers, key, connect, bounds, again, permit };
                 Ok(Taken { reply: relay.upstream.send(call).await?, learned })
             }
         };
@@ -372,8 +381,7 @@ impl Work {
 
 impl Errand {
     /// How far a stand-in may be for this request.
-    fn fallback(&self, relay: &Relay) -> Fallback {
-        let settings = &relay.settings;
+    fn fallback(&self, settings: &Settings) -> Fallback {
         let auto = self.request.head.model == "auto";
         let wished = self.wishes.fallback.unwrap_or(if auto {
             settings.fallback.max(Fallback::Local)
@@ -382,6 +390,13 @@ impl Errand {
         });
         wished.min(settings.limit)
     }
+}
+
+/// Whether a prompt may still go to the server that was chosen for it: the person may have said
+/// something else since.
+fn permit(relay: &Arc<Relay>, server: &Arc<Server>, zone: Zone) -> Permit {
+    let (relay, server) = (relay.clone(), server.clone());
+    Arc::new(move || relay.house.may_send(&server, zone))
 }
 
 /// How a server is asked.

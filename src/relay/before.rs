@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::{Relay, aside::ToldSo};
 use crate::{
     dialect::{Door, To},
+    failover::Patience,
     fault::{Cause, Fault, Stage},
     kind::{self, Question, Refusal},
     registry::Server,
@@ -42,9 +43,10 @@ impl Before {
         relay: &Relay,
         server: &Server,
         body: Bytes,
+        patience: &Patience,
     ) -> Result<(Bytes, Learned), Fault> {
         match self {
-            Self::Render(rendered, model) => render(*rendered, &model, relay, server, body).await,
+            Self::Render(rendered, model) => render(*rendered, &model, relay, server, body, patience).await,
             Self::Count(Count { at, told, limit }) => {
                 let tokens = relay.tokens_told(server, &told).await;
                 let limit = limit.zip(tokens).map(|(limit, tokens)| left(limit, tokens));
@@ -69,13 +71,14 @@ async fn render(
     relay: &Relay,
     server: &Server,
     question: Bytes,
+    patience: &Patience,
 ) -> Result<(Bytes, Learned), Fault> {
     let question = Question::post(Door::OllamaChat.path(), question);
-    let patience = relay.settings.patience;
     // It loads the model first, if it must.
-    let limits = Limits { time: patience.load, connect: patience.connect, bytes: LONGEST_TEXT };
+    let limits =
+        Limits { time: patience.load, connect: patience.connect, bounds: server.bounds, bytes: LONGEST_TEXT };
     let key = relay.house.key(&server.endpoint);
-    let answer = relay.upstream.ask(&server.endpoint, &question, key, limits).await?;
+    let answer = relay.upstream.ask(&server.endpoint, &question, key.as_ref(), limits).await?;
     if answer.status != 200 {
         let refusal = Refusal { status: answer.status, retry_after: None, body: &answer.body };
         let cause = kind::classify(server.kind.as_str(), refusal);

@@ -34,6 +34,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{HeaderMap, Response};
@@ -120,7 +121,7 @@ pub struct Errand {
 pub struct Relay {
     pub(crate) house: Arc<Housekeeping>,
     upstream: Arc<Upstream>,
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     budget: Mutex<Budget>,
     looks: Looks,
     held: Arc<AtomicUsize>,
@@ -139,13 +140,18 @@ impl Relay {
         Arc::new(Self {
             house,
             upstream,
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             budget: Mutex::new(Budget::new(Instant::now().into_std())),
             looks: Looks::default(),
             held: Arc::default(),
             running: AtomicUsize::new(0),
             seed: AtomicU64::new(seed),
         })
+    }
+
+    /// Takes over what the configuration says now. Running requests keep what they began with.
+    pub fn configure(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
     }
 
     /// How many requests are being carried out.

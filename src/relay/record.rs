@@ -178,7 +178,7 @@ impl Record {
         }
         let before = self.relay.held.fetch_add(grown, Ordering::Relaxed);
         self.held += grown;
-        before + grown <= self.relay.settings.held
+        before + grown <= self.relay.settings.load().held
     }
 
     pub(super) fn let_go(&mut self) {

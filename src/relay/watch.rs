@@ -285,9 +285,9 @@ async fn look(
             Pulse::Ask(question) => question,
         };
         let time = until.saturating_duration_since(Instant::now());
-        let limits = Limits { time, connect: time, bytes: BYTES };
+        let limits = Limits { time, connect: time, bounds: server.bounds, bytes: BYTES };
         let key = relay.house.key(&server.endpoint);
-        match relay.upstream.ask(&server.endpoint, &question, key, limits).await {
+        match relay.upstream.ask(&server.endpoint, &question, key.as_ref(), limits).await {
             Ok(answer) => answers.push(question, answer),
             Err(fault) if matches!(fault.cause, Cause::Refused | Cause::Unreachable) => return Doing::Dead,
             Err(_) if answers.is_empty() && !alone => return Doing::Dead,

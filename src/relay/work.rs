@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Errand, Relay,
+    Errand, Relay, Settings,
     answer::{Answerer, answering},
     conduit::Mouth,
     live::{Heard, Mode, Told},
@@ -50,9 +50,11 @@ const GATHERED: usize = 16 << 10;
 /// Carries out one request to its end.
 pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: u64) {
     let now = Instant::now();
-    let machine = Failover::new(policy(&relay, &errand), now.into_std(), seed);
+    let settings = relay.settings.load_full();
+    let machine = Failover::new(policy(&settings, &errand), now.into_std(), seed);
     tracing::debug!(request = errand.request_id, seed, model = errand.request.head.model, "request");
     let record = Record::begin(relay.clone(), &errand, now, mouth.clone());
+    relay.house.heed_hardware();
     relay.budget.lock().unwrap_or_else(PoisonError::into_inner).on_request();
     let conversation = turn::conversation(&relay, &errand);
     let mut work = Work {
@@ -72,7 +74,8 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
         begun_by: None,
         resumed: false,
         care: Care::WholeWords,
-        watch: Watch::of(&relay.settings.patience),
+        watch: Watch::of(&settings.patience),
+        settings,
         telling: Telling::default(),
         waiting: Vec::new(),
         frames: 0,
@@ -89,8 +92,8 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
     }
 }
 
-fn policy(relay: &Relay, errand: &Errand) -> Policy {
-    let mut patience = relay.settings.patience;
+fn policy(settings: &Settings, errand: &Errand) -> Policy {
+    let mut patience = settings.patience;
     if let Some(open_after) = errand.wishes.open_after {
         patience.open_after = open_after;
     }
@@ -109,6 +112,8 @@ pub(super) struct Work {
     pub(super) record: Record,
     pub(super) errand: Errand,
     pub(super) mouth: Mouth,
+    /// Those with which it began.
+    pub(super) settings: Arc<Settings>,
     pub(super) seed: u64,
     pub(super) chosen: Option<Choice>,
     /// What is booked for it there, where that costs money.

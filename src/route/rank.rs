@@ -33,6 +33,9 @@ pub(super) struct Rank<'a> {
     zone: Zone,
     warmth: Warmth,
     affinity: Affinity,
+    /// Whether it has as much to do as servers usually work on at once, and may have more: then
+    /// what follows is no reason to give it that.
+    busy: bool,
     fit: Fit,
     /// The model's name, where the caller left the choice to us: it must not
     /// change from request to request.
@@ -96,6 +99,7 @@ impl<'a> Rank<'a> {
         in_flight: u32,
         ask: &Ask<'_>,
     ) -> Self {
+        let busy = in_flight >= server.limit.unwrap_or(USUAL_LIMIT);
         Self {
             sameness,
             doubtful: any && is_doubtful(model, ask.head.operation),
@@ -105,12 +109,14 @@ impl<'a> Rank<'a> {
             priority: server.priority,
             zone: zone(server, model),
             warmth: match model.loaded {
-                Some(true) => Warmth::Loaded,
-                None => Warmth::Unknown,
+                Some(true) if !busy => Warmth::Loaded,
+                // It waits there about as long as for a model that may have to be loaded.
+                Some(true) | None => Warmth::Unknown,
                 Some(false) if (ask.uses_others)(&server.id, &model.name) => Warmth::Swap,
                 Some(false) => Warmth::Cold,
             },
             affinity: Affinity::Elsewhere,
+            busy,
             fit: if model.capabilities.is_empty() { Fit::Unknown } else { Fit::Said },
             taste: any.then_some(model.name.as_str()),
             fidelity: Fidelity::Own,
@@ -348,6 +354,10 @@ pub(super) fn unfit_server(server: &Server, in_flight: u32, ask: &Ask<'_>) -> Op
         Some(Problem::NeedsKey) => return Some(Reason::NeedsKey),
         Some(Problem::WrongHost) => return Some(Reason::WrongHost),
         Some(Problem::Unhealthy) => return Some(Reason::Unhealthy),
+        // Nobody has said yet that what is there now is fine.
+        Some(Problem::ChangedKind | Problem::ChangedKey | Problem::ChangedOwner) => {
+            return Some(Reason::Untrusted);
+        }
     }
     match (server.standing, server.trial_at) {
         (Standing::Down, None) => return Some(Reason::Displaced),

@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     generate::{Needs, Operation},
     registry::{Admission, Standing},
-    server::{Capability, Endpoint, Problem, Zone},
+    server::{Bounds, Capability, Endpoint, Problem, Zone},
 };
 
 fn server(id: &str, models: &[&str]) -> Server {
@@ -27,6 +27,8 @@ fn server(id: &str, models: &[&str]) -> Server {
         endpoint: Endpoint::parse("127.0.0.1:1").unwrap(),
         also_at: Vec::new(),
         zone: Zone::Machine,
+        bounds: Bounds::default(),
+        word: None,
         standing: Standing::Up,
         admission: Admission::Open,
         problem: None,
@@ -330,6 +332,21 @@ fn load_is_measured_by_what_a_server_can_do_at_once() {
 }
 
 #[test]
+fn nobody_gets_everything_only_because_more_is_known_of_it() {
+    let mut world = world(&[("a", "loaded chat"), ("b", ""), ("c", "cold chat")]);
+    world.said.insert("b".into(), None);
+    let mut at = |a: u32, b: u32| {
+        world.in_flight = HashMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
+        world.decide()
+    };
+    assert_eq!(at(3, 0), "a m");
+    assert_eq!(at(4, 0), "b m", "it has as much as servers usually work on at once");
+    assert_eq!(at(4, 3), "b m");
+    assert_eq!(at(5, 4), "a m");
+    assert_eq!(at(9, 9), "a m", "a model is not loaded for that");
+}
+
+#[test]
 fn a_conversation_stays_at_home_among_equals_unless_that_is_overloaded() {
     let mut world = world(&[("a", ""), ("b", ""), ("c", "limit8")]);
     let mut at = |home: &str, a: u32, b: u32, c: u32| {
@@ -398,8 +415,10 @@ fn a_translation_is_second_only_among_equals() {
     check(&[("a", ""), ("b", "suspect")], "a m");
     check(&[("a", "")], "a m");
     let mut world = world(&[("a", ""), ("b", "")]);
-    (world.said, world.in_flight) = ([("a".into(), None)].into(), [("b".into(), 9)].into());
+    (world.said, world.in_flight) = ([("a".into(), None)].into(), [("b".into(), 3)].into());
     assert_eq!(world.decide(), "b m", "it weighs more than load");
+    world.in_flight.insert("b".into(), 4);
+    assert_eq!(world.decide(), "a m", "but nobody stands in line for it");
 }
 
 #[test]

@@ -36,7 +36,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::MissedTickBehavior};
 
-pub use crate::scan::owner::Owners;
+pub use crate::scan::owner::{Owners, owner_of};
 use crate::{
     fault::Fault,
     kind,
@@ -45,7 +45,7 @@ use crate::{
         place::{Difference, Places},
         table::Table,
     },
-    server::{Endpoint, KindId, Sighting, Source},
+    server::{Bounds, Endpoint, KindId, Sighting, Source},
     upstream::{Key, Upstream},
 };
 
@@ -74,6 +74,8 @@ pub trait Watch: Send + Sync + 'static {
     }
     /// The key that is set for exactly this endpoint.
     fn key(&self, endpoint: &Endpoint) -> Option<Key>;
+    /// How far a question may go, and who has to answer it.
+    fn bounds(&self, endpoint: &Endpoint) -> Bounds;
     /// It was recognised.
     fn seen(&self, endpoint: &Endpoint, sighting: Sighting);
     /// It did not answer, or cannot be told yet.
@@ -82,7 +84,8 @@ pub trait Watch: Send + Sync + 'static {
     fn foreign(&self, endpoint: &Endpoint);
 }
 
-/// Where to look, and where not.
+/// Where to look, and where not. What may change while we look is the first three; the rest
+/// holds from the start.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Ports that are asked besides the usual ones, also where a built-in
@@ -114,6 +117,20 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Takes over what may change.
+    fn update(&mut self, new: Self) {
+        self.ports = new.ports;
+        self.skip_ports = new.skip_ports;
+        self.socket_table = new.socket_table;
+    }
+
+    fn usual_ports(&self) -> Vec<u16> {
+        let mut ports = kind::usual_ports();
+        ports.extend(self.ports.iter().filter(|it| !kind::usual_ports().contains(it)));
+        ports.retain(|it| self.may_ask(*it));
+        ports
+    }
+
     fn may_ask(&self, port: u16) -> bool {
         !self.skip_ports.contains(&port) && (self.ports.contains(&port) || skip::may_ask_port(port))
     }
@@ -121,7 +138,7 @@ impl Settings {
 
 /// Looks for servers until `stop` says `true` or its sender is gone.
 pub async fn run<W: Watch>(
-    settings: Settings,
+    settings: tokio::sync::watch::Receiver<Settings>,
     upstream: Arc<Upstream>,
     watch: Arc<W>,
     mut stop: tokio::sync::watch::Receiver<bool>,
@@ -145,6 +162,8 @@ pub async fn run<W: Watch>(
 /// The loop that watches who listens.
 struct Scan<W> {
     settings: Settings,
+    /// Where new ones come from.
+    told: tokio::sync::watch::Receiver<Settings>,
     watch: Arc<W>,
     /// Likeliest first, which is the order of asking.
     usual_ports: Vec<u16>,
@@ -152,18 +171,22 @@ struct Scan<W> {
 }
 
 impl<W: Watch> Scan<W> {
-    fn new(settings: Settings, watch: Arc<W>) -> Self {
-        let mut usual_ports = kind::usual_ports();
-        usual_ports.extend(settings.ports.iter().filter(|it| !kind::usual_ports().contains(it)));
-        usual_ports.retain(|it| settings.may_ask(*it));
-        Self { settings, watch, usual_ports, places: Places::new() }
+    fn new(mut told: tokio::sync::watch::Receiver<Settings>, watch: Arc<W>) -> Self {
+        let settings = told.borrow_and_update().clone();
+        Self { usual_ports: settings.usual_ports(), settings, told, watch, places: Places::new() }
     }
 
     async fn run(mut self, looked: oneshot::Sender<()>) {
         let mut table = Table::open(&self.settings.proc_root);
         if table.is_none() {
-            self.guess();
+            self.guess(&[]);
             let _ = looked.send(());
+            // An error means that nothing is changed any more.
+            while self.told.changed().await.is_ok() {
+                let before = self.usual_ports.clone();
+                self.update();
+                self.guess(&before);
+            }
             return std::future::pending().await;
         }
         let mut looked = Some(looked);
@@ -172,6 +195,9 @@ impl<W: Watch> Scan<W> {
         let mut listeners = Vec::new();
         loop {
             every.tick().await;
+            if self.told.has_changed().unwrap_or(false) {
+                self.update();
+            }
             // A read that failed may have left half an answer behind: the next
             // one begins anew, and until then nothing has changed.
             let read = table.as_mut().map(|it| it.read(&mut listeners));
@@ -189,11 +215,29 @@ impl<W: Watch> Scan<W> {
         }
     }
 
+    /// Looks with other settings from now on.
+    fn update(&mut self) {
+        let new = self.told.borrow_and_update().clone();
+        let watched = std::mem::replace(&mut self.settings.socket_table, new.socket_table);
+        let ports = std::mem::take(&mut self.usual_ports);
+        self.settings.update(new);
+        self.usual_ports = self.settings.usual_ports();
+        // Who is to be told of in a new way counts as new: it may be a program that is not asked.
+        // Whoever told of it until now is not taken back while it listens: that would mean that
+        // it is gone.
+        let turned_on = self.settings.socket_table && !watched;
+        let is_new = |port: &u16| turned_on || (self.usual_ports.contains(port) && !ports.contains(port));
+        self.places.retain(|_, place| !is_new(&place.port));
+    }
+
     /// Without a table the usual ports are all there is to go by.
-    fn guess(&self) {
-        for port in &self.usual_ports {
-            let endpoint = Endpoint::tcp(IpAddr::from(Ipv4Addr::LOCALHOST), *port);
-            self.hint(endpoint, Source::Port, self.settings.owners.trust(None));
+    fn guess(&self, before: &[u16]) {
+        let at = |port: &u16| Endpoint::tcp(IpAddr::from(Ipv4Addr::LOCALHOST), *port);
+        for port in before.iter().filter(|it| !self.usual_ports.contains(it)) {
+            self.watch.hint_gone(&at(port), Source::Port);
+        }
+        for port in self.usual_ports.iter().filter(|it| !before.contains(it)) {
+            self.hint(at(port), Source::Port, self.settings.owners.trust(None));
         }
     }
 
@@ -204,9 +248,7 @@ impl<W: Watch> Scan<W> {
         let Difference { gone, mut new } = place::difference(&self.places, &now);
         self.places = now;
         for endpoint in &gone {
-            if self.settings.socket_table {
-                self.watch.hint_gone(endpoint, Source::SocketTable);
-            }
+            self.watch.hint_gone(endpoint, Source::SocketTable);
             self.watch.hint_gone(endpoint, Source::Port);
         }
         if new.is_empty() {

@@ -43,15 +43,7 @@ impl Owners {
     /// Whether what listens at this address of this machine now is trusted, by
     /// the owner of the socket; `proc_root` is where the kernel shows sockets.
     pub fn trust_listener(&self, endpoint: &Endpoint, proc_root: &Path) -> bool {
-        let uid = match endpoint.address() {
-            Address::Unix(path) => fs::metadata(path).ok().map(|it| it.uid()),
-            Address::Tcp { port, .. } => endpoint.ip().and_then(|ip| {
-                let mut listeners = Vec::new();
-                Table::open(proc_root)?.read(&mut listeners).ok()?;
-                place::owner(&listeners, ip, *port)
-            }),
-        };
-        self.trust(uid)
+        self.trust(owner_of(endpoint, proc_root))
     }
 
     /// Whether a listener of this owner may be sent prompts without being asked
@@ -64,6 +56,19 @@ impl Owners {
             || uid < self.first_ordinary
             || DYNAMIC_SERVICES.contains(&uid)
             || self.subordinate.iter().any(|it| it.contains(&uid))
+    }
+}
+
+/// The user who listens at this address of this machine now; `proc_root` is where the kernel
+/// shows sockets. `None` if that cannot be read, or there are several.
+pub fn owner_of(endpoint: &Endpoint, proc_root: &Path) -> Option<u32> {
+    match endpoint.address() {
+        Address::Unix(path) => fs::metadata(path).ok().map(|it| it.uid()),
+        Address::Tcp { port, .. } => {
+            let mut listeners = Vec::new();
+            Table::open(proc_root)?.read(&mut listeners).ok()?;
+            place::owner(&listeners, endpoint.ip()?, *port)
+        }
     }
 }
 

@@ -245,7 +245,12 @@ impl<W: Watch> Prober<W> {
         key: Option<&Key>,
     ) -> Result<Answer, Fault> {
         let bytes = if question.path == "/" { ROOT_BYTES } else { LIST_BYTES };
-        let limits = Limits { time: of_two(PATIENCE, endpoint), connect: of_two(CONNECT, endpoint), bytes };
+        let limits = Limits {
+            time: of_two(PATIENCE, endpoint),
+            connect: of_two(CONNECT, endpoint),
+            bounds: self.watch.bounds(endpoint),
+            bytes,
+        };
         self.upstream.ask(endpoint, question, key, limits).await
     }
 

@@ -99,6 +99,9 @@ impl Watch for House {
     fn key(&self, _: &Endpoint) -> Option<Key> {
         self.key.clone()
     }
+    fn bounds(&self, _: &Endpoint) -> Bounds {
+        Bounds::default()
+    }
     fn seen(&self, endpoint: &Endpoint, sighting: Sighting) {
         let report = format!("seen {endpoint} {}", sighting.kind);
         self.act(|registry, now| registry.on_seen(endpoint, sighting, now));
@@ -199,6 +202,7 @@ fn scan_only(house: &Arc<House>, ports: &[u16], settings: Settings) -> tokio::sy
     let skip_ports = (1..=u16::MAX).filter(|it| !ports.contains(it)).collect();
     let settings = Settings { skip_ports, ..settings };
     let upstream = Arc::new(Upstream::new(upstream::Settings::default()).unwrap());
+    let settings = tokio::sync::watch::channel(settings).1;
     tokio::spawn(run(settings, upstream, house.clone(), stopped));
     stop
 }
@@ -331,7 +335,7 @@ async fn debuggers_keep_their_connection_and_strangers_are_not_trusted() {
     let mut table = Table::files(root.path());
     let mut listeners = Vec::new();
     table.read(&mut listeners).unwrap();
-    let mut scan = Scan::new(settings, house.clone());
+    let mut scan = Scan::new(tokio::sync::watch::channel(settings).1, house.clone());
     scan.compare(&listeners).await;
     scan.compare(&listeners).await;
     let hinted = std::mem::take(&mut *house.reports.lock().unwrap());
@@ -372,7 +376,7 @@ async fn where_the_table_shall_not_tell_of_servers_it_is_read_for_the_usual_port
     };
     let mut listeners = Vec::new();
     Table::files(root.path()).read(&mut listeners).unwrap();
-    let mut scan = Scan::new(settings, house.clone());
+    let mut scan = Scan::new(tokio::sync::watch::channel(settings).1, house.clone());
     scan.compare(&listeners).await;
     scan.compare(&[]).await;
     assert_eq!(
@@ -381,8 +385,11 @@ async fn where_the_table_shall_not_tell_of_servers_it_is_read_for_the_usual_port
             "other http://127.0.0.1:1234",
             "hint http://127.0.0.1:11434 Port true",
             "hint http://127.0.0.1:8000 Port false",
+            "gone http://127.0.0.1:1234 SocketTable",
             "gone http://127.0.0.1:1234 Port",
+            "gone http://127.0.0.1:8000 SocketTable",
             "gone http://127.0.0.1:8000 Port",
+            "gone http://127.0.0.1:11434 SocketTable",
             "gone http://127.0.0.1:11434 Port",
         ]
     );
@@ -392,7 +399,7 @@ async fn where_the_table_shall_not_tell_of_servers_it_is_read_for_the_usual_port
 async fn without_a_table_the_usual_ports_are_hinted_at_and_nobody_is_trusted() {
     let house = House::new(None);
     let settings = Settings { ports: vec![9100], skip_ports: vec![8000], ..Settings::default() };
-    Scan::new(settings, house.clone()).guess();
+    Scan::new(tokio::sync::watch::channel(settings).1, house.clone()).guess(&[]);
     let reports = house.reports.lock().unwrap();
     assert!(reports.iter().all(|it| it.ends_with("Port false")));
     let has = |port| reports.iter().any(|it| it.starts_with(&format!("hint http://127.0.0.1:{port} ")));

@@ -17,7 +17,9 @@ use super::{
     readiness::Readiness,
     socket::{Directory, Inherited, Socket, SocketError, SocketFile},
 };
-use crate::config::{self, ConfigError, Flags, Loaded, Loopback, Origin, PathError, Scope, Surroundings};
+use crate::config::{
+    self, ConfigError, Flags, ListenAddress, Loaded, Origin, PathError, Scope, Surroundings,
+};
 
 /// What the command line wants.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +46,8 @@ pub struct Background {
 pub struct Plan {
     /// The configuration, and how it came to be.
     pub loaded: Loaded,
+    /// What the command line said of it.
+    pub flags: Flags,
     /// The socket.
     pub socket: Socket,
     /// The TCP door; not blocking.
@@ -158,7 +162,8 @@ pub fn launch(
     let umask = umask_of(loaded.paths.scope);
     // What we write is nobody else's, however we were started.
     rustix::process::umask(Mode::from_raw_mode(umask as _));
-    let background = wishes.background.map(Background::absolute).transpose().map_err(ConfigError::from)?;
+    let background =
+        wishes.background.take().map(Background::absolute).transpose().map_err(ConfigError::from)?;
     let log = match background.as_ref().and_then(|it| it.log_file.as_deref()) {
         Some(path) => Log::to_file(path)?,
         None => Log::to_stderr(),
@@ -186,8 +191,8 @@ pub fn launch(
         let readiness = Readiness::new(around.var("NOTIFY_SOCKET").as_deref());
         let _demo = wishes.demo.then(|| DemoDir::make(&loaded.paths.state.path)).transpose()?;
         tracing::info!(socket = %socket.file.path().display(), "lovabled {} listens", env!("CARGO_PKG_VERSION"));
-        let demo = wishes.demo;
-        Ok(run(Plan { loaded, socket, tcp, demo, log: log.clone(), readiness })?)
+        let Wishes { flags, demo, .. } = wishes;
+        Ok(run(Plan { loaded, flags, socket, tcp, demo, log: log.clone(), readiness })?)
     });
     // Nothing of it is left when the parent hears of the end and tells.
     drop(pid_file);
@@ -218,11 +223,11 @@ fn bind(loaded: &Loaded) -> Result<Socket, SocketError> {
 
 fn open_door(
     inherited: Option<TcpListener>,
-    configured: Option<Loopback>,
+    configured: Option<ListenAddress>,
 ) -> Result<Option<TcpListener>, LaunchError> {
     match (inherited, configured) {
         (Some(listener), _) => Ok(Some(listener)),
-        (None, Some(Loopback(address))) => {
+        (None, Some(ListenAddress(address))) => {
             let open = || {
                 let listener = TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;

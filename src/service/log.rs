@@ -9,15 +9,16 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    EnvFilter, Layer, Registry,
     filter::FilterFn,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
+    reload::{self, Handle},
     util::SubscriberInitExt,
 };
 
@@ -48,7 +49,11 @@ pub enum LogError {
 
 /// Where log lines go. Clones write to the same place.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Target>);
+pub struct Log {
+    target: Arc<Target>,
+    /// What may still be changed once it is the log of the process.
+    level: Arc<OnceLock<Handle<EnvFilter, Registry>>>,
+}
 
 #[derive(Debug)]
 enum Target {
@@ -59,18 +64,22 @@ enum Target {
 impl Log {
     /// Logs to stderr.
     pub fn to_stderr() -> Self {
-        Self(Arc::new(Target::Stderr))
+        Self::to(Target::Stderr)
     }
 
     /// Appends to a file, which only its owner may read.
     pub fn to_file(path: &Path) -> Result<Self, LogError> {
         let file = open(path).map_err(|source| LogError::File { path: path.to_owned(), source })?;
-        Ok(Self(Arc::new(Target::File { path: path.to_owned(), file: Mutex::new(file) })))
+        Ok(Self::to(Target::File { path: path.to_owned(), file: Mutex::new(file) }))
+    }
+
+    fn to(target: Target) -> Self {
+        Self { target: Arc::new(target), level: Arc::default() }
     }
 
     /// Opens the file again under its name, after somebody moved the old one away.
     pub fn reopen(&self) {
-        let Target::File { path, file } = &*self.0 else { return };
+        let Target::File { path, file } = &*self.target else { return };
         match open(path) {
             Ok(fresh) => *file.lock().unwrap_or_else(PoisonError::into_inner) = fresh,
             // The old file is better than none.
@@ -80,7 +89,7 @@ impl Log {
 
     /// The file, for what is written past the log.
     pub(super) fn file(&self) -> io::Result<Option<File>> {
-        match &*self.0 {
+        match &*self.target {
             Target::Stderr => Ok(None),
             Target::File { file, .. } => {
                 file.lock().unwrap_or_else(PoisonError::into_inner).try_clone().map(Some)
@@ -97,6 +106,16 @@ impl Log {
         Ok(())
     }
 
+    /// Logs more or less from now on.
+    pub fn set_level(&self, settings: &config::Log) -> Result<(), LogError> {
+        let filter = filter(settings)?;
+        if let Some(level) = self.level.get() {
+            // An error means that the log is gone, as in a test that has another one.
+            let _ = level.reload(filter);
+        }
+        Ok(())
+    }
+
     /// Whether these settings make a log.
     pub fn check(settings: &config::Log) -> Result<(), LogError> {
         Self::to_stderr().subscriber(settings).map(drop)
@@ -106,8 +125,9 @@ impl Log {
         &self,
         settings: &config::Log,
     ) -> Result<impl tracing::Subscriber + Send + Sync + use<>, LogError> {
-        let filter = EnvFilter::try_new(&settings.level)
-            .map_err(|source| LogError::Filter { text: settings.level.clone(), source })?;
+        let (filter, level) = reload::Layer::new(filter(settings)?);
+        // Only the first is the log of the process.
+        let _ = self.level.set(level);
         let lines = fmt::layer().with_writer(self.clone());
         let lines = match settings.format {
             config::LogFormat::Text => lines.boxed(),
@@ -115,6 +135,11 @@ impl Log {
         };
         Ok(tracing_subscriber::registry().with(filter).with(FilterFn::new(may_be_heard)).with(lines))
     }
+}
+
+fn filter(settings: &config::Log) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(&settings.level)
+        .map_err(|source| LogError::Filter { text: settings.level.clone(), source })
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -146,7 +171,7 @@ impl<'a> MakeWriter<'a> for Log {
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &*self.0 {
+        match &*self.target {
             Target::Stderr => io::stderr().lock().write(bytes),
             Target::File { file, .. } => file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes),
         }
@@ -188,6 +213,17 @@ mod tests {
             tracing::trace!(target: "lovabled", "ours too");
         });
         assert_eq!(text.matches("ours").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn the_level_can_be_changed_while_it_runs() {
+        let text = logged("info", config::LogFormat::Text, |log| {
+            tracing::debug!(target: "lovable", "before");
+            let settings = config::Log { level: "debug".to_owned(), ..config::Log::default() };
+            log.set_level(&settings).unwrap();
+            tracing::debug!(target: "lovable", "after");
+        });
+        assert!(text.contains("after") && !text.contains("before"), "{text}");
     }
 
     #[test]

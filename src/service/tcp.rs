@@ -25,11 +25,18 @@ pub enum Foreign {
 }
 
 /// Whether a request over TCP names us by a foreign name or comes from a foreign page.
-/// `hosts` and `origins` are what the person configured.
-pub fn foreign(headers: &HeaderMap, uri: &Uri, hosts: &[String], origins: &[String]) -> Option<Foreign> {
+/// `hosts` and `origins` are what the person configured, `local` the address that it came to:
+/// nobody can make a name of theirs look like that.
+pub fn foreign(
+    headers: &HeaderMap,
+    uri: &Uri,
+    local: IpAddr,
+    hosts: &[String],
+    origins: &[String],
+) -> Option<Foreign> {
     let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok());
     let host = text("host").or(uri.authority().map(|it| it.as_str())).unwrap_or_default();
-    if !host_allowed(host, hosts) {
+    if !host_allowed(host, hosts) && !is_address(host, local) {
         return Some(Foreign::Host);
     }
     // A header that is no text is foreign in any case.
@@ -45,6 +52,12 @@ pub fn host_allowed(host: &str, configured: &[String]) -> bool {
     let host = host.trim().to_ascii_lowercase();
     let Some((name, _)) = split_host(&host) else { return false };
     is_loopback_name(name) || configured.iter().any(|it| *it == host || it == name)
+}
+
+/// Whether this `Host` is that address.
+fn is_address(host: &str, local: IpAddr) -> bool {
+    let name = split_host(host.trim()).and_then(|(name, _)| name.parse::<IpAddr>().ok());
+    name.is_some_and(|it| it.to_canonical() == local.to_canonical())
 }
 
 /// Whether a request with these headers comes from a page that may ask us, or
@@ -207,6 +220,17 @@ mod tests {
         ] {
             assert_eq!(host_allowed(host, &configured), allowed, "{host:?}");
         }
+    }
+
+    #[test]
+    fn the_address_that_a_caller_came_to_is_a_name_of_ours() {
+        let at = |host: &str, local: &str| is_address(host, local.parse().unwrap());
+        assert!(at("192.168.1.7:8080", "192.168.1.7"));
+        assert!(at("192.168.1.7", "::ffff:192.168.1.7"));
+        assert!(at("[fd00::7]:8080", "fd00::7"));
+        assert!(!at("192.168.1.8:8080", "192.168.1.7"));
+        assert!(!at("192.168.1.7.evil.example", "192.168.1.7"));
+        assert!(!at("box:8080", "192.168.1.7"));
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub enum Denied {
     },
     /// What was spent on this day was lost with a damaged store.
     Unknown,
+    /// Nobody said what it costs, and there is a limit.
+    Unpriced,
+    /// The cloud is not enabled.
+    Closed,
 }
 
 impl fmt::Display for Denied {
@@ -57,6 +61,10 @@ impl fmt::Display for Denied {
                 "may cost {most}, and of {limit} for today {left} are left ([cloud] daily_usd); a new day \
                  begins at midnight UTC"
             ),
+            Self::Unpriced => f.write_str(
+                "is in the cloud, and nobody said what it costs ([cloud] prices), as there is a daily limit",
+            ),
+            Self::Closed => f.write_str("is in the cloud, which is not enabled"),
             Self::Unknown => f.write_str(
                 "costs money, and what was spent today was lost with a damaged store; a new day begins at \
                  midnight UTC",
@@ -102,6 +110,11 @@ impl Ledger {
     /// Begins after what was kept was lost, on this day: what was spent on it is not known.
     pub fn lost(limit: Option<Usd>, day: Day) -> Self {
         Self { limit, days: BTreeMap::new(), lost: Some(day) }
+    }
+
+    /// Sets another limit. What was spent stays counted.
+    pub fn set_limit(&mut self, limit: Option<Usd>) {
+        self.limit = limit;
     }
 
     /// The limit of a day.

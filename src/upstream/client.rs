@@ -5,8 +5,7 @@ use std::{
     error::Error,
     fmt,
     future::Future,
-    path::Path,
-    pin::Pin,
+    path::PathBuf,
     sync::{
         Arc, Once,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +19,15 @@ use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::fault::{Cause, Fault, Stage};
+use crate::{
+    fault::{Cause, Fault, Stage},
+    server::{Pin, Zone},
+    upstream::{
+        Permit,
+        resolve::Within,
+        verify::{self, Shown},
+    },
+};
 
 /// How long an idle connection is kept. vLLM, llama.cpp and llama-cpp-python
 /// close theirs after 5 s: a second less, so that we rarely run into that.
@@ -40,23 +47,42 @@ pub(super) struct Clients {
     pub(super) fresh: Client,
 }
 
+/// Endpoints of one sort share their clients; connections of different sorts are never mixed.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Sort {
+    pub(super) trust: Trust,
+    /// The farthest that a name may lead.
+    pub(super) reach: Zone,
+    /// The Unix socket that everything is sent to.
+    pub(super) socket: Option<PathBuf>,
+}
+
 /// Whose certificates are believed.
-#[derive(Clone, Copy)]
-pub(super) enum Trust<'a> {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trust {
     /// No TLS is spoken.
     Nobody,
     /// Whom the system believes.
     System,
     /// Whom the system believes, and the authorities in this file.
-    Also(&'a Path),
+    Also(PathBuf),
+    /// Whoever has this key.
+    Key(Pin),
+    /// Anybody.
+    Anybody,
 }
 
 impl Clients {
-    pub(super) fn new(trust: Trust<'_>, socket: Option<&Path>) -> Result<Self, Fault> {
+    pub(super) fn new(sort: &Sort) -> Result<Self, Fault> {
+        Self::noting(sort, Shown::default())
+    }
+
+    /// The same; where a key is looked at, `shown` is told which it was.
+    pub(super) fn noting(sort: &Sort, shown: Shown) -> Result<Self, Fault> {
         let build = |builder: reqwest::ClientBuilder| {
             builder.build().map_err(|_| Fault::new(Stage::Connect, Cause::Tls))
         };
-        let tls = tls(trust)?;
+        let tls = tls(&sort.trust, shown)?;
         let builder = || {
             // Without these two a prompt goes to `http_proxy`, loopback or
             // not, and a 307 makes us send it wherever that points.
@@ -67,9 +93,10 @@ impl Clients {
                 .tcp_nodelay(true)
                 .referer(false)
                 .pool_idle_timeout(KEEP_IDLE)
+                .dns_resolver(Within(sort.reach))
                 .connector_layer(Dialling);
-            let builder = match socket {
-                Some(path) => builder.unix_socket(path.to_owned()),
+            let builder = match &sort.socket {
+                Some(path) => builder.unix_socket(path.clone()),
                 None => builder,
             };
             match &tls {
@@ -91,7 +118,7 @@ enum Tls {
     Also(Vec<Certificate>),
 }
 
-fn tls(trust: Trust<'_>) -> Result<Tls, Fault> {
+fn tls(trust: &Trust, shown: Shown) -> Result<Tls, Fault> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // An error says that some other part of the process has chosen already.
@@ -107,12 +134,19 @@ fn tls(trust: Trust<'_>) -> Result<Tls, Fault> {
             Ok(Tls::Preconfigured(Box::new(config)))
         }
         Trust::System => Ok(Tls::System),
+        Trust::Key(pin) => own(Some(*pin), shown),
+        Trust::Anybody => own(None, shown),
         Trust::Also(file) => {
             let unusable = |_| Fault::new(Stage::Connect, Cause::Tls);
             let pem = std::fs::read(file).map_err(|_| Fault::new(Stage::Connect, Cause::Tls))?;
             Certificate::from_pem_bundle(&pem).map(Tls::Also).map_err(unusable)
         }
     }
+}
+
+fn own(expected: Option<Pin>, shown: Shown) -> Result<Tls, Fault> {
+    let config = verify::config(expected, shown).map_err(|_| Fault::new(Stage::Connect, Cause::Tls))?;
+    Ok(Tls::Preconfigured(Box::new(config)))
 }
 
 tokio::task_local! {
@@ -124,12 +158,13 @@ tokio::task_local! {
 /// it can say so itself.
 pub(super) struct Dialled {
     patience: Duration,
+    permit: Option<Permit>,
     connected: AtomicBool,
 }
 
 impl Dialled {
-    pub(super) fn new(patience: Duration) -> Arc<Self> {
-        Arc::new(Self { patience, connected: AtomicBool::new(false) })
+    pub(super) fn new(patience: Duration, permit: Option<Permit>) -> Arc<Self> {
+        Arc::new(Self { patience, permit, connected: AtomicBool::new(false) })
     }
 
     /// Runs a request under this watch.
@@ -158,6 +193,18 @@ impl fmt::Display for ConnectTimedOut {
 
 impl Error for ConnectTimedOut {}
 
+/// What the connection was made for may not be sent any more.
+#[derive(Debug)]
+pub(super) struct Barred;
+
+impl fmt::Display for Barred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("may not be asked any more")
+    }
+}
+
+impl Error for Barred {}
+
 #[derive(Clone)]
 struct Dialling;
 
@@ -181,7 +228,7 @@ where
 {
     type Response = S::Response;
     type Error = Boxed;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, Boxed>> + Send>>;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<S::Response, Boxed>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Boxed>> {
         self.0.poll_ready(cx)
@@ -197,6 +244,9 @@ where
                 Ok(result) => result?,
                 Err(_) => return Err(ConnectTimedOut.into()),
             };
+            if dialled.permit.as_ref().is_some_and(|may_send| !may_send()) {
+                return Err(Barred.into());
+            }
             dialled.connected.store(true, Ordering::Relaxed);
             Ok(connection)
         })

@@ -4,7 +4,11 @@ use std::{error::Error, io};
 
 use crate::{
     fault::{Cause, Fault, Stage},
-    upstream::client::ConnectTimedOut,
+    upstream::{
+        client::{Barred, ConnectTimedOut},
+        resolve::TooFar,
+        verify::OtherKey,
+    },
 };
 
 /// What went wrong. `stage` is how far the attempt had come if it was connected.
@@ -15,7 +19,7 @@ pub(super) fn fault_of(error: &reqwest::Error, stage: Stage) -> Fault {
         Stage::Head => Cause::Reset,
         Stage::FirstToken | Stage::Content => Cause::Unreadable,
     });
-    let stage = if cause == Cause::Tls { Stage::Connect } else { stage };
+    let stage = if matches!(cause, Cause::Tls | Cause::WrongPin) { Stage::Connect } else { stage };
     Fault::new(stage, cause)
 }
 
@@ -32,8 +36,14 @@ fn cause_of(error: &(dyn Error + 'static), stage: Stage) -> Option<Cause> {
     if error.is::<ConnectTimedOut>() {
         return Some(Cause::ConnectTimeout);
     }
-    if error.is::<rustls::Error>() {
-        return Some(Cause::Tls);
+    if error.is::<Barred>() {
+        return Some(Cause::Barred);
+    }
+    if error.is::<TooFar>() {
+        return Some(Cause::TooFar);
+    }
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return Some(if OtherKey::is(error) { Cause::WrongPin } else { Cause::Tls });
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         return cause_of_hyper(error, stage);

@@ -9,6 +9,10 @@
 //! out on a kept connection, failed at once and brought no head; and never with
 //! what costs money.
 //!
+//! Each connection has its `Bounds`: how far its name may lead, and who has to be there. They
+//! hold at the moment of connecting, whatever was known before, and a connection that was made
+//! within some bounds is not used for a request within others.
+//!
 //! There is no total timeout anywhere: how long to wait for content is decided
 //! by whoever holds the future. Dropping it, or a `Reply` whose body was not
 //! read to the end, closes the connection at once; a model server takes that as
@@ -16,12 +20,14 @@
 
 mod client;
 mod fault;
+mod resolve;
+mod verify;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -36,10 +42,11 @@ use tokio::time::{Instant, timeout};
 use crate::{
     fault::{Cause, Fault, Stage},
     kind::{Answer, Question},
-    server::{Address, Endpoint},
+    server::{Address, Bounds, Check, Endpoint, Pin, Zone},
     upstream::{
-        client::{Clients, Dialled, Trust},
+        client::{Clients, Dialled, Sort, Trust},
         fault::{fault_of, is_closed_early},
+        verify::Shown,
     },
 };
 
@@ -113,9 +120,16 @@ pub struct Call<'a> {
     pub key: Option<&'a Key>,
     /// How long a connection may take.
     pub connect: Duration,
+    /// How far it may go, and who has to be there.
+    pub bounds: Bounds,
     /// Whether it may be sent a second time where a kept connection was dead.
     pub again: bool,
+    /// Whether it may still be sent, asked at the last moment; without it always.
+    pub permit: Option<Permit>,
 }
+
+/// Says whether something may still be sent. A person may forbid it while a connection is made.
+pub type Permit = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// How much a probe may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +138,8 @@ pub struct Limits {
     pub time: Duration,
     /// Of this, for the connection.
     pub connect: Duration,
+    /// How far it may go, and who has to be there.
+    pub bounds: Bounds,
     /// Bytes of the body that are read; the rest is not.
     pub bytes: usize,
 }
@@ -182,12 +198,18 @@ impl fmt::Debug for Reply {
 
 /// Every connection to a model server begins here.
 pub struct Upstream {
-    settings: Settings,
-    plain: Arc<Clients>,
-    lanes: Mutex<HashMap<Endpoint, Arc<Lane>>>,
+    known: Mutex<Known>,
 }
 
-/// What is worked out once per endpoint.
+/// Under one lock, so that nobody is connected to under a setting that holds no longer.
+#[derive(Default)]
+struct Known {
+    settings: Settings,
+    lanes: BTreeMap<(Endpoint, Bounds), Arc<Lane>>,
+    clients: BTreeMap<Sort, Arc<Clients>>,
+}
+
+/// What is worked out once per endpoint and bounds.
 struct Lane {
     clients: Arc<Clients>,
     /// Full URLs by route; there are as many as the source has route literals.
@@ -201,13 +223,31 @@ impl Upstream {
     /// they cost megabytes and milliseconds that a machine with local servers
     /// need not spend.
     pub fn new(settings: Settings) -> Result<Self, Fault> {
-        let plain = Arc::new(Clients::new(Trust::Nobody, None)?);
-        Ok(Self { settings, plain, lanes: Mutex::default() })
+        let upstream = Self { known: Mutex::new(Known { settings, ..Known::default() }) };
+        // Whoever cannot have these can have none.
+        let plain = Sort { trust: Trust::Nobody, reach: Zone::Cloud, socket: None };
+        let clients = Arc::new(Clients::new(&plain)?);
+        upstream.known().clients.insert(plain, clients);
+        Ok(upstream)
+    }
+
+    /// Takes over what the configuration says now. Where an authority of its own vouches for
+    /// an endpoint, or did, the next request connects anew: its file may say something else.
+    pub fn configure(&self, settings: Settings) {
+        let mut known = self.known();
+        let old = std::mem::replace(&mut known.settings, settings);
+        let Known { settings, lanes, clients } = &mut *known;
+        lanes.retain(|(it, _), _| !old.ca.contains_key(it) && !settings.ca.contains_key(it));
+        clients.retain(|it, _| !matches!(it.trust, Trust::Also(_)));
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a request and waits for the head of its answer.
     pub async fn send(&self, call: Call<'_>) -> Result<Reply, Fault> {
-        let lane = self.lane(call.endpoint)?;
+        let lane = self.lane(call.endpoint, call.bounds)?;
         let url = lane.url(call.endpoint, call.path)?;
         let mut request = Request::new(Method::POST, url);
         *request.headers_mut() = call.headers;
@@ -218,7 +258,10 @@ impl Upstream {
         // Headers and body are shared buffers or small: this copies no prompt.
         let again = request.try_clone().filter(|_| call.again);
 
-        let dialled = Dialled::new(call.connect);
+        if call.permit.as_ref().is_some_and(|may_send| !may_send()) {
+            return Err(Fault::new(Stage::Connect, Cause::Barred));
+        }
+        let dialled = Dialled::new(call.connect, call.permit.clone());
         let began = Instant::now();
         let error = match dialled.during(lane.clients.pooled.execute(request)).await {
             Ok(response) => return Ok(Reply::of(response)),
@@ -228,7 +271,7 @@ impl Upstream {
         let Some(again) = again.filter(|_| stale) else {
             return Err(fault_of(&error, Stage::Head));
         };
-        match Dialled::new(call.connect).during(lane.clients.fresh.execute(again)).await {
+        match Dialled::new(call.connect, call.permit).during(lane.clients.fresh.execute(again)).await {
             Ok(response) if response.version() == Version::HTTP_09 => {
                 Err(Fault::new(Stage::Head, Cause::BadHead))
             }
@@ -248,7 +291,31 @@ impl Upstream {
         key: Option<&Key>,
         limits: Limits,
     ) -> Result<Answer, Fault> {
-        let lane = self.lane(endpoint)?;
+        let lane = self.lane(endpoint, limits.bounds)?;
+        self.ask_by(&lane.clients, endpoint, question, key, limits).await
+    }
+
+    /// The key that the server there shows now, whoever vouches for it. Nothing is sent to it
+    /// that anybody may not see.
+    pub async fn tls_key(&self, endpoint: &Endpoint, limits: Limits) -> Result<Pin, Fault> {
+        let bounds = Bounds { check: Check::Nobody, ..limits.bounds };
+        let sort = self.known().sort(endpoint, bounds)?;
+        let shown = Shown::default();
+        let clients = Clients::noting(&sort, shown.clone())?;
+        let asked = self.ask_by(&clients, endpoint, &Question::get("/"), None, limits).await;
+        let pin = *shown.lock().unwrap_or_else(PoisonError::into_inner);
+        // What it says after it has shown its key is of no interest.
+        pin.ok_or_else(|| asked.err().unwrap_or(Fault::new(Stage::Connect, Cause::Tls)))
+    }
+
+    async fn ask_by(
+        &self,
+        clients: &Clients,
+        endpoint: &Endpoint,
+        question: &Question,
+        key: Option<&Key>,
+        limits: Limits,
+    ) -> Result<Answer, Fault> {
         let url = parse_url(endpoint, &question.path)?;
         let mut request = Request::new(Method::GET, url);
         let headers = request.headers_mut();
@@ -269,8 +336,8 @@ impl Upstream {
         }
         let mut stage = Stage::Head;
         let answering = async {
-            let response = Dialled::new(limits.connect)
-                .during(lane.clients.fresh.execute(request))
+            let response = Dialled::new(limits.connect, None)
+                .during(clients.fresh.execute(request))
                 .await
                 .map_err(|error| fault_of(&error, Stage::Head))?;
             stage = Stage::FirstToken;
@@ -282,35 +349,61 @@ impl Upstream {
         }
     }
 
-    fn lane(&self, endpoint: &Endpoint) -> Result<Arc<Lane>, Fault> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lanes.get(endpoint) {
+    fn lane(&self, endpoint: &Endpoint, bounds: Bounds) -> Result<Arc<Lane>, Fault> {
+        let mut known = self.known();
+        let place = (endpoint.clone(), bounds);
+        if let Some(lane) = known.lanes.get(&place) {
             return Ok(lane.clone());
         }
-        let clients = match (endpoint.address(), self.settings.ca.get(endpoint)) {
-            (Address::Tcp { tls: false, .. }, _) => self.plain.clone(),
-            (Address::Tcp { tls: true, .. }, Some(ca)) => Arc::new(Clients::new(Trust::Also(ca), None)?),
-            (Address::Tcp { tls: true, .. }, None) => match self.tls_of_another(&lanes) {
-                Some(clients) => clients,
-                None => Arc::new(Clients::new(Trust::System, None)?),
-            },
-            (Address::Unix(path), _) => Arc::new(Clients::new(Trust::Nobody, Some(path))?),
-        };
-        if lanes.len() >= MOST_LANES {
-            lanes.clear();
+        let sort = known.sort(endpoint, bounds)?;
+        if known.lanes.len() >= MOST_LANES {
+            known.lanes.clear();
+            known.clients.clear();
         }
+        let clients = match known.clients.get(&sort) {
+            Some(clients) => clients.clone(),
+            None => {
+                let clients = Arc::new(Clients::new(&sort)?);
+                known.clients.insert(sort, clients.clone());
+                clients
+            }
+        };
         let lane = Arc::new(Lane { clients, urls: Mutex::default() });
-        lanes.insert(endpoint.clone(), lane.clone());
+        known.lanes.insert(place, lane.clone());
         Ok(lane)
     }
+}
 
-    /// The clients with the system's roots, if some endpoint uses them already.
-    fn tls_of_another(&self, lanes: &HashMap<Endpoint, Arc<Lane>>) -> Option<Arc<Clients>> {
-        let shares = |endpoint: &Endpoint| {
-            matches!(endpoint.address(), Address::Tcp { tls: true, .. })
-                && !self.settings.ca.contains_key(endpoint)
+impl Known {
+    /// The sort of clients that may connect there. An address that is too far away by itself
+    /// has none.
+    fn sort(&self, endpoint: &Endpoint, bounds: Bounds) -> Result<Sort, Fault> {
+        let tls = match endpoint.address() {
+            Address::Tcp { tls, .. } => *tls,
+            Address::Unix(path) => {
+                let socket = Some(path.clone());
+                return Ok(Sort { trust: Trust::Nobody, reach: Zone::Machine, socket });
+            }
         };
-        lanes.iter().find(|(endpoint, _)| shares(endpoint)).map(|(_, lane)| lane.clients.clone())
+        // What is no address to us may be one in a URL: `0x8080808` is.
+        let url = parse_url(endpoint, "/")?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let reach = match host.parse().map(Zone::of) {
+            Ok(zone) if zone > bounds.reach => return Err(Fault::new(Stage::Connect, Cause::TooFar)),
+            // It leads nowhere else, and so shares with all that are addresses.
+            Ok(_) => Zone::Cloud,
+            Err(_) => bounds.reach,
+        };
+        let trust = match (tls, bounds.check) {
+            (false, _) => Trust::Nobody,
+            (true, Check::Pin(pin)) => Trust::Key(pin),
+            (true, Check::Nobody) => Trust::Anybody,
+            (true, Check::Authorities) => match self.settings.ca.get(endpoint) {
+                Some(file) => Trust::Also(file.clone()),
+                None => Trust::System,
+            },
+        };
+        Ok(Sort { trust, reach, socket: None })
     }
 }
 
@@ -333,6 +426,7 @@ fn parse_url(endpoint: &Endpoint, path: &str) -> Result<Url, Fault> {
 
 async fn read_answer(mut response: Response, limit: usize) -> Result<Answer, Fault> {
     let spoken_http = response.version() != Version::HTTP_09;
+    let at = response.remote_addr().map(|it| it.ip());
     let status = response.status().as_u16();
     let headers = response
         .headers()
@@ -353,7 +447,7 @@ async fn read_answer(mut response: Response, limit: usize) -> Result<Answer, Fau
         }
     }
     if spoken_http {
-        return Ok(Answer { status, headers, body: body.freeze() });
+        return Ok(Answer { status, headers, body: body.freeze(), at });
     }
     // A record of type 21 and major version 3 is a TLS alert.
     let cause = if body.starts_with(&[0x15, 0x03]) { Cause::Tls } else { Cause::BadHead };

@@ -86,7 +86,9 @@ fn call(endpoint: &Endpoint) -> Call<'_> {
         headers: HeaderMap::new(),
         key: None,
         connect: Duration::from_secs(2),
+        bounds: Bounds::default(),
         again: true,
+        permit: None,
     }
 }
 
@@ -94,7 +96,9 @@ fn upstream() -> Upstream {
     Upstream::new(Settings::default()).unwrap()
 }
 
-const LIMITS: Limits = Limits { time: Duration::from_secs(5), connect: Duration::from_secs(1), bytes: 1024 };
+const HERE: Bounds = Bounds { reach: Zone::Machine, check: Check::Authorities };
+const LIMITS: Limits =
+    Limits { time: Duration::from_secs(5), connect: Duration::from_secs(1), bounds: HERE, bytes: 1024 };
 
 async fn whole(mut reply: Reply) -> Result<Vec<u8>, Fault> {
     let mut all = Vec::new();
@@ -117,6 +121,24 @@ async fn outcome(bytes: impl Into<Vec<u8>>) -> String {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_forbidden_while_a_connection_is_made_is_not_sent() {
+    let listener = quiet().await;
+    let endpoint = Endpoint::tcp([127, 0, 0, 1].into(), listener.local_addr().unwrap().port());
+    let upstream = upstream();
+    for allowed in [0, 1] {
+        let asked = AtomicUsize::new(0);
+        let permit: Permit = Arc::new(move || asked.fetch_add(1, Ordering::Relaxed) < allowed);
+        let fault = upstream.send(Call { permit: Some(permit), ..call(&endpoint) }).await.unwrap_err();
+        assert_eq!((fault.stage, fault.cause), (Stage::Connect, Cause::Barred), "{allowed}");
+    }
+    // The first was not even dialled; the second hung up without a byte.
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await.unwrap();
+    assert!(said.is_empty(), "{said:?}");
 }
 
 #[tokio::test]
@@ -159,7 +181,7 @@ async fn a_port_without_listener_refuses_and_a_socket_without_file_is_unreachabl
 
     let nameless = Endpoint::parse("http://no-such-host.invalid:1").unwrap();
     let nameless = upstream().send(call(&nameless)).await.unwrap_err();
-    assert_eq!(nameless.stage, Stage::Connect);
+    assert_eq!(nameless, Fault::new(Stage::Connect, Cause::Unreachable));
 }
 
 #[tokio::test]
@@ -424,4 +446,123 @@ async fn tls_to_a_server_that_speaks_none_is_a_tls_fault() {
     let endpoint = Endpoint::parse(&plain.to_string().replace("http:", "https:")).unwrap();
     let fault = upstream().send(call(&endpoint)).await.unwrap_err();
     assert_eq!(fault, Fault::new(Stage::Connect, Cause::Tls));
+}
+
+#[tokio::test]
+async fn an_address_beyond_the_bounds_is_not_connected_to_however_it_is_written() {
+    for host in ["192.0.2.1", "[2001:db8::1]", "3221225985", "0xc0000201", "0300.0.2.1"] {
+        let endpoint = Endpoint::parse(&format!("http://{host}:9")).unwrap();
+        for reach in [Zone::Machine, Zone::Lan] {
+            let mut call = call(&endpoint);
+            call.bounds.reach = reach;
+            let fault = upstream().send(call).await.unwrap_err();
+            assert_eq!(fault, Fault::new(Stage::Connect, Cause::TooFar), "{host}");
+        }
+    }
+    let near = Endpoint::parse("http://192.168.77.1:9").unwrap();
+    let fault = upstream().send(call(&near)).await.unwrap_err();
+    assert_eq!(fault, Fault::new(Stage::Connect, Cause::TooFar));
+}
+
+/// The names that this machine itself has, which lead here.
+#[tokio::test]
+async fn a_name_is_followed_within_its_bounds_and_says_where_it_led() {
+    let endpoint = answering(HELLO).await;
+    let named = Endpoint::parse(&format!("http://localhost:{}", endpoint.port().unwrap())).unwrap();
+    whole(upstream().send(call(&named)).await.unwrap()).await.unwrap();
+    let answer = upstream().ask(&named, &Question::get("/"), None, LIMITS).await.unwrap();
+    assert_eq!(answer.at.map(Zone::of), Some(Zone::Machine));
+}
+
+#[tokio::test]
+async fn a_connection_that_was_kept_is_not_used_within_narrower_bounds() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = connections.clone();
+    let endpoint = server(move |mut socket, _| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async move {
+            loop {
+                if read_request(&mut socket).await.is_empty() {
+                    return;
+                }
+                socket.write_all(HELLO.as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let named = Endpoint::parse(&format!("http://localhost:{}", endpoint.port().unwrap())).unwrap();
+    let upstream = upstream();
+    for (reach, made) in [(Zone::Lan, 1), (Zone::Lan, 1), (Zone::Machine, 2), (Zone::Lan, 2)] {
+        let mut call = call(&named);
+        call.bounds.reach = reach;
+        whole(upstream.send(call).await.unwrap()).await.unwrap();
+        assert_eq!(connections.load(Ordering::SeqCst), made, "{reach:?}");
+    }
+}
+
+/// A server that speaks TLS with a certificate of its own making, and that key's pin.
+async fn self_signed() -> (Endpoint, Pin) {
+    let made = rcgen::generate_simple_self_signed(["elsewhere.example".to_owned()]).unwrap();
+    let key = rcgen::PublicKeyData::subject_public_key_info(&made.signing_key);
+    let digest = ring::digest::digest(&ring::digest::SHA256, &key);
+    let pin = Pin::from(<[u8; 32]>::try_from(digest.as_ref()).unwrap());
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let plain = server(move |socket, _| {
+        let acceptor = acceptor.clone();
+        async move {
+            // Whoever does not like the certificate hangs up.
+            let Ok(mut socket) = acceptor.accept(socket).await else { return };
+            let _ = socket.read(&mut [0; 4096]).await;
+            let _ = socket.write_all(HELLO.as_bytes()).await;
+            let _ = socket.shutdown().await;
+        }
+    })
+    .await;
+    (Endpoint::parse(&plain.to_string().replace("http:", "https:")).unwrap(), pin)
+}
+
+#[tokio::test]
+async fn a_pinned_key_is_enough_and_no_other_is() {
+    let (endpoint, pin) = self_signed().await;
+    let upstream = upstream();
+    let send = async |check| {
+        let mut call = call(&endpoint);
+        call.bounds.check = check;
+        whole(upstream.send(call).await?).await
+    };
+    assert_eq!(send(Check::Pin(pin)).await.unwrap(), b"hello");
+    let other = Pin::from([7; 32]);
+    assert_eq!(send(Check::Pin(other)).await.unwrap_err(), Fault::new(Stage::Connect, Cause::WrongPin));
+    // Nobody vouches for it, and what went well with the pin opens no door without it.
+    assert_eq!(send(Check::Authorities).await.unwrap_err(), Fault::new(Stage::Connect, Cause::Tls));
+    assert_eq!(send(Check::Pin(pin)).await.unwrap(), b"hello");
+    assert_eq!(upstream.tls_key(&endpoint, LIMITS).await.unwrap(), pin);
+}
+
+#[tokio::test]
+async fn anybody_may_answer_a_question_that_holds_no_secret() {
+    let (endpoint, _) = self_signed().await;
+    let anybody = Limits { bounds: Bounds { check: Check::Nobody, ..HERE }, ..LIMITS };
+    assert_eq!(upstream().ask(&endpoint, &Question::get("/"), None, anybody).await.unwrap().status, 200);
+    let fault = upstream().ask(&endpoint, &Question::get("/"), None, LIMITS).await.unwrap_err();
+    assert_eq!(fault.cause, Cause::Tls);
+}
+
+#[tokio::test]
+async fn who_speaks_no_tls_has_no_key_to_show() {
+    let plain = server(|mut socket, _| async move {
+        socket.write_all(HELLO.as_bytes()).await.unwrap();
+        let _ = socket.read(&mut [0; 1024]).await;
+    })
+    .await;
+    let endpoint = Endpoint::parse(&plain.to_string().replace("http:", "https:")).unwrap();
+    assert_eq!(upstream().tls_key(&endpoint, LIMITS).await.unwrap_err().cause, Cause::Tls);
 }

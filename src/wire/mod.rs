@@ -33,9 +33,11 @@ pub use fault::{ErrorBody, ErrorView, FaultView};
 pub use generate::{Content, GenerateBody, ImageUrl, Message, Part, StreamOptions};
 pub use model::{ModelList, ModelOnServer, ModelView, models};
 pub use request::{AttemptView, CandidateView, RequestList, RequestView};
-pub use server::{AddServer, Added, LiveFigures, ServerList, ServerView, Trust};
+pub use server::{AddServer, Added, LiveFigures, PinWish, ServerList, ServerView, Trust, TrustServer};
 pub use stats::{Group, Quality, StatsList, StatsRow};
-pub use status::{CloudView, Health, ModelCounts, RequestCounts, ServerCounts, Status, StoreView};
+pub use status::{
+    CloudView, GpuView, HardwareView, Health, ModelCounts, RequestCounts, ServerCounts, Status, StoreView,
+};
 
 /// Two percentiles of a duration in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{FaultView, Percentiles, rfc3339};
 use crate::{
-    registry::{Admission, Server, Standing},
-    server::{KindId, ModelName, Problem, ServerId, Source, Zone},
+    registry::{Admission, Server, Standing, Word},
+    server::{Check, KindId, ModelName, Pin, Problem, ServerId, Source, Zone},
 };
 
 /// All servers.
@@ -76,7 +76,27 @@ pub struct Trust {
     /// Kind.
     pub kind: KindId,
     /// Pin of its TLS key.
-    pub tls_pin: Option<String>,
+    pub tls_pin: Option<Pin>,
+}
+
+impl Trust {
+    /// What a person has said of a server, even if it is not that any more; or the key that the
+    /// configuration pins.
+    fn of(server: &Server) -> Option<Self> {
+        let bond = server.word.as_ref().and_then(Word::bond);
+        let pinned = match server.bounds.check {
+            Check::Pin(pin) => Some(pin),
+            Check::Authorities | Check::Nobody => None,
+        };
+        if bond.is_none() && pinned.is_none() {
+            return None;
+        }
+        Some(Self {
+            address: server.endpoint.to_string(),
+            kind: bond.and_then(|it| it.kind.clone()).unwrap_or_else(|| server.kind.clone()),
+            tls_pin: bond.and_then(|it| it.tls_pin).or(pinned),
+        })
+    }
 }
 
 /// What changes too fast for the registry: counted and measured by others.
@@ -115,7 +135,7 @@ impl ServerView {
             problem: server.problem,
             simulated: server.simulated,
             found_by: server.found_by.iter().copied().collect(),
-            trust: None,
+            trust: Trust::of(server),
             models: server.models.iter().map(|it| it.name.clone()).collect(),
             loaded: (told || server.models.is_empty()).then(|| loaded.map(|it| it.name.clone()).collect()),
             in_flight: live.in_flight,
@@ -142,10 +162,40 @@ impl ServerView {
             (Admission::Open, Some(Problem::Loading), _) => "loading",
             (Admission::Open, Some(Problem::WrongHost), _) => "wrong host",
             (Admission::Open, Some(Problem::Unhealthy), _) => "unhealthy",
+            (
+                Admission::Open,
+                Some(Problem::ChangedKind | Problem::ChangedKey | Problem::ChangedOwner),
+                _,
+            ) => "changed",
             (Admission::Open, None, Standing::Up) => "up",
             (Admission::Open, None, Standing::Suspect) => "suspect",
             (Admission::Open, None, Standing::Trial) => "trial",
         }
+    }
+}
+
+/// The body of `POST /lovable/v1/servers/{id}/trust`, which may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustServer {
+    /// Which TLS key the server has to have.
+    #[serde(default)]
+    pub pin: PinWish,
+}
+
+/// A TLS key that a server has to have to be trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PinWish {
+    /// The one that it shows now; else any that is vouched for.
+    Shown(bool),
+    /// This one.
+    Key(Pin),
+}
+
+impl Default for PinWish {
+    fn default() -> Self {
+        Self::Shown(false)
     }
 }
 

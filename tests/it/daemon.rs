@@ -105,6 +105,12 @@ impl Options {
         self
     }
 
+    /// The text of its configuration.
+    #[allow(dead_code, reason = "the tests need it, the load program does not")]
+    pub(crate) fn text(&self) -> String {
+        self.config.clone()
+    }
+
     /// Starts it and waits until it answers and has seen every configured server.
     pub(crate) async fn start(self) -> Daemon {
         Daemon::start(self).await
@@ -191,6 +197,18 @@ impl Daemon {
     /// Where its socket is.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("run/lovabled.sock")
+    }
+
+    /// Its configuration file.
+    #[allow(dead_code, reason = "the tests need it, the load program does not")]
+    pub(crate) fn configuration(&self) -> PathBuf {
+        self.directory.path().join("config.toml")
+    }
+
+    /// The home of its user.
+    #[allow(dead_code, reason = "the tests need it, the load program does not")]
+    pub(crate) fn home(&self) -> PathBuf {
+        self.directory.path().join("home")
     }
 
     /// Where its state is.

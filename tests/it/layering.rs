@@ -19,7 +19,9 @@ const ROOMS: &[&str] = &[
     "stats",
     "ledger",
     // Edges, door, faces.
+    "hardware",
     "wire",
+    "folder",
     "store",
     "upstream",
     "scan",

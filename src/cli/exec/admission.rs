@@ -1,6 +1,8 @@
 //! Who may cross a bridge, and what stays behind: the rules of the TCP door, and a
 //! key on top of them.
 
+use std::net::Ipv4Addr;
+
 use hyper::{
     HeaderMap, Method, Uri,
     header::{self, HeaderName},
@@ -17,7 +19,7 @@ use crate::{
 
 /// The path and query for the daemon, without the key; or why the request stays out.
 pub(super) fn admit(key: &Key, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<String, Failure> {
-    match foreign(headers, uri, &[], &[]) {
+    match foreign(headers, uri, Ipv4Addr::LOCALHOST.into(), &[], &[]) {
         None => {}
         Some(Foreign::Host) => {
             return Err(Failure::Forbidden("this Host is not one of mine; use 127.0.0.1".to_owned()));

@@ -14,7 +14,7 @@ mod caller;
 mod compare;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -29,7 +29,7 @@ use self::{
 use crate::{
     api::{self, Door, Peer},
     failover::Patience,
-    housekeeping::{self, Housekeeping, Purse},
+    housekeeping::{self, Housekeeping, Stored},
     kind,
     registry::{self, Hint, Registry, ServerSettings, Standing},
     relay::{self, Relay},
@@ -40,7 +40,6 @@ use crate::{
     stats::Endings,
     store::Store,
     upstream::{self, Upstream},
-    wire::ConfigView,
 };
 
 /// How far time goes in one step.
@@ -129,13 +128,10 @@ impl House {
             registry: Registry::new(registry::Settings::default()),
             figures: housekeeping::Figures::default(),
             store: Store::none("nothing is kept"),
-            keys: BTreeMap::new(),
-            kinds_off: BTreeSet::new(),
-            trusts: Box::new(|_| true),
+            spent: Stored::Lost,
             ours: Box::new(|_| true),
-            tracking: false,
-            queue: 100,
-            purse: Purse::closed(),
+            owner_of: Box::new(|_| None),
+            settings: housekeeping::Settings { queue: 100, ..housekeeping::Settings::default() },
         });
         let upstream = Arc::new(Upstream::new(upstream::Settings::default()).unwrap());
         let relay = Relay::new(
@@ -160,14 +156,8 @@ impl House {
                 socket: PathBuf::new(),
                 listen: None,
                 instance: "randomised".to_owned(),
-                config: ConfigView { file: None, warnings: Vec::new(), settings: Vec::new() },
-                aliases: BTreeMap::new(),
-                body_limit: 1 << 20,
-                hosts: Vec::new(),
-                origins: Vec::new(),
-                control_on_tcp: false,
                 stopping: stopping.clone(),
-                notes: Vec::new(),
+                settings: api::Settings { body_limit: 1 << 20, ..api::Settings::default() },
             },
             Instant::now().into_std(),
             sequence.seed,
@@ -192,7 +182,7 @@ impl House {
             proc_root: directory.join("no-proc"),
             ..scan::Settings::default()
         };
-        tokio::spawn(scan::run(settings, upstream, house.clone(), stopping));
+        tokio::spawn(scan::run(watch::channel(settings).1, upstream, house.clone(), stopping));
         let up = || {
             let up = |it: &&Arc<registry::Server>| it.standing == Standing::Up;
             house.snapshot().servers.iter().filter(up).count() == servers.len()

@@ -78,6 +78,11 @@ impl Traffic {
         }))))
     }
 
+    /// So many may wait from now on.
+    pub fn resize(&self, queue: usize) {
+        self.0.books().queue.resize(queue);
+    }
+
     /// Takes a place at a server until the guard is dropped, if there is one and nobody
     /// waits for it.
     pub fn enter(&self, server: &ServerId, limit: Option<u32>) -> Option<InFlight> {
@@ -131,6 +136,12 @@ impl Traffic {
     /// says.
     pub fn limit(&self, server: &ServerId, told: Option<u32>) -> Option<u32> {
         self.0.books().limit(server, told)
+    }
+
+    /// Whether no server has anything to do, and nobody waits.
+    pub fn is_idle(&self) -> bool {
+        let books = self.0.books();
+        books.queue.is_empty() && books.counts.values().all(|it| it.held == 0)
     }
 
     /// How many wait for a server.

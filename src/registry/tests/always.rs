@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use proptest::{prelude::*, sample::select};
+use proptest::{
+    collection::{btree_map, btree_set},
+    prelude::*,
+    sample::select,
+};
 
 use super::*;
 
@@ -21,6 +25,7 @@ const KINDS: [&str; 4] = ["ollama", "vllm", "llamacpp", "lovable"];
 enum Event {
     Wait(u64),
     Hint(&'static str, Source, bool, Option<&'static str>),
+    Said(Vec<(&'static str, bool)>, Vec<&'static str>),
     Gone(&'static str, Source),
     Due,
     Seen(&'static str, Sighting),
@@ -32,6 +37,9 @@ enum Event {
     Drain(usize),
     Resume(usize),
     Forget(usize),
+    Trust(usize, bool),
+    Distrust(usize),
+    Listener(&'static str, u32),
     Probe(usize),
     ProbeAll,
     Tidy,
@@ -51,7 +59,8 @@ fn source() -> impl Strategy<Value = Source> {
 fn fault() -> impl Strategy<Value = Fault> {
     let busy = Fault { stage: Stage::Head, cause: Cause::Busy { retry_after: None }, status: Some(429) };
     let key = Fault { stage: Stage::Head, cause: Cause::NeedsKey, status: Some(401) };
-    select(vec![REFUSED, SILENT, BROKEN, BROKEN, LOADING, busy, key])
+    let pin = Fault::new(Stage::Connect, Cause::WrongPin);
+    select(vec![REFUSED, SILENT, BROKEN, BROKEN, LOADING, busy, key, pin])
 }
 
 fn any_sighting() -> impl Strategy<Value = Sighting> {
@@ -71,6 +80,9 @@ fn event() -> impl Strategy<Value = Event> {
         3 => select(vec![10u64, 500, 1_000, 5_000, 70_000, 40 * 24 * 3_600_000]).prop_map(Event::Wait),
         5 => (place(), source(), any::<bool>(), name).prop_map(|(a, b, c, d)| Event::Hint(a, b, c, d)),
         2 => (place(), source()).prop_map(|(a, b)| Event::Gone(a, b)),
+        2 => (btree_map(place(), any::<bool>(), 0..3), btree_set(place(), 0..2)).prop_map(|(named, ruled)| {
+            Event::Said(named.into_iter().collect(), ruled.into_iter().collect())
+        }),
         4 => Just(Event::Due),
         8 => (place(), any_sighting()).prop_map(|(a, b)| Event::Seen(a, b)),
         2 => (place(), fault()).prop_map(|(a, b)| Event::Silent(a, b)),
@@ -81,6 +93,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..4usize).prop_map(Event::Drain),
         1 => (0..4usize).prop_map(Event::Resume),
         1 => (0..4usize).prop_map(Event::Forget),
+        2 => (0..4usize, any::<bool>()).prop_map(|(a, b)| Event::Trust(a, b)),
+        1 => (0..4usize).prop_map(Event::Distrust),
+        1 => (place(), 1000..1003_u32).prop_map(|(a, b)| Event::Listener(a, b)),
         1 => (0..4usize).prop_map(Event::Probe),
         1 => Just(Event::ProbeAll),
         1 => Just(Event::Tidy),
@@ -99,6 +114,22 @@ struct Seen {
     asked: BTreeSet<Endpoint>,
     things: HashMap<ServerId, (KindId, String)>,
     vouched: BTreeSet<Endpoint>,
+    /// Whom the person trusts now in writing.
+    written: BTreeSet<Endpoint>,
+    /// Who else vouches for an address outside this machine now.
+    far: BTreeSet<(Endpoint, Source)>,
+    /// Addresses that a person trusts, with the kind that was there.
+    trusted: HashMap<Endpoint, KindId>,
+    refused: BTreeSet<Endpoint>,
+}
+
+impl Seen {
+    fn addresses(world: &World, id: &ServerId) -> Vec<Endpoint> {
+        let server = world.registry.server(id.as_str());
+        server
+            .map(|it| std::iter::once(&it.endpoint).chain(&it.also_at).cloned().collect())
+            .unwrap_or_default()
+    }
 }
 
 fn play(world: &mut World, event: Event, seen: &mut Seen) {
@@ -107,6 +138,16 @@ fn play(world: &mut World, event: Event, seen: &mut Seen) {
     let pick = |at: usize| ids.get(at).cloned().unwrap_or_else(|| "nobody".into());
     let before = ids.len();
     let may_find = matches!(event, Event::Seen(..));
+    let picked = match &event {
+        Event::Trust(at, _) | Event::Distrust(at) | Event::Forget(at) => Seen::addresses(world, &pick(*at)),
+        _ => Vec::new(),
+    };
+    let kind = picked.first().and_then(|it| {
+        ids.iter().find_map(|id| {
+            let server = world.registry.server(id.as_str())?;
+            (server.endpoint == *it).then(|| server.kind.clone())
+        })
+    });
     let registry = &mut world.registry;
     let changes = match event {
         Event::Wait(ms) => {
@@ -115,12 +156,39 @@ fn play(world: &mut World, event: Event, seen: &mut Seen) {
         }
         Event::Hint(place, source, trusted, name) => {
             let settings = name.map(|it| ServerSettings { name: Some(it.into()), ..Default::default() });
-            if trusted {
-                seen.vouched.insert(at(place));
+            match source {
+                Source::Config | Source::Environment if trusted => drop(seen.written.insert(at(place))),
+                _ if trusted => {
+                    seen.vouched.insert(at(place));
+                    seen.far.insert((at(place), source));
+                }
+                _ => drop(seen.far.remove(&(at(place), source))),
             }
             registry.on_hint(Hint { endpoint: at(place), source, trusted, settings }, now)
         }
-        Event::Gone(place, source) => registry.on_hint_gone(&at(place), source, now),
+        Event::Said(named, ruled) => {
+            let hint = |(place, enabled): &(&str, bool)| Hint {
+                endpoint: at(place),
+                source: Source::Config,
+                trusted: true,
+                settings: Some(ServerSettings { enabled: *enabled, ..Default::default() }),
+            };
+            let rule = |place: &&str| {
+                at(place).port().map(|port| Trust::Host {
+                    host: place.rsplit_once(':').unwrap_or_default().0.trim_matches(['[', ']']).to_owned(),
+                    port: Some(port),
+                })
+            };
+            let trust: Vec<Trust> = ruled.iter().filter_map(rule).collect();
+            let covered = PLACES.map(at).into_iter().filter(|it| trust.iter().any(|rule| rule.covers(it)));
+            seen.written = named.iter().map(|(place, _)| at(place)).chain(covered).collect();
+            let named = named.iter().map(hint).collect();
+            registry.on_said(Said { cloud: Cloud::default(), trust, named }, now)
+        }
+        Event::Gone(place, source) => {
+            seen.far.remove(&(at(place), source));
+            registry.on_hint_gone(&at(place), source, now)
+        }
         Event::Due => {
             let timeout = registry.poll_timeout();
             let due = registry.due(now);
@@ -148,7 +216,23 @@ fn play(world: &mut World, event: Event, seen: &mut Seen) {
         Event::TakeBack => registry.take_back_strikes(&ids, now),
         Event::Drain(at) => registry.drain(pick(at).as_str(), now).unwrap_or_default(),
         Event::Resume(at) => registry.resume(pick(at).as_str(), now).unwrap_or_default(),
-        Event::Forget(at) => registry.forget(pick(at).as_str(), now).unwrap_or_default(),
+        Event::Forget(at) => {
+            picked.iter().for_each(|it| drop((seen.refused.remove(it), seen.trusted.remove(it))));
+            registry.forget(pick(at).as_str(), now).unwrap_or_default()
+        }
+        Event::Trust(at, pinned) => {
+            for endpoint in picked {
+                seen.refused.remove(&endpoint);
+                seen.trusted.insert(endpoint, kind.clone().unwrap_or_else(|| "nobody".into()));
+            }
+            let pin = pinned.then(|| Pin::from([1; 32]));
+            registry.trust(pick(at).as_str(), pin, Some(1000), now).unwrap_or_default()
+        }
+        Event::Distrust(at) => {
+            seen.refused.extend(picked);
+            registry.distrust(pick(at).as_str(), now).unwrap_or_default()
+        }
+        Event::Listener(place, owner) => registry.on_listener(&at(place), owner, now),
         Event::Probe(at) => registry.probe(pick(at).as_str(), now).unwrap_or_default(),
         Event::ProbeAll => {
             registry.probe_all(now);
@@ -173,8 +257,27 @@ fn check(servers: &[Arc<Server>], seen: &mut Seen) {
         let thing = thing(server);
         let first = seen.things.entry(server.id.clone()).or_insert_with(|| thing.clone());
         assert_eq!(*first, thing, "{} was something else", server.id);
-        let allowed = seen.vouched.contains(&server.endpoint);
-        assert!(server.admission != Admission::Open || allowed, "{} is open", server.id);
+        let at = &server.endpoint;
+        let far = !at.is_local() && !seen.far.iter().any(|it| it.0 == *at);
+        let anyway = seen.written.contains(at) || (seen.vouched.contains(at) && !far);
+        let by_hand = seen.trusted.contains_key(at);
+        let is_open = matches!(server.admission, Admission::Open | Admission::Draining);
+        assert!(!is_open || anyway || by_hand, "{} is open", server.id);
+        assert!(!is_open || !seen.refused.contains(at), "{} is refused", server.id);
+        assert!(!is_open || !server.problem.is_some_and(Problem::is_change), "{} has changed", server.id);
+        match &server.word {
+            Some(Word::Trusted(bond)) => {
+                let changed = bond.kind.as_ref().is_some_and(|it| *it != server.kind);
+                assert!(!is_open || !changed, "{} has changed", server.id);
+            }
+            Some(_) => assert!(!is_open, "{} is open", server.id),
+            None => {}
+        }
+        if is_open && !anyway {
+            let pin = server.word.as_ref().and_then(Word::bond).and_then(|it| it.tls_pin);
+            let check = pin.map_or(Check::Authorities, Check::Pin);
+            assert_eq!(server.bounds.check, check, "{} may show another key", server.id);
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod always;
 mod cloud;
+mod said;
+mod trust;
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use super::*;
 use crate::{
     fault::{Cause, Stage},
     generate::{Needs, Operation},
-    server::{Model, Zone},
+    server::{Check, Model, Pin, Zone},
 };
 
 const REFUSED: Fault = Fault { stage: Stage::Connect, cause: Cause::Refused, status: None };

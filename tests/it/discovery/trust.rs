@@ -93,6 +93,31 @@ async fn what_we_run_ourselves_is_open_when_it_is_added_without_the_table() {
 }
 
 #[tokio::test]
+async fn a_rule_that_is_taken_back_ends_trust_at_once_and_one_that_is_made_begins_it() {
+    if !is_root() {
+        return;
+    }
+    let server = Listener::on(owned_by(4242), openai("ruled"));
+    let daemon = looking().start().await;
+    let posts = || server.heard().iter().filter(|it| it.line().starts_with("POST")).count();
+    assert_eq!(until_up(&daemon, &server.url()).await["admission"], "untrusted");
+    for _ in 0..3 {
+        let rule = format!("[discovery]\ntrust = [\"127.0.0.1:{}\"]\n", server.port());
+        std::fs::write(daemon.configuration(), rule).unwrap();
+        super::until(&daemon, &server.url(), "is open", |it| it["admission"] == "open").await;
+        let before = posts();
+        let answer = daemon.caller().chat("ruled", false).await.unwrap();
+        assert!(matches!(answer.verdict(), Verdict::Whole(1)), "{}", answer.text());
+        assert_eq!(posts(), before + 1);
+        std::fs::write(daemon.configuration(), "").unwrap();
+        super::until(&daemon, &server.url(), "is untrusted", |it| it["admission"] == "untrusted").await;
+        let answer = daemon.caller().chat("ruled", false).await.unwrap();
+        assert!(matches!(answer.verdict(), Verdict::Refused(404 | 503)), "{}", answer.text());
+        assert_eq!(posts(), before + 1);
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_owner_asks_again() {
     if !is_root() {
         return;

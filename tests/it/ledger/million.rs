@@ -2,7 +2,6 @@
 //! other programs read of them what the daemon says.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -14,7 +13,7 @@ use lovable::{
     generate::{
         Attempt, Caller, Candidate, Cost, Ending, Gaps, Operation, Outcome, Reason, Substitution, Usage, Usd,
     },
-    housekeeping::{Furnishing, Housekeeping, Purse, Span, now, restore, wall_ms},
+    housekeeping::{Furnishing, Housekeeping, Settings, Span, Stored, now, restore, wall_ms},
     ledger::Filter,
     registry,
     server::Zone,
@@ -46,13 +45,10 @@ fn house(dir: &Path, tracking: bool) -> Arc<Housekeeping> {
         registry,
         figures,
         store,
-        purse: Purse::closed(),
-        keys: BTreeMap::new(),
-        kinds_off: BTreeSet::new(),
-        trusts: Box::new(|_| false),
+        spent: Stored::Lost,
         ours: Box::new(|_| false),
-        tracking,
-        queue: 10,
+        owner_of: Box::new(|_| None),
+        settings: Settings { tracking, queue: 10, ..Settings::default() },
     })
 }
 

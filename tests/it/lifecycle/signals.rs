@@ -106,7 +106,7 @@ async fn other_signals_do_not_stop_it() {
         running.signal(signal);
     }
     until("the signals have come", async || {
-        (home.log().matches("read at the start only").count() > 0).then_some(())
+        (home.log().matches("told to read the configuration again").count() > 0).then_some(())
     })
     .await;
     assert_eq!(home.caller().get("/healthz").await.status, 200);
