@@ -141,6 +141,9 @@ fn cause_code(cause: Cause) -> u8 {
         Cause::Unfunded => 23,
         Cause::Malformed => 24,
         Cause::Internal => 25,
+        Cause::WrongPin => 26,
+        Cause::TooFar => 27,
+        Cause::Barred => 28,
     }
 }
 
@@ -172,6 +175,9 @@ fn cause(code: u8, retry_after: Option<Duration>) -> Result<Cause, Damaged> {
         23 => Cause::Unfunded,
         24 => Cause::Malformed,
         25 => Cause::Internal,
+        26 => Cause::WrongPin,
+        27 => Cause::TooFar,
+        28 => Cause::Barred,
         _ => return Err(Damaged),
     })
 }
