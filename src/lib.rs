@@ -14,6 +14,7 @@ pub mod generate;
 pub mod hardware;
 pub mod housekeeping;
 pub mod kind;
+pub mod ledger;
 pub mod queue;
 pub mod registry;
 pub mod relay;

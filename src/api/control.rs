@@ -7,19 +7,17 @@ use serde_json::json;
 
 use super::{Door, Knock, body, json};
 use crate::{
-    config::parse_duration,
     fault::{Cause, Failure, Fault},
     generate::Usd,
     housekeeping::wall_ms,
     registry::{Admission, Server, Standing},
     relay::Body,
     server::{Address, Endpoint, Pin, Problem, Zone},
-    stats::{By, Hour, Key, Query, Row, Spread, hour},
+    stats::{Spread, hour},
     wire::{
-        self, AddServer, Added, CloudView, Group, HardwareView, Health, LiveFigures, ModelCounts, ModelList,
-        Percentiles, PinWish, Quality, RequestCounts, RequestList, RequestView, ServerCounts, ServerList,
-        ServerView, StatsList, StatsRow, Status, StoreView, TrustServer, from_rfc3339, models as model_views,
-        rfc3339,
+        AddServer, Added, CloudView, HardwareView, Health, LiveFigures, ModelCounts, ModelList, Percentiles,
+        PinWish, RequestCounts, ServerCounts, ServerList, ServerView, Status, StoreView, TrustServer,
+        models as model_views,
     },
 };
 
@@ -317,104 +315,6 @@ pub(super) async fn model(knock: Knock) -> Response<Body> {
             let nearest = crate::route::nearest(name, models.iter().map(|it| it.name.as_str()));
             knock.refuse(&Failure::UnknownModel { model: name.to_owned(), nearest })
         }
-    }
-}
-
-pub(super) async fn stats(knock: Knock) -> Response<Body> {
-    let query = match query(&knock) {
-        Ok(query) => query,
-        Err(failure) => return knock.refuse(&failure),
-    };
-    let rows = knock.door.house.report(&query).iter().map(|it| row(it, query.by)).collect();
-    json(StatusCode::OK, &StatsList { rows })
-}
-
-fn query(knock: &Knock) -> Result<Query, Failure> {
-    let by = match knock.parameter("by") {
-        None => None,
-        Some(name) => Some(By::parse(&name).ok_or_else(|| {
-            Failure::BadRequest(format!(
-                "`by` takes server, model, kind, zone, dialect, hour or day, not `{name}`"
-            ))
-        })?),
-    };
-    let time = |name: &str| -> Result<Option<Hour>, Failure> {
-        let Some(text) = knock.parameter(name) else { return Ok(None) };
-        let ms = moment(&text).ok_or_else(|| {
-            Failure::BadRequest(format!(
-                "`{name}` takes a time like 2026-03-01T12:00:00Z or a span like 24h, not `{text}`"
-            ))
-        })?;
-        Ok(Some(hour(ms)))
-    };
-    // Figures are kept by the hour: the hour in which a span begins or ends is in it.
-    Ok(Query {
-        by,
-        since: time("since")?,
-        until: time("until")?.map(|it| it.saturating_add(1)),
-        server: knock.parameter("server"),
-        model: knock.parameter("model"),
-    })
-}
-
-/// A time as the API writes it, or so long ago.
-fn moment(text: &str) -> Option<u64> {
-    let ago = |it: Duration| wall_ms().saturating_sub(u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
-    from_rfc3339(text).or_else(|| parse_duration(text).map(ago))
-}
-
-fn row(row: &Row, by: Option<By>) -> StatsRow {
-    let spread = |it: Spread| wire::Spread { mean: it.mean, p50: it.p50, p95: it.p95, p99: it.p99 };
-    let key = match &row.key {
-        Key::All => None,
-        Key::Name(name) => name.clone(),
-        Key::Zone(zone) => zone.map(|it| it.as_str().to_owned()),
-        Key::Hour(hour) => Some(rfc3339(u64::from(*hour) * 3_600_000)),
-    };
-    let speed = row.tokens_per_second;
-    StatsRow {
-        group: by.and_then(|by| Group::new(by.as_str(), key)),
-        requests: row.endings.all(),
-        delivered: row.endings.delivered,
-        resumed: row.endings.resumed,
-        cut_short: row.endings.cut_short,
-        refused: row.endings.refused,
-        exhausted: row.endings.exhausted,
-        out_of_time: row.endings.out_of_time,
-        caller_gone: row.endings.caller_gone,
-        success_rate: row.success_rate,
-        failed_over: row.failed_over,
-        first_token_ms: spread(row.first_token_ms),
-        total_ms: spread(row.total_ms),
-        tokens_per_second: Percentiles { p50: speed.p50, p95: speed.p95 },
-        input_tokens: row.input_tokens,
-        output_tokens: row.output_tokens,
-        usage_absent: row.usage_absent,
-        quality: Quality::default(),
-        cost_usd: row.cost.map(Usd::dollars),
-    }
-}
-
-pub(super) async fn requests(knock: Knock) -> Response<Body> {
-    let limit = match knock.parameter("limit").map(|it| it.parse::<usize>()) {
-        None => 100,
-        Some(Ok(limit)) => limit,
-        Some(Err(_)) => return knock.refuse(&Failure::BadRequest("`limit` takes a whole number".to_owned())),
-    };
-    let recent = knock.door.house.recent(limit);
-    json(
-        StatusCode::OK,
-        &RequestList { requests: recent.iter().map(|it| RequestView::from(&**it)).collect() },
-    )
-}
-
-pub(super) async fn request(knock: Knock) -> Response<Body> {
-    match knock.door.house.request(&knock.rest) {
-        Some(outcome) => json(StatusCode::OK, &RequestView::from(&*outcome)),
-        None => knock.refuse(&Failure::NotFound(format!(
-            "no request `{}` among the last 1,000 that are over",
-            knock.rest
-        ))),
     }
 }
 

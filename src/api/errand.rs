@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT},
 };
 
 use super::{Knock, VIA, body, bytes_of_json};
 use crate::{
     dialect::{Door, ollama, openai},
     fault::Failure,
+    generate::Caller,
     housekeeping::wall_ms,
     queue::Priority,
     relay::{Body, Errand, Wishes},
@@ -34,6 +35,8 @@ pub(super) async fn generate(knock: Knock) -> Response<Body> {
 }
 
 async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failure>) -> Response<Body> {
+    let agent = knock.headers.get(USER_AGENT).and_then(|it| it.to_str().ok());
+    let caller = Caller { program: agent.and_then(Caller::program_of), uid: knock.uid() };
     let Knock { door, headers, body, request_id, shape, .. } = knock;
     let errand = async {
         let wishes = wishes(&headers)?;
@@ -44,7 +47,8 @@ async fn relay(knock: Knock, at: Door, prepare: fn(Bytes) -> Result<Bytes, Failu
         let request = at.dialect().peek(at, &body)?;
         let pass = pass(&headers, &request_id, door.instance());
         let via = super::hops(&headers).map(str::to_owned).collect();
-        let errand = Errand { request, body, request_id: request_id.clone(), wishes, pass, via, shape };
+        let request_id = request_id.clone();
+        let errand = Errand { request, body, request_id, wishes, pass, via, shape, caller };
         Ok(Work::Errand(Box::new(errand)))
     };
     match errand.await {

@@ -23,14 +23,14 @@ use crate::{
 const QUIET: Duration = Duration::from_secs(15);
 
 pub(super) async fn follow(knock: Knock) -> Response<Body> {
-    let door = knock.door.clone();
+    let (door, sees) = (knock.door.clone(), knock.sees_only());
     let follow = door.house.follow();
     let stopping = door.stopping.clone();
-    let feed = stream::unfold((door, follow, stopping), |(door, mut follow, mut stopping)| async move {
+    let feed = stream::unfold((door, follow, stopping), move |(door, mut follow, mut stopping)| async move {
         let piece = tokio::select! {
             // Somebody always watches; the feed must not keep a daemon that wants to leave.
             _ = stopping.wait_for(|stop| *stop) => return None,
-            piece = next(&door, &mut follow) => piece,
+            piece = next(&door, &mut follow, sees) => piece,
         };
         Some((Ok::<_, io::Error>(Frame::data(piece)), (door, follow, stopping)))
     });
@@ -41,8 +41,17 @@ pub(super) async fn follow(knock: Knock) -> Response<Body> {
     response
 }
 
-async fn next(door: &Arc<Door>, follow: &mut Follow) -> Bytes {
-    let Ok(event) = tokio::time::timeout(QUIET, follow.next()).await else {
+async fn next(door: &Arc<Door>, follow: &mut Follow, sees: Option<u32>) -> Bytes {
+    let for_them = async {
+        loop {
+            let event = follow.next().await;
+            match &*event {
+                Event::Request(it) if sees.is_some_and(|uid| it.caller.uid != Some(uid)) => {}
+                _ => return event,
+            }
+        }
+    };
+    let Ok(event) = tokio::time::timeout(QUIET, for_them).await else {
         return Bytes::from_static(b": quiet\n\n");
     };
     let at = rfc3339(wall_ms());

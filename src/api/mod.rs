@@ -10,6 +10,8 @@ mod control;
 mod cors;
 mod errand;
 mod events;
+mod export;
+mod history;
 mod listing;
 mod ollama;
 mod openapi;
@@ -65,6 +67,8 @@ pub(crate) enum Peer {
     Socket {
         /// Whether it may change something.
         may_change: bool,
+        /// The user on the other side.
+        uid: Option<u32>,
     },
     /// Over TCP, where names and origins are checked too.
     Tcp {
@@ -146,6 +150,7 @@ struct Knock {
     body: Incoming,
     request_id: String,
     shape: Shape,
+    peer: Peer,
 }
 
 impl Door {
@@ -267,7 +272,7 @@ impl Door {
         };
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let knock =
-            Knock { door: self.clone(), headers: parts.headers, query, rest, body, request_id, shape };
+            Knock { door: self.clone(), headers: parts.headers, query, rest, body, request_id, shape, peer };
         (route.handler)(knock).await
     }
 
@@ -335,7 +340,7 @@ impl Door {
     /// Whether a caller who is in may change something.
     fn admit_change(&self, peer: Peer) -> Result<(), Failure> {
         let (may_change, why) = match peer {
-            Peer::Socket { may_change } => {
+            Peer::Socket { may_change, .. } => {
                 (may_change, "this changes something, which needs root or the daemon's own user")
             }
             Peer::Tcp { .. } => (
@@ -353,6 +358,23 @@ impl Knock {
         form_urlencoded::parse(self.query.as_bytes())
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.into_owned())
+    }
+
+    /// The user who asks, where that is known.
+    fn uid(&self) -> Option<u32> {
+        match self.peer {
+            Peer::Socket { uid, .. } => uid,
+            Peer::Tcp { .. } => None,
+        }
+    }
+
+    /// Whose requests may be seen, where it is not everybody's: where others use the daemon as
+    /// well, only who may change something sees theirs.
+    fn sees_only(&self) -> Option<u32> {
+        match self.peer {
+            Peer::Socket { may_change: false, uid } => Some(uid.unwrap_or(u32::MAX)),
+            Peer::Socket { may_change: true, .. } | Peer::Tcp { .. } => None,
+        }
     }
 
     fn refuse(&self, failure: &Failure) -> Response<Body> {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 use percent_encoding::percent_decode_str;
 
-use super::{Knock, control, errand, events, listing, ollama, openapi, operations, tokens};
+use super::{Knock, control, errand, events, export, history, listing, ollama, openapi, operations, tokens};
 use crate::{dialect::Door, relay::Body};
 
 /// Whether a route changes something.
@@ -83,9 +83,12 @@ routes! {
     Changes POST "/lovable/v1/probe" => control::probe, "Ask every known address again, now";
     Open GET "/lovable/v1/models" => control::models, "Models across all servers";
     Open GET "/lovable/v1/models/{name}" => control::model, "One model in full";
-    Open GET "/lovable/v1/stats" ["by", "since", "until", "server", "model"] => control::stats, "Requests, success and times";
-    Open GET "/lovable/v1/requests" ["limit"] => control::requests, "The last requests, newest first";
-    Open GET "/lovable/v1/requests/{id}" => control::request, "How one request was decided";
+    Open GET "/lovable/v1/stats" ["by", "since", "until", "server", "model", "caller"] => history::stats, "Requests, success and times";
+    Changes DELETE "/lovable/v1/stats" => history::clear, "Forget all requests and statistics";
+    Open GET "/lovable/v1/stats/compare" ["a", "b", "since", "until"] => history::compare, "Two servers or models side by side, with intervals of confidence";
+    Open GET "/lovable/v1/stats/export" ["format", "since", "until", "server", "model", "caller"] => export::export, "All requests, as csv or jsonl";
+    Open GET "/lovable/v1/requests" ["limit"] => history::requests, "The last requests, newest first";
+    Open GET "/lovable/v1/requests/{id}" => history::request, "How one request was decided";
     Open GET "/lovable/v1/events" => events::follow, "What changes, as server-sent events; opens with the whole state";
     Open GET "/lovable/v1/config" => control::config, "The settings in force and where each came from";
     Open GET "/lovable/v1/openapi.json" => openapi::describe, "This description";

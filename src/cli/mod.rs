@@ -38,6 +38,7 @@ mod service;
 mod stats;
 mod status;
 mod table;
+mod why;
 
 pub use complete::complete;
 pub use out::{Color, Out};
@@ -75,6 +76,8 @@ commands! {
     Exec(exec),
     /// Show how requests went: success, time and tokens
     Stats(stats),
+    /// Show how a request was decided: servers, ranks, attempts, faults, times
+    Why(why),
     /// Follow what changes, one line each
     Events(events),
     /// Show, check or edit the settings

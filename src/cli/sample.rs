@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     fault::{Cause, Fault, Stage},
-    generate::{Attempt, Ending, Operation, Outcome, Reason, Substitution, Usage},
+    generate::{Attempt, Caller, Candidate, Ending, Gaps, Operation, Outcome, Reason, Substitution, Usage},
     registry::{Admission, LastFault, Server, Standing},
     server::{Bounds, Capability, Endpoint, Model, Problem, Source, Zone},
     wire::{
@@ -222,6 +222,26 @@ pub(super) fn request() -> RequestView {
         server: "llamacpp-9999".into(),
         kind: "llamacpp".into(),
         model: "qwen3:8b".into(),
+        candidates: vec![
+            Candidate {
+                server: "llamacpp-9999".into(),
+                model: "qwen3:8b".into(),
+                excluded: None,
+                behind: None,
+            },
+            Candidate {
+                server: "ollama".into(),
+                model: "qwen3:8b".into(),
+                excluded: None,
+                behind: Some("the model is not in memory there".into()),
+            },
+            Candidate {
+                server: "vllm-8001".into(),
+                model: "Qwen/Qwen3-8B".into(),
+                excluded: Some("is draining".into()),
+                behind: None,
+            },
+        ],
         after: Duration::from_millis(1),
         first_token: None,
         total: Duration::from_millis(2),
@@ -230,10 +250,24 @@ pub(super) fn request() -> RequestView {
         usage: Usage::default(),
         cost: None,
     };
-    let second = Attempt { server: "ollama".into(), fault: None, ..attempt.clone() };
+    let second = Attempt {
+        server: "ollama".into(),
+        fault: None,
+        after: Duration::from_millis(3),
+        first_token: Some(Duration::from_millis(177)),
+        total: Duration::from_millis(2_397),
+        candidates: vec![Candidate {
+            server: "ollama".into(),
+            model: "qwen3:8b".into(),
+            excluded: None,
+            behind: None,
+        }],
+        ..attempt.clone()
+    };
     RequestView::from(&Outcome {
         request_id: "req-7".into(),
         at_ms: NOW_MS,
+        caller: Caller { program: Some("curl".into()), uid: Some(1000) },
         dialect: "openai".into(),
         operation: Operation::Chat,
         asked: "qwen3:8b".into(),
@@ -246,11 +280,14 @@ pub(super) fn request() -> RequestView {
         candidates: Vec::new(),
         zone: Some(Zone::Machine),
         substituted: Substitution::No,
+        queued: Duration::from_millis(40),
         first_token: Some(Duration::from_millis(180)),
+        gaps: Gaps::default(),
         total: Duration::from_millis(2_400),
         usage: Usage::default(),
         usage_estimated: false,
         reason: Some(Reason::Stop),
+        sent: 4_096,
     })
 }
 

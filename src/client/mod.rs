@@ -19,15 +19,17 @@ use hyperlocal::UnixConnector;
 use serde::de::DeserializeOwned;
 
 use crate::wire::{
-    AddServer, Added, ConfigView, ErrorBody, EventView, GenerateBody, ModelList, ModelView, PinWish,
-    RequestList, RequestView, ServerList, ServerView, StatsList, Status, TrustServer,
+    AddServer, Added, CompareView, ConfigView, ErrorBody, EventView, GenerateBody, ModelList, ModelView,
+    PinWish, RequestList, RequestView, ServerList, ServerView, StatsList, Status, TrustServer,
 };
 
 mod answer;
+mod export;
 mod feed;
 mod passage;
 
 pub use answer::{Answer, AnsweredBy, Piece, Stream};
+pub use export::Export;
 pub use feed::Feed;
 pub use passage::Passage;
 
@@ -145,7 +147,33 @@ pub struct StatsQuery {
     pub server: Option<String>,
     /// Only this model.
     pub model: Option<String>,
+    /// Only this program.
+    pub caller: Option<String>,
 }
+
+impl StatsQuery {
+    fn pairs(&self) -> [(&'static str, Option<&str>); 6] {
+        [
+            ("by", self.by.as_deref()),
+            ("since", self.since.as_deref()),
+            ("until", self.until.as_deref()),
+            ("server", self.server.as_deref()),
+            ("model", self.model.as_deref()),
+            ("caller", self.caller.as_deref()),
+        ]
+    }
+}
+
+/// A path with those parameters that have a value.
+fn with_query(path: &str, pairs: &[(&str, Option<&str>)]) -> String {
+    let pairs = pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", segment((*value)?))));
+    let pairs: Vec<_> = pairs.collect();
+    let mark = if pairs.is_empty() { "" } else { "?" };
+    format!("{path}{mark}{}", pairs.join("&"))
+}
+
+/// By what name we are counted.
+const AGENT: &str = concat!("lovablectl/", env!("CARGO_PKG_VERSION"));
 
 impl Client {
     /// A client of the daemon at `socket`. Nothing is connected until something is asked.
@@ -230,17 +258,34 @@ impl Client {
 
     /// Sums over outcomes.
     pub async fn stats(&self, query: &StatsQuery) -> Result<Reply<StatsList>, ClientError> {
-        let pairs = [
-            ("by", &query.by),
-            ("since", &query.since),
-            ("until", &query.until),
-            ("server", &query.server),
-            ("model", &query.model),
-        ];
-        let pairs = pairs.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
-        let pairs: Vec<_> = pairs.map(|(key, value)| format!("{key}={}", segment(value))).collect();
-        let mark = if pairs.is_empty() { "" } else { "?" };
-        self.get(&format!("/lovable/v1/stats{mark}{}", pairs.join("&"))).await
+        self.get(&with_query("/lovable/v1/stats", &query.pairs())).await
+    }
+
+    /// Two servers or models side by side.
+    pub async fn compare(
+        &self,
+        a: &str,
+        b: &str,
+        since: Option<&str>,
+        until: Option<&str>,
+    ) -> Result<Reply<CompareView>, ClientError> {
+        let pairs = [("a", Some(a)), ("b", Some(b)), ("since", since), ("until", until)];
+        self.get(&with_query("/lovable/v1/stats/compare", &pairs)).await
+    }
+
+    /// Forgets all requests and statistics.
+    pub async fn clear_stats(&self) -> Result<Reply<serde_json::Value>, ClientError> {
+        self.ask(Method::DELETE, "/lovable/v1/stats", None, CONTROL_PATIENCE).await
+    }
+
+    /// All requests, one line each, as `csv` or `jsonl`.
+    pub async fn export(&self, format: &str, query: &StatsQuery) -> Result<Export, ClientError> {
+        let mut pairs = query.pairs().to_vec();
+        pairs.push(("format", Some(format)));
+        let path = with_query("/lovable/v1/stats/export", &pairs);
+        let request = self.request_to(Method::GET, &path, None, &[]);
+        let patience = self.patience.unwrap_or(CONTROL_PATIENCE);
+        Ok(Export::new(self.send(request, Some(patience)).await?.into_body()))
     }
 
     /// The last requests, the last one first.
@@ -315,7 +360,8 @@ impl Client {
         headers: &[(&str, &str)],
     ) -> Result<Request<Full<Bytes>>, ClientError> {
         let uri: hyper::Uri = hyperlocal::Uri::new(&self.socket, path).into();
-        let mut request = Request::builder().method(method).uri(uri).header("host", "lovable");
+        let mut request =
+            Request::builder().method(method).uri(uri).header("host", "lovable").header("user-agent", AGENT);
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }

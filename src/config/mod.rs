@@ -198,11 +198,18 @@ impl Default for Limits {
 pub struct Stats {
     /// Whether outcomes are stored at all.
     pub tracking: bool,
+    /// How much space outcomes may take on the disk. Sums of them outlive them.
+    pub max_size: Size,
+}
+
+impl Stats {
+    /// Less is not worth its name: a database takes half a MiB before anything is in it.
+    const LEAST: Size = Size::mib(8);
 }
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { tracking: true }
+        Self { tracking: true, max_size: Size::mib(256) }
     }
 }
 
@@ -453,8 +460,13 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     section.done(reader);
 
     let mut section = root.section(reader, "stats");
+    let span = section.span.clone();
     section.take(reader, "tracking", &mut config.stats.tracking);
+    section.take(reader, "max_size", &mut config.stats.max_size);
     section.done(reader);
+    if config.stats.max_size < Stats::LEAST {
+        reader.problem(span, format!("`stats.max_size` must be at least {}", Stats::LEAST));
+    }
 
     let section = root.section(reader, "log");
     log(reader, section, &mut config.log);

@@ -48,7 +48,7 @@ pub(super) async fn socket(doorway: Doorway, listener: UnixListener) {
         };
         let Doorway { door, stopping, alive, .. } = doorway.clone();
         tokio::spawn(async move {
-            api::serve(door, stream, Peer::Socket { may_change }, told(stopping)).await;
+            api::serve(door, stream, Peer::Socket { may_change, uid: Some(peer) }, told(stopping)).await;
             drop(alive);
         });
         Ok(())

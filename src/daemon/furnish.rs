@@ -41,16 +41,16 @@ pub(super) async fn furnish(
 ) -> Result<House, RunError> {
     let config = &loaded.config;
     let started = Instant::now();
-    let (store, stored) = open_store(&loaded.paths.state.path)?;
+    let (store, stored) = open_store(&loaded.paths.state.path, config.stats.max_size.0)?;
     let settings = settings::of_housekeeping(config);
     let said = settings.said.clone();
     let known = registry::Settings { cloud: said.cloud, trust: said.trust, ..registry::Settings::default() };
-    let (registry, stats) = housekeeping::restore(&stored, known, now());
+    let (registry, figures) = housekeeping::restore(&store, &stored, known, now());
     let instance = format!("{:016x}", fastrand::u64(..));
     let house = Housekeeping::new(housekeeping::Furnishing {
         instance: instance.clone(),
         registry,
-        stats,
+        figures,
         spent: spent(&store, &stored),
         store,
         ours: ours(),
@@ -89,8 +89,10 @@ fn spent(store: &Store, stored: &store::Loaded) -> Stored {
     }
 }
 
-fn open_store(dir: &Path) -> Result<(Store, store::Loaded), RunError> {
-    Store::open(dir).map_err(|error| match error {
+fn open_store(dir: &Path, most_rows: u64) -> Result<(Store, store::Loaded), RunError> {
+    // Without tracking no row comes, and no directory for rows is made.
+    let opened = Store::open_with_rows(dir, most_rows);
+    opened.map_err(|error| match error {
         StoreError::Held { .. } => RunError::AlreadyRunning(error.to_string()),
         StoreError::Future { .. } => RunError::Failed(error.to_string()),
     })

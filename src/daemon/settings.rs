@@ -18,8 +18,11 @@ use crate::{
 };
 
 /// Settings that hold until a restart, and how they are told of.
-const UNTIL_RESTART: [(&str, &str); 2] =
-    [("listen.address", "[listen] address"), ("log.format", "[log] format")];
+const UNTIL_RESTART: [(&str, &str); 3] = [
+    ("listen.address", "[listen] address"),
+    ("log.format", "[log] format"),
+    ("stats.max_size", "[stats] max_size"),
+];
 
 /// The rooms that have settings.
 #[derive(Clone)]

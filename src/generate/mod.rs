@@ -6,27 +6,24 @@
 mod begun;
 mod estimate;
 mod event;
+mod gaps;
 mod meaning;
 mod money;
-
-use std::time::Duration;
+mod outcome;
 
 pub use self::{
     begun::Begun,
     estimate::{estimate, measure},
     event::{Answer, Event, Said},
+    gaps::Gaps,
     meaning::{
         Call, Chat, Complete, Effort, Embed, Extras, Format, Image, ImageSource, Meaning, Part, Role,
         Sampling, Tool, ToolChoice, ToolResult, Turn,
     },
     money::{Most, Usd},
+    outcome::{Attempt, Caller, Candidate, Cost, Outcome},
 };
 use serde::{Deserialize, Serialize};
-
-use crate::{
-    fault::Fault,
-    server::{KindId, ModelName, ServerId, Zone},
-};
 
 /// What a request wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -154,115 +151,4 @@ pub enum Substitution {
     Alternative,
     /// A model in the cloud in place of a local one.
     Cloud,
-}
-
-/// One try at one server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Which server.
-    pub server: ServerId,
-    /// Its kind.
-    pub kind: KindId,
-    /// The model that was asked of it.
-    pub model: ModelName,
-    /// From the arrival of the request to this attempt.
-    pub after: Duration,
-    /// From the start of the attempt to its first content.
-    pub first_token: Option<Duration>,
-    /// From the start of the attempt to its end.
-    pub total: Duration,
-    /// How many requests the server got in it: more than one where it had to be asked with more care.
-    pub requests: u32,
-    /// Why it did not work; `None` when it did, or when the caller left.
-    pub fault: Option<Fault>,
-    /// Token counts that this server gave.
-    pub usage: Usage,
-    /// What is counted for it, where it costs money.
-    #[serde(default)]
-    pub cost: Option<Cost>,
-}
-
-/// What an attempt costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cost {
-    /// So much is counted.
-    pub usd: Usd,
-    /// Whether that is the most it can have been: the server gave no counts.
-    pub at_most: bool,
-}
-
-/// A candidate as it was ranked when a server was chosen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// Which server.
-    pub server: ServerId,
-    /// The model that it would have been asked for.
-    pub model: ModelName,
-    /// `None` when it was eligible, else why it was not.
-    pub excluded: Option<String>,
-}
-
-/// What is written down when a request is over. No word of prompt or answer is in it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// The id that the caller got in `x-lovable-request-id`.
-    pub request_id: String,
-    /// When the request arrived, milliseconds since 1970.
-    pub at_ms: u64,
-    /// The language of the caller: `openai`.
-    pub dialect: String,
-    /// What was wanted.
-    pub operation: Operation,
-    /// The model as the caller wrote it.
-    pub asked: String,
-    /// Whether the caller wanted a stream.
-    pub stream: bool,
-    /// How it ended.
-    pub ending: Ending,
-    /// The status that the caller got.
-    pub status: u16,
-    /// The code of the failure that the caller was told, if any.
-    pub failure: Option<String>,
-    /// Whether a refusal was the caller's own fault.
-    pub callers_fault: bool,
-    /// The tries, in order.
-    pub attempts: Vec<Attempt>,
-    /// How the servers were ranked, at the last choice.
-    pub candidates: Vec<Candidate>,
-    /// The zone of the server that answered.
-    pub zone: Option<Zone>,
-    /// How far from what was asked the answer was.
-    pub substituted: Substitution,
-    /// From arrival to the first content that went to the caller.
-    pub first_token: Option<Duration>,
-    /// From arrival to the end.
-    pub total: Duration,
-    /// Token counts.
-    pub usage: Usage,
-    /// Whether they are an estimate.
-    pub usage_estimated: bool,
-    /// Why the model stopped.
-    pub reason: Option<Reason>,
-}
-
-impl Outcome {
-    /// What all attempts cost together; `None` where none costs money, or nobody knows.
-    pub fn cost(&self) -> Option<Cost> {
-        self.attempts
-            .iter()
-            .filter_map(|it| it.cost)
-            .reduce(|one, other| Cost { usd: one.usd.plus(other.usd), at_most: one.at_most || other.at_most })
-    }
-
-    /// The attempt that answered, if one did.
-    pub fn answered(&self) -> Option<&Attempt> {
-        match self.ending {
-            Ending::Delivered | Ending::Resumed => self.attempts.last(),
-            Ending::CutShort
-            | Ending::Refused
-            | Ending::Exhausted
-            | Ending::OutOfTime
-            | Ending::CallerGone => None,
-        }
-    }
 }

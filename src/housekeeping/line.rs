@@ -15,7 +15,7 @@ pub(super) fn write(outcome: &Outcome) {
     let model = last.map(|it| it.model.as_str()).filter(|it| *it != asked);
     tracing::info!(
         request = outcome.request_id,
-        dialect = outcome.dialect,
+        dialect = &*outcome.dialect,
         asked,
         model,
         server = last.map(|it| it.server.as_str()),
@@ -25,7 +25,7 @@ pub(super) fn write(outcome: &Outcome) {
         total_ms = ms(outcome.total),
         input_tokens = outcome.usage.input_tokens,
         output_tokens = outcome.usage.output_tokens,
-        failure = outcome.failure,
+        failure = outcome.failure.as_deref(),
         "{}",
         ended(outcome.ending)
     );

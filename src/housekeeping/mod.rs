@@ -9,8 +9,11 @@
 mod clock;
 mod feed;
 mod gauge;
+mod history;
 mod home;
 mod keep;
+#[cfg(test)]
+mod keep_tests;
 mod line;
 mod purse;
 mod traffic;
@@ -30,15 +33,12 @@ use tokio::{
 
 pub use self::{
     feed::{Event, Follow},
-    keep::restore,
+    history::{Export, Span},
+    keep::{Figures, restore},
     purse::{Bought, Spending, Spent, Stored},
     traffic::{InFlight, Limited, Look, QueueFull, Ticket, Traffic},
 };
-use self::{
-    home::Homes,
-    keep::{DISK, Figures},
-    purse::Purse,
-};
+use self::{home::Homes, keep::DISK, purse::Purse};
 use crate::{
     failover::Paces,
     fault::{Blame, Fault},
@@ -51,7 +51,7 @@ use crate::{
     upstream::Key,
 };
 
-/// How many finished requests can be looked up.
+/// How many finished requests are kept in memory; older ones are read from the disk.
 const RECENT: usize = 1_000;
 /// Changes that a slow follower of the feed may lag behind before it is given the whole state again.
 const FEED_LAG: usize = 256;
@@ -65,7 +65,8 @@ pub struct Housekeeping {
     registry: Mutex<Registry>,
     snapshot: ArcSwap<Snapshot>,
     figures: Mutex<Figures>,
-    recent: Mutex<VecDeque<Arc<Outcome>>>,
+    /// The last outcomes with their numbers.
+    recent: Mutex<VecDeque<(u64, Arc<Outcome>)>>,
     traffic: Traffic,
     homes: Mutex<Homes>,
     paces: Mutex<Paces>,
@@ -89,7 +90,7 @@ pub struct Furnishing {
     /// Servers as they were stored, or an empty registry.
     pub registry: Registry,
     /// Statistics as they were stored.
-    pub stats: Stats,
+    pub figures: Figures,
     /// Where both are kept.
     pub store: Store,
     /// What was spent in the cloud, as it was stored.
@@ -138,10 +139,14 @@ pub type OwnerOf = Box<dyn Fn(&Endpoint) -> Option<u32> + Send + Sync>;
 impl Housekeeping {
     /// Takes over what was stored and what the person says.
     pub fn new(it: Furnishing) -> Arc<Self> {
+        let unsaved = Notify::new();
+        if !it.figures.touched.is_empty() && it.settings.tracking {
+            unsaved.notify_one();
+        }
         let house = Arc::new(Self {
             snapshot: ArcSwap::new(it.registry.snapshot()),
             registry: Mutex::new(it.registry),
-            figures: Mutex::new(Figures::new(it.stats)),
+            figures: Mutex::new(it.figures),
             recent: Mutex::new(VecDeque::new()),
             traffic: Traffic::new(it.settings.queue),
             homes: Mutex::default(),
@@ -155,7 +160,7 @@ impl Housekeeping {
             store: it.store,
             due: Notify::new(),
             woken: Notify::new(),
-            unsaved: Notify::new(),
+            unsaved,
             news: watch::channel(()).0,
             looked: watch::channel(true).0,
             hardware: gauge::Seen::default(),
@@ -235,14 +240,9 @@ impl Housekeeping {
         lock(&self.figures).stats.report(query)
     }
 
-    /// Finished requests, newest first.
+    /// The last requests of this run that are over, newest first.
     pub fn recent(&self, limit: usize) -> Vec<Arc<Outcome>> {
-        lock(&self.recent).iter().rev().take(limit).cloned().collect()
-    }
-
-    /// One finished request.
-    pub fn request(&self, id: &str) -> Option<Arc<Outcome>> {
-        lock(&self.recent).iter().rev().find(|it| it.request_id == id).cloned()
+        lock(&self.recent).iter().rev().take(limit).map(|(_, it)| it.clone()).collect()
     }
 
     /// Does something to the registry, and tells everyone what that changed.
@@ -398,14 +398,7 @@ impl Housekeeping {
     /// Writes down that a request is over.
     pub fn finished(&self, outcome: Outcome) {
         line::write(&outcome);
-        {
-            let mut figures = lock(&self.figures);
-            let touched = figures.stats.add(&outcome);
-            if self.tracking() {
-                figures.touched.extend(touched);
-                self.unsaved.notify_one();
-            }
-        }
+        let number = self.count(&outcome);
         let outcome = Arc::new(outcome);
         if self.feed.receiver_count() > 0 {
             let _ = self.feed.send(Arc::new(Event::Request(outcome.clone())));
@@ -414,7 +407,9 @@ impl Housekeeping {
         if recent.len() == RECENT {
             recent.pop_front();
         }
-        recent.push_back(outcome);
+        // Nearly always the last: two may have been counted in the other order.
+        let at = recent.partition_point(|(it, _)| *it < number);
+        recent.insert(at, (number, outcome));
     }
 }
 

@@ -109,6 +109,7 @@ impl Work {
                 Chosen::Nobody
             }
         };
+        self.record.queues(self.turn.waits());
         self.machine.on_chosen(chosen, self.now());
     }
 

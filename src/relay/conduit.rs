@@ -34,6 +34,8 @@ struct Slot {
     pieces: VecDeque<Bytes>,
     /// Small pieces that came after those.
     joined: BytesMut,
+    /// How many bytes there were in all.
+    said: u64,
     /// The writer will be back at once with more.
     gathering: bool,
     broken: bool,
@@ -44,6 +46,7 @@ impl Slot {
         if piece.is_empty() {
             return;
         }
+        self.said += piece.len() as u64;
         let alone = self.is_empty();
         if !alone && piece.len() <= SMALL {
             self.joined.extend_from_slice(&piece);
@@ -92,6 +95,11 @@ impl Mouth {
     /// How many bytes wait to be taken.
     pub(crate) fn waiting(&self) -> usize {
         self.slot().len()
+    }
+
+    /// How many bytes were queued so far.
+    pub(crate) fn said(&self) -> u64 {
+        self.slot().said
     }
 
     /// Lets everything else run once while what waits here is held back, so that

@@ -45,6 +45,7 @@ use crate::{
     dialect::Request,
     failover::{Budget, Patience},
     fault::Failure,
+    generate::Caller,
     housekeeping::Housekeeping,
     queue::Priority,
     route::Fallback,
@@ -114,6 +115,8 @@ pub struct Errand {
     pub via: Vec<String>,
     /// In whose words failures are told.
     pub shape: Shape,
+    /// Who asks.
+    pub caller: Caller,
 }
 
 /// Carries out requests.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Errand, Relay, conduit::Mouth, live::Live};
 use crate::{
     fault::{Blame, Fault},
-    generate::{Attempt, Candidate, Ending, Head, Outcome, Reason, Substitution, Usage},
+    generate::{Attempt, Caller, Candidate, Ending, Gaps, Head, Outcome, Reason, Substitution, Usage},
     housekeeping::wall_ms,
     server::Zone,
 };
@@ -38,6 +38,15 @@ pub(super) struct Record {
     pub(super) reason: Option<Reason>,
     pub(super) held: usize,
     pub(super) mouth: Mouth,
+    caller: Caller,
+    /// How long it has waited for a place, up to when it began to wait once more.
+    queued: Duration,
+    queued_since: Option<Instant>,
+    gaps: Gaps,
+    /// When the last piece with content came.
+    spoke_at: Option<Instant>,
+    /// How many bytes had been said when the first content went out.
+    committed_at: Option<u64>,
 }
 
 impl Record {
@@ -64,7 +73,48 @@ impl Record {
             reason: None,
             held: 0,
             mouth,
+            caller: errand.caller.clone(),
+            queued: Duration::ZERO,
+            queued_since: None,
+            gaps: Gaps::default(),
+            spoke_at: None,
+            committed_at: None,
         }
+    }
+
+    /// It waits for a place at a server, or does not any more.
+    pub(super) fn queues(&mut self, waits: bool) {
+        match (self.queued_since, waits) {
+            (None, true) => self.queued_since = Some(Instant::now()),
+            (Some(since), false) => {
+                self.queued += since.elapsed();
+                self.queued_since = None;
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+    }
+
+    /// A piece with content has come.
+    pub(super) fn spoke(&mut self, at: Instant) {
+        if let Some(before) = self.spoke_at.replace(at) {
+            self.gaps.add(at.saturating_duration_since(before));
+        }
+    }
+
+    /// The caller took no more for so long, which was no pause of the server's.
+    pub(super) fn held_back(&mut self, time: Duration) {
+        self.spoke_at = self.spoke_at.map(|it| it + time);
+    }
+
+    /// Nothing of what was said counts: nobody has heard it.
+    pub(super) fn unsaid(&mut self) {
+        (self.gaps, self.spoke_at) = (Gaps::default(), None);
+    }
+
+    /// The answer goes out from here on.
+    pub(super) fn committed(&mut self) {
+        self.first_token = Some(in_micros(self.started.elapsed()));
+        self.committed_at = Some(self.mouth.said());
     }
 
     /// Closes the current attempt, if there is one, with what went wrong.
@@ -76,9 +126,10 @@ impl Record {
             server: live.choice.server.id.clone(),
             kind: live.choice.server.kind.clone(),
             model: live.choice.model.clone(),
-            after: live.started - self.started,
-            first_token: live.first_token,
-            total: live.started.elapsed(),
+            candidates: std::mem::take(&mut self.candidates),
+            after: in_micros(live.started - self.started),
+            first_token: live.first_token.map(in_micros),
+            total: in_micros(live.started.elapsed()),
             requests: live.requests,
             fault,
             usage,
@@ -147,26 +198,38 @@ impl Drop for Record {
             None => (Ending::CallerGone, self.status, None, false),
         };
         self.leave();
+        self.queues(false);
+        // What the caller did not take it was not sent.
+        let taken = self.mouth.said().saturating_sub(self.mouth.waiting() as u64);
         self.relay.house.finished(Outcome {
             request_id: std::mem::take(&mut self.request_id),
             at_ms: self.at_ms,
-            dialect: self.dialect.to_owned(),
+            caller: std::mem::take(&mut self.caller),
+            dialect: self.dialect.into(),
             operation: self.head.operation,
             asked: std::mem::take(&mut self.head.model),
             stream: self.head.stream,
             ending,
             status,
-            failure: failure.map(str::to_owned),
+            failure: failure.map(Into::into),
             callers_fault,
             attempts: std::mem::take(&mut self.attempts),
             candidates: std::mem::take(&mut self.candidates),
             zone: self.zone,
             substituted: self.substituted,
+            queued: in_micros(self.queued),
             first_token: self.first_token,
-            total: self.started.elapsed(),
+            gaps: std::mem::take(&mut self.gaps),
+            total: in_micros(self.started.elapsed()),
             usage: self.usage,
             usage_estimated: self.usage_estimated,
             reason: self.reason,
+            sent: self.committed_at.map_or(0, |before| taken.saturating_sub(before)),
         });
     }
+}
+
+/// As it is written down, so that what is read again gives the same sums.
+fn in_micros(time: Duration) -> Duration {
+    Duration::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }

@@ -62,6 +62,11 @@ impl Turn {
         self.place.take()
     }
 
+    /// Whether it waits for a place.
+    pub(super) fn waits(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     /// Neither has a place nor waits for one.
     pub(super) fn leave(&mut self) {
         *self = Self::default();

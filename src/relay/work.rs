@@ -178,6 +178,7 @@ impl Work {
         if let Some(live) = &self.record.live {
             self.machine.on_held_back(live.no, begun.elapsed());
             self.watch.held_back(begun.elapsed());
+            self.record.held_back(begun.elapsed());
         }
         false
     }
@@ -241,6 +242,7 @@ impl Work {
             // Everybody rests or is full: a server that comes meanwhile is asked at once.
             None => tokio::select! {
                 () = self.turn.called() => {
+                    self.record.queues(false);
                     self.machine.on_news();
                     None
                 }
@@ -306,6 +308,7 @@ impl Work {
         if !self.committed {
             self.waiting.clear();
             self.frames = 0;
+            self.record.unsaid();
         } else if self.errand.request.head.stream {
             // The caller waits again.
             self.next_keep_alive.get_or_insert(Instant::now() + KEEP_ALIVE_EVERY);
@@ -314,6 +317,10 @@ impl Work {
     }
 
     fn on_heard(&mut self, no: AttemptNo, heard: Heard, now: std::time::Instant) {
+        // What comes plain is cut by the network, not by the model.
+        if heard.content && self.record.live.as_ref().is_some_and(|it| it.mode != Mode::Plain) {
+            self.record.spoke(Instant::from_std(now));
+        }
         let Some(live) = &mut self.record.live else { return };
         self.dense = now.saturating_duration_since(self.heard_at) < DENSE;
         self.heard_at = now;
@@ -416,7 +423,7 @@ impl Work {
     fn commit(&mut self) {
         self.committed = true;
         self.next_keep_alive = None;
-        self.record.first_token = Some(self.record.started.elapsed());
+        self.record.committed();
         let (attempts, content_type) = (self.attempts(), self.content_type());
         // What was said elsewhere is not needed any more; nor is the request where nobody can
         // go on with the answer.

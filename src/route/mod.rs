@@ -279,9 +279,16 @@ fn decide<'a>(
         }
         (None, None) => Decision::Nobody(explain(asked, meant, &out)),
     };
-    let able = able.iter().map(|it| it.candidate(None));
-    let out = out.iter().map(|(it, reason)| it.candidate(Some(reason.to_string())));
-    (decision, able.chain(out).collect())
+    let mut candidates = Vec::with_capacity(able.len() + out.len());
+    for (at, judged) in able.iter().enumerate() {
+        let better = at.checked_sub(1).map(|it| able[it].rank);
+        candidates.push(Candidate { behind: better.map(|it| judged.rank.behind(&it)), ..judged.candidate() });
+    }
+    candidates.extend(
+        out.iter()
+            .map(|(it, reason)| Candidate { excluded: Some(reason.to_string().into()), ..it.candidate() }),
+    );
+    (decision, candidates)
 }
 
 /// A server and the model that would be asked of it.
@@ -305,8 +312,13 @@ impl Judged<'_> {
         }
     }
 
-    fn candidate(&self, excluded: Option<String>) -> Candidate {
-        Candidate { server: self.server.id.clone(), model: self.model.name.clone(), excluded }
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            server: self.server.id.clone(),
+            model: self.model.name.clone(),
+            excluded: None,
+            behind: None,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who is out and why, and in which order the others are asked.
 
-use std::{fmt, time::Instant};
+use std::{borrow::Cow, fmt, time::Instant};
 
 use super::{
     Ask, Fallback,
@@ -141,6 +141,57 @@ impl<'a> Rank<'a> {
     /// The same, once it is known how the server is told.
     pub(super) fn with(self, fidelity: Fidelity) -> Self {
         Self { fidelity, ..self }
+    }
+
+    /// Why it stands behind one that is better or the same: the first axis on which they differ.
+    pub(super) fn behind(&self, better: &Self) -> Cow<'static, str> {
+        let Self { sameness, doubtful, crowds, footing, room, priority, zone, .. } = self;
+        let why = if *sameness != better.sameness {
+            "its model is farther from what was asked"
+        } else if *doubtful != better.doubtful {
+            "its model seems to be made for something else"
+        } else if *crowds != better.crowds {
+            "its model would push others out of memory"
+        } else if *footing != better.footing {
+            match footing {
+                Footing::Up | Footing::Suspect => "it has failed lately",
+                Footing::Trial => "it was down and is being tried",
+                Footing::Loading => "it is loading",
+                Footing::Down => "it is down",
+            }
+        } else if *room != better.room {
+            "its context may be too small"
+        } else if *priority != better.priority {
+            return format!("the configuration puts it behind (priority {priority})").into();
+        } else if *zone != better.zone {
+            if *zone == Zone::Cloud { "it is in the cloud" } else { "it is on another machine" }
+        } else {
+            self.behind_among_like(better)
+        };
+        why.into()
+    }
+
+    /// The same, where nothing that matters more tells them apart.
+    fn behind_among_like(&self, better: &Self) -> &'static str {
+        if self.warmth != better.warmth {
+            match self.warmth {
+                Warmth::Loaded | Warmth::Unknown => "it does not say whether the model is in memory",
+                Warmth::Cold => "the model is not in memory there",
+                Warmth::Swap => "the model would take the place of one that is in use",
+            }
+        } else if self.affinity != better.affinity {
+            "the conversation is at home elsewhere"
+        } else if self.fit != better.fit {
+            "nobody says what its model can do"
+        } else if self.taste != better.taste {
+            "its model comes later in the alphabet"
+        } else if self.fidelity != better.fidelity {
+            "it has to be asked in another language"
+        } else if self.load != better.load {
+            "it has more to do"
+        } else {
+            "by lot, among equals"
+        }
     }
 }
 

@@ -44,7 +44,11 @@ impl Histogram {
 
     /// The smallest value that at least this share of all values does not exceed.
     pub fn quantile(&self, share: f64) -> Option<f64> {
-        let rank = ((self.count() as f64 * share).ceil() as u64).max(1);
+        self.nth(((self.count() as f64 * share).ceil() as u64).max(1))
+    }
+
+    /// The value at a rank, the smallest being the first.
+    pub fn nth(&self, rank: u64) -> Option<f64> {
         let mut passed = 0;
         self.bins.iter().find_map(|(bin, count)| {
             passed += u64::from(*count);

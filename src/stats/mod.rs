@@ -6,12 +6,17 @@
 //! one request and two attempts, one of them failed. A request belongs to the
 //! server that answered it, or was asked last.
 //!
+//! A caller's name comes from outside, and there is no end of those: of each hour only so many
+//! are told apart, and of each day once its hours are folded; the others are counted together.
+//!
 //! Neither storage nor JSON is known here. `add` names the buckets that changed,
 //! `bytes` gives what is to be kept of one, `load` takes it back. When a bucket
 //! named so has no bytes any more, what was kept of it is to be deleted.
 
 mod bytes;
+mod compare;
 mod histogram;
+mod row;
 mod sample;
 mod sums;
 #[cfg(test)]
@@ -24,11 +29,13 @@ use serde::{Deserialize, Serialize};
 use self::sample::samples;
 pub use self::{
     bytes::Damaged,
+    compare::{Comparison, Interval, Measure, Measured, Side, compare},
     histogram::Histogram,
+    row::{Row, Spread},
     sums::{Endings, Sums},
 };
 use crate::{
-    generate::{Outcome, Usd},
+    generate::{Attempt, Outcome},
     server::{KindId, ModelName, ServerId, Zone},
 };
 
@@ -58,7 +65,16 @@ pub struct Bucket {
     pub zone: Option<Zone>,
     /// The language of the caller.
     pub dialect: String,
+    /// The program that asked. Absent in keys where it is not known, as it was in all keys
+    /// before callers were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
 }
+
+/// So many callers are told apart in an hour, and in a day that is folded.
+const CALLERS: usize = 16;
+/// What the others are called; no program can call itself so, since a space is in it.
+pub const OTHERS: &str = "all others";
 
 /// What a bucket counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,6 +87,20 @@ pub enum Counts {
 }
 
 impl Bucket {
+    /// Comes before all of this hour.
+    fn first_of(hour: Hour) -> Self {
+        Self {
+            hour,
+            counts: Counts::Requests,
+            server: None,
+            kind: None,
+            model: None,
+            zone: None,
+            dialect: String::new(),
+            caller: None,
+        }
+    }
+
     /// A key under which it is kept: in the order of hours, since they lead.
     pub fn to_key(&self) -> Vec<u8> {
         let mut key = self.hour.to_be_bytes().to_vec();
@@ -99,6 +129,8 @@ pub enum By {
     Zone,
     /// By the callers' language.
     Dialect,
+    /// By the program that asked.
+    Caller,
     /// By hour; of a folded day there is only the first.
     Hour,
     /// By day, in UTC.
@@ -119,19 +151,30 @@ impl By {
             Self::Model => "model",
             Self::Zone => "zone",
             Self::Dialect => "dialect",
+            Self::Caller => "caller",
             Self::Hour => "hour",
             Self::Day => "day",
         }
     }
 
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Server, Self::Kind, Self::Model, Self::Zone, Self::Dialect, Self::Hour, Self::Day];
+    pub const ALL: [Self; 8] = [
+        Self::Server,
+        Self::Kind,
+        Self::Model,
+        Self::Zone,
+        Self::Dialect,
+        Self::Caller,
+        Self::Hour,
+        Self::Day,
+    ];
 
     fn counts(self) -> Counts {
         match self {
             Self::Server | Self::Kind => Counts::Attempts,
-            Self::Model | Self::Zone | Self::Dialect | Self::Hour | Self::Day => Counts::Requests,
+            Self::Model | Self::Zone | Self::Dialect | Self::Caller | Self::Hour | Self::Day => {
+                Counts::Requests
+            }
         }
     }
 
@@ -143,13 +186,15 @@ impl By {
             Self::Model => text(bucket.model.as_ref().map(ModelName::as_str)),
             Self::Zone => Key::Zone(bucket.zone),
             Self::Dialect => text(Some(&bucket.dialect)),
+            Self::Caller => text(bucket.caller.as_deref()),
             Self::Hour => Key::Hour(bucket.hour),
             Self::Day => Key::Hour(bucket.hour - bucket.hour % 24),
         }
     }
 }
 
-/// What is asked of the statistics. Times are taken to the hour.
+/// What is asked of the statistics. Times are taken to the hour, and where the hours of a day
+/// are folded, to the day.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// How rows are made; `None` for one row over all requests.
@@ -162,6 +207,8 @@ pub struct Query {
     pub server: Option<String>,
     /// Only of this model.
     pub model: Option<String>,
+    /// Only of this caller.
+    pub caller: Option<String>,
 }
 
 /// What a row is about.
@@ -177,74 +224,9 @@ pub enum Key {
     Hour(Hour),
 }
 
-/// One line of an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// What it is about.
-    pub key: Key,
-    /// How many, by ending.
-    pub endings: Endings,
-    /// Successes out of all but those that left or were themselves to blame.
-    pub success_rate: Option<f64>,
-    /// Requests that took more than one attempt; attempts that another one followed.
-    pub failed_over: u64,
-    /// Time to the first content.
-    pub first_token_ms: Spread,
-    /// Time of whole answers.
-    pub total_ms: Spread,
-    /// Tokens per second after the first.
-    pub tokens_per_second: Spread,
-    /// Tokens of prompts.
-    pub input_tokens: Option<u64>,
-    /// Tokens of answers.
-    pub output_tokens: Option<u64>,
-    /// Whole answers whose server gave no token counts.
-    pub usage_absent: u64,
-    /// What it cost.
-    pub cost: Option<Usd>,
-}
-
-/// How values are spread; all `None` when there are no values.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Spread {
-    /// Their mean.
-    pub mean: Option<f64>,
-    /// Half of them are at most that.
-    pub p50: Option<f64>,
-    /// 95 % of them are at most that.
-    pub p95: Option<f64>,
-    /// 99 % of them are at most that.
-    pub p99: Option<f64>,
-}
-
-impl Row {
-    fn new(key: Key, sums: &Sums) -> Self {
-        Self {
-            key,
-            endings: sums.endings,
-            success_rate: sums.success_rate(),
-            failed_over: sums.failed_over,
-            first_token_ms: Spread::of(&sums.first_token, 1000.0),
-            total_ms: Spread::of(&sums.total, 1000.0),
-            tokens_per_second: Spread::of(&sums.speed, 100.0),
-            input_tokens: sums.input_tokens,
-            output_tokens: sums.output_tokens,
-            usage_absent: sums.usage_absent,
-            cost: sums.cost,
-        }
-    }
-}
-
-impl Spread {
-    fn of(histogram: &Histogram, unit: f64) -> Self {
-        let quantile = |share| histogram.quantile(share).map(|it| it / unit);
-        Self {
-            mean: histogram.mean().map(|it| it / unit),
-            p50: quantile(0.5),
-            p95: quantile(0.95),
-            p99: quantile(0.99),
-        }
-    }
+/// Tokens per second after the first of an answer, where that can be told.
+pub fn speed(attempt: &Attempt) -> Option<f64> {
+    sample::speed(attempt).map(|it| it as f64 / 100.0)
 }
 
 /// What has happened since the daemon started.
@@ -260,7 +242,19 @@ pub struct Totals {
 #[derive(Debug, Default)]
 pub struct Stats {
     buckets: BTreeMap<Bucket, Sums>,
+    /// The callers that are told apart, by hour.
+    callers: BTreeMap<Hour, BTreeSet<String>>,
+    /// Before this hour there are days.
+    folded: Hour,
     totals: Totals,
+}
+
+/// Sums on their way to rows: more can be added to them.
+pub type Gathered = BTreeMap<Key, Sums>;
+
+/// Rows, in the order of their keys.
+pub fn rows(gathered: Gathered) -> Vec<Row> {
+    gathered.into_iter().map(|(key, sums)| Row::new(key, &sums)).collect()
 }
 
 impl Stats {
@@ -269,8 +263,15 @@ impl Stats {
     pub fn add(&mut self, outcome: &Outcome) -> Vec<Bucket> {
         self.totals.endings.add(outcome.ending);
         self.totals.attempts_failed_over += outcome.attempts.len().saturating_sub(1) as u64;
+        self.add_past(outcome)
+    }
+
+    /// The same for one that is not of this run of the daemon.
+    pub fn add_past(&mut self, outcome: &Outcome) -> Vec<Bucket> {
+        let known = self.callers.entry(hour(outcome.at_ms)).or_default();
+        let caller = outcome.caller.program.as_deref().map(|it| counted_as(known, it));
         let mut touched = Vec::with_capacity(outcome.attempts.len() + 1);
-        for (bucket, sample) in samples(outcome) {
+        for (bucket, sample) in samples(outcome, caller) {
             // Nearly always it is there, and then nothing is copied.
             match self.buckets.get_mut(&bucket) {
                 Some(sums) => sums.add(&sample),
@@ -284,6 +285,9 @@ impl Stats {
     /// Adds what was kept of a bucket.
     pub fn load(&mut self, bucket: Bucket, bytes: &[u8]) -> Result<(), Damaged> {
         let sums = Sums::from_bytes(bytes)?;
+        if let Some(caller) = bucket.caller.as_ref().filter(|it| *it != OTHERS) {
+            self.callers.entry(bucket.hour).or_default().insert(caller.clone());
+        }
         self.buckets.entry(bucket).or_default().merge(&sums);
         Ok(())
     }
@@ -293,25 +297,50 @@ impl Stats {
         self.buckets.get(bucket).map(Sums::to_bytes)
     }
 
+    /// Forgets everything but what has happened since the daemon started.
+    pub fn clear(&mut self) {
+        *self = Self { totals: self.totals, ..Self::default() };
+    }
+
     /// Answers a question, with rows in the order of their keys.
     pub fn report(&self, query: &Query) -> Vec<Row> {
+        let mut gathered = Gathered::new();
+        self.gather(query, &mut gathered);
+        rows(gathered)
+    }
+
+    /// Adds what answers a question to what is there already.
+    pub fn gather(&self, query: &Query, gathered: &mut Gathered) {
         let counts = query.by.map_or(Counts::Requests, By::counts);
         let is_of = |wanted: &Option<String>, it: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| it == Some(wanted))
         };
-        let mut rows = BTreeMap::<Key, Sums>::new();
-        for (bucket, sums) in &self.buckets {
+        // A day that is folded stands at its first hour.
+        let since = query.since.map_or(0, |it| if it < self.folded { it - it % 24 } else { it });
+        let from = self.buckets.range(Bucket::first_of(since)..);
+        for (bucket, sums) in from.take_while(|(it, _)| query.until.is_none_or(|until| it.hour < until)) {
             if bucket.counts == counts
-                && query.since.is_none_or(|since| bucket.hour >= since)
-                && query.until.is_none_or(|until| bucket.hour < until)
                 && is_of(&query.server, bucket.server.as_ref().map(ServerId::as_str))
                 && is_of(&query.model, bucket.model.as_ref().map(ModelName::as_str))
+                && is_of(&query.caller, bucket.caller.as_deref())
             {
                 let key = query.by.map_or(Key::All, |by| by.key(bucket));
-                rows.entry(key).or_default().merge(sums);
+                gathered.entry(key).or_default().merge(sums);
             }
         }
-        rows.into_iter().map(|(key, sums)| Row::new(key, &sums)).collect()
+    }
+
+    /// How many requests arrived in an hour; `None` where only its day is known.
+    pub fn requests_in(&self, hour: Hour) -> Option<u64> {
+        let query = Query { since: Some(hour), until: Some(hour.saturating_add(1)), ..Query::default() };
+        let mut gathered = Gathered::new();
+        self.gather(&query, &mut gathered);
+        (hour >= self.folded).then(|| gathered.values().map(|it| it.endings.all()).sum())
+    }
+
+    /// Whether some bucket is of this server.
+    pub fn has_server(&self, name: &str) -> bool {
+        self.buckets.keys().any(|it| it.server.as_ref().is_some_and(|it| it == name))
     }
 
     /// How a server has done in this hour and the one before.
@@ -346,14 +375,19 @@ impl Stats {
             .filter(|it| !it.hour.is_multiple_of(24))
             .cloned()
             .collect();
+        self.folded = self.folded.max(first_kept);
         let mut touched = BTreeSet::new();
         for bucket in old {
             if let Some(sums) = self.buckets.remove(&bucket) {
-                let day = Bucket { hour: bucket.hour - bucket.hour % 24, ..bucket.clone() };
+                let first = bucket.hour - bucket.hour % 24;
+                let known = self.callers.entry(first).or_default();
+                let caller = bucket.caller.as_deref().map(|it| counted_as(known, it).to_owned());
+                let day = Bucket { hour: first, caller, ..bucket.clone() };
                 self.buckets.entry(day.clone()).or_default().merge(&sums);
                 touched.extend([bucket, day]);
             }
         }
+        self.callers.retain(|hour, _| *hour >= first_kept || hour.is_multiple_of(24));
         touched
     }
 
@@ -361,6 +395,18 @@ impl Stats {
     pub fn forget_before(&mut self, hour: Hour) -> BTreeSet<Bucket> {
         let old: BTreeSet<Bucket> = self.buckets.keys().take_while(|it| it.hour < hour).cloned().collect();
         self.buckets.retain(|it, _| it.hour >= hour);
+        self.callers.retain(|it, _| *it >= hour);
         old
     }
+}
+
+/// By what name a caller is counted in an hour with these callers.
+fn counted_as<'a>(known: &mut BTreeSet<String>, caller: &'a str) -> &'a str {
+    if caller != OTHERS && !known.contains(caller) {
+        if known.len() >= CALLERS {
+            return OTHERS;
+        }
+        known.insert(caller.to_owned());
+    }
+    caller
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::{Bucket, Counts, hour};
 use crate::{
     fault::{Blame, Cause, Fault, Stage},
-    generate::{Attempt, Cost, Ending, Outcome, Usage, Usd},
+    generate::{Attempt, Cost, Ending, Gaps, Outcome, Usage, Usd},
 };
 
 /// One request or attempt, as it is summed.
-pub(super) struct Sample {
+pub(super) struct Sample<'a> {
     pub(super) ending: Ending,
     pub(super) callers_fault: bool,
     pub(super) failed_over: bool,
@@ -19,10 +19,13 @@ pub(super) struct Sample {
     pub(super) cost: Option<Usd>,
     /// Tokens per second after the first, in hundredths.
     pub(super) speed: Option<u64>,
+    pub(super) gaps: Option<&'a Gaps>,
+    /// How long it waited for a place, if it had to.
+    pub(super) queued: Option<Duration>,
 }
 
-/// The request and its attempts, each with its group.
-pub(super) fn samples(outcome: &Outcome) -> Vec<(Bucket, Sample)> {
+/// The request and its attempts, each with its group. `caller` is by what name the caller is counted.
+pub(super) fn samples<'a>(outcome: &'a Outcome, caller: Option<&str>) -> Vec<(Bucket, Sample<'a>)> {
     let hour = hour(outcome.at_ms);
     let last = outcome.attempts.last();
     let request = Bucket {
@@ -32,7 +35,8 @@ pub(super) fn samples(outcome: &Outcome) -> Vec<(Bucket, Sample)> {
         kind: last.map(|it| it.kind.clone()),
         model: last.map(|it| it.model.clone()),
         zone: outcome.zone,
-        dialect: outcome.dialect.clone(),
+        dialect: outcome.dialect.to_string(),
+        caller: caller.map(str::to_owned),
     };
     let sample = Sample {
         ending: outcome.ending,
@@ -44,8 +48,11 @@ pub(super) fn samples(outcome: &Outcome) -> Vec<(Bucket, Sample)> {
         cost: outcome.cost().map(|it| it.usd),
         // Not by the caller's clock: a plain answer reaches it in one piece.
         speed: outcome.answered().and_then(speed),
+        gaps: Some(&outcome.gaps),
+        queued: (!outcome.queued.is_zero()).then_some(outcome.queued),
     };
     let mut samples = vec![(request, sample)];
+    let is_alone = outcome.ending != Ending::Resumed;
     for (index, attempt) in outcome.attempts.iter().enumerate() {
         let is_last = index + 1 == outcome.attempts.len();
         let bucket = Bucket {
@@ -55,7 +62,8 @@ pub(super) fn samples(outcome: &Outcome) -> Vec<(Bucket, Sample)> {
             kind: Some(attempt.kind.clone()),
             model: Some(attempt.model.clone()),
             zone: None,
-            dialect: outcome.dialect.clone(),
+            dialect: outcome.dialect.to_string(),
+            caller: caller.map(str::to_owned),
         };
         let ending = match &attempt.fault {
             Some(fault) => ending_of(fault),
@@ -76,6 +84,9 @@ pub(super) fn samples(outcome: &Outcome) -> Vec<(Bucket, Sample)> {
                 usage: attempt.usage,
                 cost: attempt.cost.map(|Cost { usd, .. }| usd),
                 speed: speed(attempt),
+                // Both belong to the whole answer, which may be one of several servers.
+                gaps: (attempt.fault.is_none() && is_alone).then_some(&outcome.gaps),
+                queued: None,
             },
         ));
     }
@@ -100,7 +111,7 @@ fn ending_of(fault: &Fault) -> Ending {
 /// was cached. Real servers need longer than that for two tokens.
 const IN_ONE_PIECE: Duration = Duration::from_millis(5);
 
-fn speed(attempt: &Attempt) -> Option<u64> {
+pub(super) fn speed(attempt: &Attempt) -> Option<u64> {
     let tokens = attempt.usage.output_tokens?.checked_sub(1).filter(|it| *it > 0)?;
     let took = attempt.total.checked_sub(attempt.first_token?).filter(|it| *it >= IN_ONE_PIECE)?;
     Some((tokens as f64 * 100.0 / took.as_secs_f64()).round() as u64)

@@ -11,7 +11,7 @@ use super::{
     histogram::Histogram,
     sample::Sample,
 };
-use crate::generate::{Ending, Usd};
+use crate::generate::{Ending, Gaps, Usd};
 
 /// Sums over requests, or over attempts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,10 @@ pub struct Sums {
     pub total: Histogram,
     /// Tokens per second after the first, in hundredths.
     pub speed: Histogram,
+    /// Between the pieces of answers.
+    pub gaps: Gaps,
+    /// Time in the queue of those that had to wait there, in microseconds.
+    pub queued: Histogram,
 }
 
 /// How often each ending occurred.
@@ -99,6 +103,12 @@ impl Sums {
         if let Some(first_token) = sample.first_token {
             self.first_token.add(micros(first_token));
         }
+        if let Some(queued) = sample.queued {
+            self.queued.add(micros(queued));
+        }
+        if let Some(gaps) = sample.gaps {
+            self.gaps.merge(gaps);
+        }
         if sample.ending.is_success() {
             let absent = sample.usage.input_tokens.is_none() && sample.usage.output_tokens.is_none();
             self.usage_absent += u64::from(absent);
@@ -123,22 +133,36 @@ impl Sums {
         self.first_token.merge(&other.first_token);
         self.total.merge(&other.total);
         self.speed.merge(&other.speed);
+        self.gaps.merge(&other.gaps);
+        self.queued.merge(&other.queued);
+    }
+
+    /// Successes, and all that could have been one.
+    pub fn successes(&self) -> (u64, u64) {
+        let spared = self.endings.caller_gone.saturating_add(self.callers_fault);
+        let counted = self.endings.all().saturating_sub(spared);
+        (self.endings.delivered.saturating_add(self.endings.resumed), counted)
     }
 
     /// Successes out of all that could have been one; `None` when none could.
     pub fn success_rate(&self) -> Option<f64> {
-        let spared = self.endings.caller_gone.saturating_add(self.callers_fault);
-        let counted = self.endings.all().saturating_sub(spared);
-        let successes = self.endings.delivered.saturating_add(self.endings.resumed);
+        let (successes, counted) = self.successes();
         (counted > 0).then(|| successes as f64 / counted as f64)
     }
 
     /// As bytes that `from_bytes` of this and every later version reads.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // What costs nothing is written as it was before anything could.
-        let mut bytes = vec![if self.cost.is_some() { WITH_COST } else { WITHOUT }];
-        if let Some(cost) = self.cost {
-            put(&mut bytes, cost.nanos());
+        // What has nothing of what came later is written as it was before.
+        let is_old = self.gaps.is_empty() && self.queued.count() == 0;
+        let mut bytes = vec![match (is_old, self.cost) {
+            (true, None) => WITHOUT,
+            (true, Some(_)) => WITH_COST,
+            (false, _) => WITH_GAPS,
+        }];
+        match (is_old, self.cost) {
+            (true, None) => {}
+            (true, Some(cost)) => put(&mut bytes, cost.nanos()),
+            (false, cost) => put_some(&mut bytes, cost.map(Usd::nanos)),
         }
         for number in self.endings.parts() {
             put(&mut bytes, number);
@@ -146,14 +170,20 @@ impl Sums {
         for number in [self.callers_fault, self.failed_over, self.usage_absent] {
             put(&mut bytes, number);
         }
-        for tokens in [self.input_tokens, self.output_tokens] {
-            put(&mut bytes, u64::from(tokens.is_some()));
-            if let Some(tokens) = tokens {
-                put(&mut bytes, tokens);
-            }
-        }
+        put_some(&mut bytes, self.input_tokens);
+        put_some(&mut bytes, self.output_tokens);
         for histogram in [&self.first_token, &self.total, &self.speed] {
             histogram.write(&mut bytes);
+        }
+        if !is_old {
+            let (bins, sum) = self.gaps.parts();
+            put(&mut bytes, sum);
+            put(&mut bytes, bins.len() as u64);
+            for (bin, count) in bins {
+                put(&mut bytes, u64::from(*bin));
+                put(&mut bytes, u64::from(*count));
+            }
+            self.queued.write(&mut bytes);
         }
         bytes
     }
@@ -162,41 +192,47 @@ impl Sums {
     ///
     /// A new version is a new arm here; the arms before it stay as they are.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Damaged> {
-        match bytes {
-            [WITHOUT, rest @ ..] => Self::read_1(Reader(rest), None),
-            [WITH_COST, rest @ ..] => {
-                let mut from = Reader(rest);
-                let cost = Usd::from_nanos(from.number()?);
-                Self::read_1(from, Some(cost))
-            }
-            _ => Err(Damaged),
+        let Some((version, rest)) = bytes.split_first() else { return Err(Damaged) };
+        let mut from = Reader(rest);
+        let cost = match *version {
+            WITHOUT => None,
+            WITH_COST => Some(from.number()?),
+            WITH_GAPS => some(&mut from)?,
+            _ => return Err(Damaged),
+        };
+        let mut sums = Self::read_1(&mut from, cost.map(Usd::from_nanos))?;
+        if *version == WITH_GAPS {
+            sums.gaps = gaps(&mut from)?;
+            sums.queued = Histogram::read(&mut from)?;
         }
+        from.end()?;
+        Ok(sums)
     }
 
-    fn read_1(mut from: Reader<'_>, cost: Option<Usd>) -> Result<Self, Damaged> {
+    fn read_1(from: &mut Reader<'_>, cost: Option<Usd>) -> Result<Self, Damaged> {
         let mut parts = [0; 7];
         for part in &mut parts {
             *part = from.number()?;
         }
-        let sums = Self {
+        Ok(Self {
             endings: Endings::from_parts(parts),
             callers_fault: from.number()?,
             failed_over: from.number()?,
             usage_absent: from.number()?,
-            input_tokens: tokens(&mut from)?,
-            output_tokens: tokens(&mut from)?,
+            input_tokens: some(from)?,
+            output_tokens: some(from)?,
             cost,
-            first_token: Histogram::read(&mut from)?,
-            total: Histogram::read(&mut from)?,
-            speed: Histogram::read(&mut from)?,
-        };
-        from.end()?;
-        Ok(sums)
+            first_token: Histogram::read(from)?,
+            total: Histogram::read(from)?,
+            speed: Histogram::read(from)?,
+            ..Self::default()
+        })
     }
 }
 
 const WITHOUT: u8 = 1;
 const WITH_COST: u8 = 2;
+const WITH_GAPS: u8 = 3;
 
 fn both(left: Option<Usd>, right: Option<Usd>) -> Option<Usd> {
     left.into_iter().chain(right).reduce(Usd::plus)
@@ -209,12 +245,29 @@ fn plus(left: Option<u64>, right: Option<u64>) -> Option<u64> {
     }
 }
 
-fn tokens(from: &mut Reader<'_>) -> Result<Option<u64>, Damaged> {
+fn put_some(to: &mut Vec<u8>, number: Option<u64>) {
+    put(to, u64::from(number.is_some()));
+    if let Some(number) = number {
+        put(to, number);
+    }
+}
+
+fn some(from: &mut Reader<'_>) -> Result<Option<u64>, Damaged> {
     match from.number()? {
         0 => Ok(None),
         1 => from.number().map(Some),
         _ => Err(Damaged),
     }
+}
+
+fn gaps(from: &mut Reader<'_>) -> Result<Gaps, Damaged> {
+    let sum = from.number()?;
+    let mut bins = Vec::new();
+    for _ in 0..from.number()? {
+        let bin = u8::try_from(from.number()?).map_err(|_| Damaged)?;
+        bins.push((bin, u32::try_from(from.number()?).map_err(|_| Damaged)?));
+    }
+    Gaps::from_parts(bins, sum).ok_or(Damaged)
 }
 
 fn micros(time: Duration) -> u64 {

@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::*;
 use crate::{
     fault::{Cause, Fault, Stage},
-    generate::{Attempt, Cost, Ending, Operation, Substitution, Usage, Usd},
+    generate::{Attempt, Caller, Cost, Ending, Gaps, Operation, Substitution, Usage, Usd},
     stats::sample::Sample,
 };
 
@@ -16,6 +16,7 @@ fn attempt(server: &str, fault: Option<Fault>) -> Attempt {
         server: server.into(),
         kind: "vllm".into(),
         model: "m".into(),
+        candidates: Vec::new(),
         after: Duration::ZERO,
         first_token: fault.is_none().then_some(Duration::from_millis(100)),
         total: Duration::from_millis(1100),
@@ -34,7 +35,8 @@ fn outcome(hour: u64, ending: Ending, attempts: Vec<Attempt>) -> Outcome {
     Outcome {
         request_id: "r".to_owned(),
         at_ms: hour * 3_600_000,
-        dialect: "openai".to_owned(),
+        caller: Caller::default(),
+        dialect: "openai".into(),
         operation: Operation::Chat,
         asked: "whatever".to_owned(),
         stream: true,
@@ -46,11 +48,14 @@ fn outcome(hour: u64, ending: Ending, attempts: Vec<Attempt>) -> Outcome {
         candidates: Vec::new(),
         zone: ending.is_success().then_some(Zone::Machine),
         substituted: Substitution::No,
+        queued: Duration::ZERO,
         first_token: ending.is_success().then_some(Duration::from_millis(200)),
+        gaps: Gaps::default(),
         total: Duration::from_millis(1200),
         usage: Usage { input_tokens: Some(5), output_tokens: Some(101), ..Usage::default() },
         usage_estimated: false,
         reason: None,
+        sent: 0,
     }
 }
 
@@ -191,7 +196,71 @@ fn every_name_of_a_grouping_is_read_back() {
     for it in By::ALL {
         assert_eq!(By::parse(it.as_str()), Some(it));
     }
-    assert_eq!(By::parse("caller"), None);
+    assert_eq!(By::parse("colour"), None);
+}
+
+#[test]
+fn of_callers_without_end_only_some_are_told_apart_and_all_are_counted() {
+    let mut stats = Stats::default();
+    let named = |name: String, hour| Outcome {
+        caller: Caller { program: Some(name), uid: None },
+        ..outcome(hour, Ending::Delivered, vec![attempt("a", None)])
+    };
+    for hour in [0, 1, 30] {
+        for number in 0..100 {
+            stats.add(&named(format!("{hour}-{number}"), hour));
+        }
+        stats.add(&outcome(hour, Ending::Delivered, vec![]));
+    }
+    let count = |stats: &Stats| {
+        let rows = stats.report(&by(By::Caller));
+        (rows.len(), rows.iter().map(|it| it.endings.all()).sum::<u64>())
+    };
+    assert_eq!(count(&stats), (3 * CALLERS + 2, 303), "with those that have no name, and the others");
+    let mut again = Stats::default();
+    keep(&stats, &mut again);
+    again.add(&named("late".to_owned(), 1));
+    assert_eq!(count(&again), (3 * CALLERS + 2, 304), "they are known after a restart too");
+    stats.fold_days_before(48);
+    assert_eq!(count(&stats), (2 * CALLERS + 2, 303));
+    let one = Query { caller: Some("0-3".to_owned()), ..Query::default() };
+    assert_eq!(stats.report(&one)[0].endings.all(), 1);
+}
+
+#[test]
+fn a_bucket_from_before_callers_were_counted_has_the_key_that_it_had() {
+    let mut key = 7_u32.to_be_bytes().to_vec();
+    key.extend(br#"{"hour":7,"counts":"requests","server":"a","kind":"vllm","model":"m","zone":"machine","dialect":"openai"}"#);
+    let bucket = Bucket::from_key(&key).unwrap();
+    assert_eq!((bucket.caller.as_deref(), bucket.to_key()), (None, key));
+}
+
+#[test]
+fn pauses_and_queues_are_summed() {
+    let mut stats = Stats::default();
+    let mut gaps = Gaps::default();
+    (0..100).for_each(|_| gaps.add(Duration::from_millis(20)));
+    let queued = Duration::from_millis(300);
+    stats.add(&Outcome { gaps, queued, ..outcome(0, Ending::Delivered, vec![attempt("a", None)]) });
+    stats.add(&outcome(0, Ending::Delivered, vec![attempt("a", None)]));
+    let row = one(&stats, &Query::default());
+    assert_eq!((row.queued, row.gap_ms.mean), (1, Some(20.0)));
+    assert!(row.queued_ms.p50.is_some_and(|it| (it - 300.0).abs() < 6.0), "{row:?}");
+    let mut again = Stats::default();
+    keep(&stats, &mut again);
+    assert_eq!(again.buckets, stats.buckets);
+}
+
+#[test]
+fn a_span_that_begins_within_a_folded_day_has_all_of_it() {
+    let mut stats = Stats::default();
+    for hour in [3, 20, 30] {
+        stats.add(&outcome(hour, Ending::Delivered, vec![]));
+    }
+    let since = Query { since: Some(10), ..Query::default() };
+    assert_eq!(one(&stats, &since).endings.all(), 2);
+    stats.fold_days_before(24);
+    assert_eq!(one(&stats, &since).endings.all(), 3);
 }
 
 /// What version 1 wrote stays readable; these bytes are never regenerated.
@@ -227,7 +296,7 @@ fn what_it_cost_is_a_sum_and_nothing_known_is_not_zero() {
 #[test]
 fn an_hour_of_one_model_is_small() {
     let mut sums = Sums::default();
-    assert!(size_of::<Sums>() <= 256 && sums.to_bytes().len() < 32);
+    assert!(size_of::<Sums>() <= 320 && sums.to_bytes().len() < 32);
     for turn in 0..1000_u64 {
         let first = Duration::from_millis(100 + turn % 400);
         let usage = Usage { input_tokens: Some(1), output_tokens: Some(100), ..Usage::default() };
@@ -242,6 +311,8 @@ fn an_hour_of_one_model_is_small() {
             usage,
             cost: None,
             speed: Some(turn * 10),
+            gaps: None,
+            queued: None,
         });
     }
     assert!(sums.to_bytes().len() < 700, "{} bytes", sums.to_bytes().len());
@@ -272,8 +343,14 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
                     ..attempt(server, fault)
                 })
                 .collect();
+            let mut gaps = Gaps::default();
+            (0..hour % 3).for_each(|it| gaps.add(Duration::from_micros(micros / (it + 1))));
+            let name = ["curl", "node"].get(hour as usize % 3).map(|it| (*it).to_owned());
             Outcome {
                 callers_fault,
+                gaps,
+                caller: Caller { program: name, uid: None },
+                queued: Duration::from_micros(micros % 2 * 5_000),
                 usage: Usage { input_tokens: None, output_tokens, ..Usage::default() },
                 first_token: Some(Duration::from_micros(micros)),
                 total: Duration::from_micros(micros * 2),

@@ -1,104 +1,73 @@
-//! The databases: opened, checked, written, and moved aside when damaged.
+//! The databases: one of what is known of servers and of spending, one of sums, and those
+//! that hold rows.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
-    fs, io, panic,
+    fs, io,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
 use sled::{Batch, Db, Tree};
 
-use super::{Loaded, Records, Shelf};
+use super::{
+    Loaded, Shelf,
+    base::{Base, Error, Look, open_or_begin_anew},
+    rows::{Library, Row, Rows},
+};
 
-/// The version of how things are laid out. A newer one is refused.
-pub(super) const SCHEMA: u32 = 1;
+/// Notes of what is to be written: records, or `None` to delete them.
+pub(super) type Notes = BTreeMap<(Shelf, Vec<u8>), Option<Vec<u8>>>;
 
-const META: &str = "meta";
-const SCHEMA_KEY: &str = "schema";
-
-/// sled keeps pages of this size in memory. Its default lets that grow to half
-/// a gigabyte; a few dozen servers need next to nothing.
-const CACHE: u64 = 2 << 20;
-
-/// Both databases, and the trees in them.
+/// All databases, and the trees in them.
 pub(super) struct Disk {
+    dir: PathBuf,
     registry: Db,
-    stats: Db,
     servers: Tree,
     spending: Tree,
-    rollups: Tree,
-}
-
-/// One database as it was opened, with one tree after the other.
-struct Base<const N: usize> {
-    db: Db,
-    trees: [(Tree, Records); N],
-    /// Whether what was there before is lost.
-    is_anew: bool,
-}
-
-/// Why there is no store.
-pub(super) enum Error {
-    /// A newer version wrote it, with this schema.
-    Future(u32),
-    /// It cannot be used, though nothing says that it is damaged.
-    Failed(String),
-}
-
-/// Why one database was not opened.
-enum Trouble {
-    Damaged(String),
-    Other(Error),
-}
-
-impl From<sled::Error> for Trouble {
-    fn from(error: sled::Error) -> Self {
-        match error {
-            // A file that is shorter than it says it is.
-            sled::Error::Io(error)
-                if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
-            {
-                Self::Damaged(error.to_string())
-            }
-            sled::Error::Io(error) => Self::Other(Error::Failed(error.to_string())),
-            // A bug that sled reports is one that its data leads it into.
-            sled::Error::Corruption { .. }
-            | sled::Error::ReportableBug(_)
-            | sled::Error::CollectionNotFound(_)
-            | sled::Error::Unsupported(_) => Self::Damaged(error.to_string()),
-        }
-    }
+    /// Sums; `None` once they were cleared away and could not be begun anew.
+    sums: Option<(Db, Tree)>,
+    /// `None` where no rows are kept.
+    rows: Option<Rows>,
 }
 
 impl Disk {
-    /// Opens both; what was moved aside is told in `notes`.
-    pub(super) fn open(dir: &Path, notes: &mut Vec<String>) -> Result<(Self, Loaded), Error> {
-        let registry = open_or_begin_anew(&dir.join("registry"), ["servers", "spending"], notes)?;
-        let stats = open_or_begin_anew(&dir.join("stats"), ["rollups"], notes)?;
-        let [(servers, of_servers), (spending, of_spending)] = registry.trees;
-        let [(rollups, of_rollups)] = stats.trees;
+    /// Opens them; what was moved aside is told in `notes`. Where rows are kept they take
+    /// `most_rows` bytes at the most.
+    pub(super) fn open(
+        dir: &Path,
+        library: &std::sync::Arc<Library>,
+        most_rows: Option<u64>,
+        notes: &mut Vec<String>,
+    ) -> Result<(Self, Loaded), Error> {
+        let registry =
+            open_or_begin_anew(&dir.join("registry"), ["servers", "spending"], Look::AtAll, notes)?;
+        let Base { db, trees: [rollups], records: [of_rollups], .. } = open_sums(dir, notes)?;
+        let [servers, spending] = registry.trees;
+        let [of_servers, of_spending] = registry.records;
         let loaded = Loaded {
             servers: of_servers,
             rollups: of_rollups,
             spending: Some(of_spending).filter(|_| !registry.is_anew),
         };
-        let (registry, stats) = (registry.db, stats.db);
-        Ok((Self { registry, stats, servers, spending, rollups }, loaded))
+        let rows = most_rows.map(|most| Rows::new(library.clone(), most));
+        let (registry, sums) = (registry.db, Some((db, rollups)));
+        Ok((Self { dir: dir.to_owned(), registry, servers, spending, sums, rows }, loaded))
     }
 
-    fn tree(&self, shelf: Shelf) -> &Tree {
+    fn tree(&self, shelf: Shelf) -> sled::Result<&Tree> {
         match shelf {
-            Shelf::Servers => &self.servers,
-            Shelf::Spending => &self.spending,
-            Shelf::Rollups => &self.rollups,
+            Shelf::Servers => Ok(&self.servers),
+            Shelf::Spending => Ok(&self.spending),
+            Shelf::Rollups => match &self.sums {
+                Some((_, rollups)) => Ok(rollups),
+                None => Err(io::Error::other("the database of sums is gone").into()),
+            },
         }
     }
 
-    /// Writes notes down; they last after the next flush.
-    pub(super) fn write(&self, notes: BTreeMap<(Shelf, Vec<u8>), Option<Vec<u8>>>) -> sled::Result<()> {
+    /// Writes notes down; they last after the next flush. Those of one shelf come back
+    /// together or not at all.
+    pub(super) fn write(&self, notes: Notes) -> sled::Result<()> {
         let mut batches: BTreeMap<Shelf, Batch> = BTreeMap::new();
         for ((shelf, key), record) in notes {
             let batch = batches.entry(shelf).or_default();
@@ -108,121 +77,58 @@ impl Disk {
             }
         }
         for (shelf, batch) in batches {
-            self.tree(shelf).apply_batch(batch)?;
+            self.tree(shelf)?.apply_batch(batch)?;
         }
         Ok(())
     }
 
-    /// Makes everything written last.
+    /// Makes all notes last.
     pub(super) fn flush(&self) -> sled::Result<()> {
         self.registry.flush()?;
-        self.stats.flush()?;
+        if let Some((sums, _)) = &self.sums {
+            sums.flush()?;
+        }
         Ok(())
     }
 
-    /// What it takes on the disk.
+    /// Adds rows behind those that are there, and makes them last. Says how many, or how many were lost and why.
+    pub(super) fn append(&mut self, rows: Vec<Row>) -> Result<usize, (usize, String)> {
+        match &mut self.rows {
+            Some(it) => it.append(rows),
+            None => Ok(0),
+        }
+    }
+
+    /// Deletes all rows and all sums: their directories, since within a database hardly any
+    /// space is given back.
+    pub(super) fn clear(&mut self, library: &Library) -> Result<(), String> {
+        if let Some(rows) = &mut self.rows {
+            rows.let_go();
+        }
+        library.clear().map_err(|error| error.to_string())?;
+        drop(self.sums.take());
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name == "stats" || name.starts_with("stats.damaged-") {
+                fs::remove_dir_all(entry.path()).map_err(|error| error.to_string())?;
+            }
+        }
+        match open_sums(&self.dir, &mut Vec::new()) {
+            Ok(Base { db, trees: [rollups], .. }) => self.sums = Some((db, rollups)),
+            Err(Error::Failed(why)) => return Err(why),
+            Err(Error::Future(schema)) => return Err(format!("schema {schema}")),
+        }
+        Ok(())
+    }
+
+    /// What registry and sums take on the disk.
     pub(super) fn bytes(&self) -> u64 {
-        let sizes = [&self.registry, &self.stats].map(|it| it.size_on_disk().unwrap_or(0));
-        sizes.iter().sum()
+        let size = |it: &Db| it.size_on_disk().unwrap_or(0);
+        size(&self.registry) + self.sums.as_ref().map_or(0, |(it, _)| size(it))
     }
 }
 
-fn open_or_begin_anew<const N: usize>(
-    path: &Path,
-    trees: [&str; N],
-    notes: &mut Vec<String>,
-) -> Result<Base<N>, Error> {
-    match open_caught(path, trees) {
-        Ok(opened) => Ok(opened),
-        Err(Trouble::Other(error)) => Err(error),
-        Err(Trouble::Damaged(why)) => {
-            let aside = move_aside(path).map_err(|error| Error::Failed(error.to_string()))?;
-            let note = format!("{} was damaged ({why}); it is now {}", path.display(), aside.display());
-            tracing::error!("{note}, and an empty one took its place");
-            notes.push(note);
-            match open_caught(path, trees) {
-                Ok(opened) => Ok(Base { is_anew: true, ..opened }),
-                Err(Trouble::Other(error)) => Err(error),
-                Err(Trouble::Damaged(why)) => Err(Error::Failed(why)),
-            }
-        }
-    }
-}
-
-/// sled panics on some damage instead of reporting it.
-fn open_caught<const N: usize>(path: &Path, trees: [&str; N]) -> Result<Base<N>, Trouble> {
-    panic::catch_unwind(|| open(path, trees)).unwrap_or_else(|panic| Err(Trouble::Damaged(words(&*panic))))
-}
-
-fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("panic").lines().next().unwrap_or_default().to_owned()
-}
-
-fn open<const N: usize>(path: &Path, names: [&str; N]) -> Result<Base<N>, Trouble> {
-    let db = open_db(path)?;
-    let meta = db.open_tree(META)?;
-    let mut trees = Vec::with_capacity(N);
-    for name in names {
-        trees.push(db.open_tree(name)?);
-    }
-    match meta.get(SCHEMA_KEY)? {
-        Some(schema) => match <[u8; 4]>::try_from(&schema[..]).map(u32::from_be_bytes) {
-            Ok(SCHEMA) => {}
-            Ok(found) if found > SCHEMA => return Err(Trouble::Other(Error::Future(found))),
-            Ok(_) | Err(_) => return Err(Trouble::Damaged("its schema cannot be read".to_owned())),
-        },
-        // New, or it was killed before it was first flushed.
-        None if trees.iter().all(Tree::is_empty) => {
-            meta.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes())?;
-            db.flush()?;
-        }
-        None => return Err(Trouble::Damaged("its schema is missing".to_owned())),
-    }
-    let mut read = Vec::with_capacity(N);
-    for tree in trees {
-        let mut records = Records::new();
-        for record in &tree {
-            let (key, value) = record?;
-            records.push((key.to_vec(), value.to_vec()));
-        }
-        read.push((tree, records));
-    }
-    let trees = <[_; N]>::try_from(read).map_err(|_| Trouble::Damaged("a tree is missing".to_owned()))?;
-    Ok(Base { db, trees, is_anew: false })
-}
-
-/// Opens the database, with some patience for its own lock: we hold ours, so it
-/// can only be a thread of sled's that has not quite ended.
-fn open_db(path: &Path) -> Result<Db, Trouble> {
-    let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None);
-    let mut tries = 0;
-    loop {
-        match config.open() {
-            Err(sled::Error::Io(error)) if error.kind() == io::ErrorKind::Other && tries < 20 => {
-                tries += 1;
-                thread::sleep(Duration::from_millis(50));
-            }
-            opened => return Ok(opened?),
-        }
-    }
-}
-
-/// Renames a damaged directory, so that a person can still look into it.
-fn move_aside(path: &Path) -> io::Result<PathBuf> {
-    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let mut number = 1;
-    loop {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(format!(".damaged-{time}"));
-        if number > 1 {
-            aside.push(format!("-{number}"));
-        }
-        let aside = PathBuf::from(aside);
-        if !aside.exists() {
-            fs::rename(path, &aside)?;
-            return Ok(aside);
-        }
-        number += 1;
-    }
+fn open_sums(dir: &Path, notes: &mut Vec<String>) -> Result<Base<1>, Error> {
+    open_or_begin_anew(&dir.join("stats"), ["rollups"], Look::AtAll, notes)
 }

@@ -11,34 +11,49 @@
 //! What is in the way of opening is told apart: another daemon holds the
 //! directory, or a newer version wrote it (both are refused); what is damaged
 //! is moved aside and begun anew; anything else means running without a store.
+//!
+//! Besides records there are rows, which only ever come behind one another (`append`). They are
+//! on the disk before any sum that was put after them, so that sums never know more than rows.
 
+mod base;
 mod disk;
 mod lock;
+mod reading;
+mod rows;
+mod work;
 
 use std::{
-    collections::BTreeMap,
-    fmt, panic,
+    fmt,
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 
-use self::{disk::Disk, lock::Lock};
-
-/// At most so often is flushed: a flush is a write to the disk, and the disk of
-/// a laptop should sleep. What a person confirmed is safe after this time.
-const FLUSH_EVERY: Duration = Duration::from_millis(500);
+use self::{
+    base::Error,
+    disk::{Disk, Notes},
+    lock::Lock,
+    rows::Library,
+    work::work,
+};
+pub use self::{
+    reading::{ReadError, Reader, Walk},
+    rows::Row,
+};
 
 /// So many keys may wait for the disk. Servers are dozens and roll-ups are
 /// hundreds; more wait only when the disk hangs.
 const WAITING: usize = 4096;
+/// So many rows may wait for the disk: what a busy daemon writes in some seconds, and a few MiB.
+const ROWS_WAITING: usize = 16_384;
+/// From so many on they do not wait for the next sums.
+const ROWS_AT_ONCE: usize = 1_024;
 
 /// What records are kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,14 +133,21 @@ struct Shared {
     dropped: AtomicU64,
     /// Why it does not keep anything (any more).
     broken: Mutex<Option<String>>,
+    /// Why rows were lost.
+    lost_rows: Mutex<Option<String>>,
+    library: Arc<Library>,
     /// What was moved aside when it was opened.
     notes: Mutex<Vec<String>>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    /// The record to write, or `None` to delete it.
-    notes: BTreeMap<(Shelf, Vec<u8>), Option<Vec<u8>>>,
+    notes: Notes,
+    rows: Vec<Row>,
+    /// Rows and sums that were there before those that wait are to be deleted.
+    clear: bool,
+    /// Notes are to last at once.
+    now: bool,
     /// Who waits for a flush.
     flushes: Vec<oneshot::Sender<bool>>,
     stop: bool,
@@ -134,23 +156,33 @@ struct Waiting {
 }
 
 impl Store {
-    /// Opens the store in `dir`, which is made if need be.
+    /// Opens the store in `dir`, which is made if need be. No rows are kept.
     pub fn open(dir: &Path) -> Result<(Self, Loaded), StoreError> {
+        Self::open_for(dir, None)
+    }
+
+    /// The same, with rows that take so many bytes at the most.
+    pub fn open_with_rows(dir: &Path, most: u64) -> Result<(Self, Loaded), StoreError> {
+        Self::open_for(dir, Some(most))
+    }
+
+    fn open_for(dir: &Path, most_rows: Option<u64>) -> Result<(Self, Loaded), StoreError> {
         let lock = match Lock::take(dir) {
             Ok(lock) => lock,
             Err(lock::Error::Held(pid)) => return Err(StoreError::Held { dir: dir.to_owned(), pid }),
             Err(lock::Error::Io(error)) => return Ok(Self::without(dir, &error)),
         };
         let mut notes = Vec::new();
-        let (disk, loaded) = match Disk::open(dir, &mut notes) {
+        let library = Arc::new(Library::of(dir));
+        let (disk, loaded) = match Disk::open(dir, &library, most_rows, &mut notes) {
             Ok(opened) => opened,
-            Err(disk::Error::Future(found)) => {
-                let known = disk::SCHEMA;
+            Err(Error::Future(found)) => {
+                let known = base::SCHEMA;
                 return Err(StoreError::Future { dir: dir.to_owned(), found, known });
             }
-            Err(disk::Error::Failed(why)) => return Ok(Self::without(dir, &why)),
+            Err(Error::Failed(why)) => return Ok(Self::without(dir, &why)),
         };
-        let shared = Arc::new(Shared { notes: Mutex::new(notes), ..Shared::default() });
+        let shared = Arc::new(Shared { notes: Mutex::new(notes), library, ..Shared::default() });
         shared.bytes.store(disk.bytes(), Ordering::Relaxed);
         let work = {
             let shared = shared.clone();
@@ -201,6 +233,54 @@ impl Store {
         self.shared.woken.notify_one();
     }
 
+    /// Keeps and forgets several records of one shelf, all of them or none, and at once. False
+    /// when that is not possible now.
+    pub fn put_all(
+        &self,
+        shelf: Shelf,
+        records: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+    ) -> bool {
+        let mut waiting = guard(&self.shared.waiting);
+        if waiting.gone || waiting.notes.len() >= WAITING {
+            return false;
+        }
+        waiting.notes.extend(records.into_iter().map(|(key, record)| ((shelf, key), record)));
+        waiting.now = true;
+        drop(waiting);
+        self.shared.woken.notify_one();
+        true
+    }
+
+    /// Adds a row behind all others. It is written with the next sums, or when it is one of many.
+    pub fn append(&self, row: Row) {
+        let mut waiting = guard(&self.shared.waiting);
+        if waiting.gone || waiting.rows.len() >= ROWS_WAITING {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        waiting.rows.push(row);
+        let many = waiting.rows.len() >= ROWS_AT_ONCE;
+        drop(waiting);
+        if many {
+            self.shared.woken.notify_one();
+        }
+    }
+
+    /// Deletes all rows and sums, those that still wait too. What comes later is kept.
+    pub fn clear(&self) {
+        let mut waiting = guard(&self.shared.waiting);
+        waiting.rows.clear();
+        waiting.notes.retain(|(shelf, _), _| *shelf != Shelf::Rollups);
+        waiting.clear = true;
+        drop(waiting);
+        self.shared.woken.notify_one();
+    }
+
+    /// For reading rows. Those that still wait are not among them: `flush` before.
+    pub fn reader(&self) -> Reader {
+        Reader(self.shared.library.clone())
+    }
+
     /// Waits until everything put before is on the disk; says whether it is.
     pub async fn flush(&self) -> bool {
         let flushed = {
@@ -224,12 +304,15 @@ impl Store {
     /// How it is doing.
     pub fn status(&self) -> Status {
         let broken = guard(&self.shared.broken).clone();
+        let lost_rows = guard(&self.shared.lost_rows).clone();
         let mut reasons = guard(&self.shared.notes).clone();
-        let ok = broken.is_none();
+        reasons.extend_from_slice(&guard(&self.shared.library.notes));
+        let ok = broken.is_none() && lost_rows.is_none();
         reasons.extend(broken);
+        reasons.extend(lost_rows);
         Status {
             path: self.path.clone(),
-            bytes: self.shared.bytes.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed) + self.shared.library.bytes(),
             ok,
             dropped: self.shared.dropped.load(Ordering::Relaxed),
             reasons,
@@ -274,84 +357,6 @@ pub fn read_record<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Option<T> 
         return None;
     }
     serde_json::from_slice(json).ok()
-}
-
-/// What the thread does: waits for notes, writes them down, flushes.
-fn work(shared: &Shared, disk: Disk, lock: Lock) {
-    let worked = panic::catch_unwind(panic::AssertUnwindSafe(|| write_down(shared, &disk)));
-    if worked.is_err() {
-        shared.fail("the store broke down; nothing is kept until the next start");
-    }
-    let mut waiting = guard(&shared.waiting);
-    waiting.gone = true;
-    let lost = std::mem::take(&mut waiting.notes).len();
-    // Who waits for a flush learns of it by this drop.
-    waiting.flushes.clear();
-    drop(waiting);
-    shared.dropped.fetch_add(lost as u64, Ordering::Relaxed);
-    // sled may panic once more when a broken database is dropped.
-    let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(disk)));
-    drop(lock);
-}
-
-fn write_down(shared: &Shared, disk: &Disk) {
-    let mut flushed = None;
-    let mut is_dirty = false;
-    loop {
-        let mut waiting = guard(&shared.waiting);
-        while waiting.notes.is_empty() && waiting.flushes.is_empty() && !waiting.stop {
-            if !is_dirty {
-                waiting = shared.woken.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let left = until_flush(flushed);
-            if left.is_zero() {
-                break;
-            }
-            waiting = shared.woken.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let notes = std::mem::take(&mut waiting.notes);
-        let flushes = std::mem::take(&mut waiting.flushes);
-        let stop = waiting.stop;
-        drop(waiting);
-
-        let count = notes.len();
-        is_dirty |= count > 0;
-        let mut done = disk.write(notes);
-        if done.is_ok() && is_dirty && (stop || !flushes.is_empty() || until_flush(flushed).is_zero()) {
-            done = disk.flush();
-            flushed = Some(Instant::now());
-            is_dirty = false;
-            shared.bytes.store(disk.bytes(), Ordering::Relaxed);
-        }
-        if let Err(why) = &done {
-            is_dirty = false;
-            shared.dropped.fetch_add(count as u64, Ordering::Relaxed);
-            shared.fail(&format!("records are lost: {why}"));
-        }
-        for flush in flushes {
-            // Whoever asked may have left.
-            let _ = flush.send(done.is_ok());
-        }
-        if stop {
-            return;
-        }
-    }
-}
-
-fn until_flush(flushed: Option<Instant>) -> Duration {
-    flushed.map_or(Duration::ZERO, |it| FLUSH_EVERY.saturating_sub(it.elapsed()))
-}
-
-impl Shared {
-    /// Reports once; a broken disk would fill the log otherwise.
-    fn fail(&self, why: &str) {
-        let mut broken = guard(&self.broken);
-        if broken.is_none() {
-            tracing::error!("{why}");
-            *broken = Some(why.to_owned());
-        }
-    }
 }
 
 /// Nothing that is done under these locks can leave half a change.

@@ -1,6 +1,11 @@
 //! What must hold of a store on a real disk.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use tempfile::TempDir;
 
@@ -257,4 +262,165 @@ fn a_record_is_read_by_its_version() {
     assert_eq!(read_record::<Vec<String>>(2, &bytes), None);
     assert_eq!(read_record::<Vec<String>>(1, b"\x01[1]"), None);
     assert_eq!(read_record::<Vec<String>>(1, b""), None);
+}
+
+fn row(number: u64, hour: u32, bytes: usize) -> Row {
+    Row { number, hour, bytes: vec![number as u8; bytes] }
+}
+
+/// The numbers of all rows that may be of these hours.
+fn numbers(store: &Store, hours: std::ops::RangeInclusive<u32>, piece: usize) -> Vec<u64> {
+    let mut walk = store.reader().walk(hours, 0, u64::MAX);
+    let mut all = Vec::new();
+    loop {
+        let rows = walk.next_rows(piece).unwrap();
+        if rows.is_empty() {
+            return all;
+        }
+        all.extend(rows.into_iter().map(|(number, _)| number));
+    }
+}
+
+/// The directories of rows.
+fn parts(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir.join("outcomes")).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn rows_come_back_in_their_order_by_hour_and_after_a_restart() {
+    let (_root, dir) = place();
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    let march = 492_000;
+    for number in 1..=1000 {
+        store.append(row(number, march + (number / 100) as u32, 100));
+        // One arrived hours before it was over.
+        if number == 500 {
+            assert!(store.flush().await);
+        }
+    }
+    store.append(row(1001, march, 100));
+    drop(store);
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    assert_eq!(numbers(&store, 0..=u32::MAX, 7), (1..=1001).collect::<Vec<_>>());
+    assert_eq!(numbers(&store, march + 2..=march + 3, 1000), (200..400).collect::<Vec<_>>());
+    assert_eq!(numbers(&store, march..=march, 1000).len(), 1001, "from its first to its last");
+    assert!(numbers(&store, 0..=march - 1, 10).is_empty());
+    assert_eq!(store.reader().last_number(), Ok(Some(1001)));
+    let mut newest = Vec::new();
+    let see = |number, bytes: &[u8]| {
+        newest.push((number, bytes.to_vec()));
+        if newest.len() < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    store.reader().back(1001, see).unwrap();
+    assert_eq!(newest, [(1000, vec![232; 100]), (999, vec![231; 100])]);
+    // A month later rows go into another directory.
+    store.append(row(1002, march + 31 * 24, 10));
+    assert!(store.flush().await);
+    assert_eq!(parts(&dir), ["000001-2026-02", "000002-2026-03"]);
+    assert_eq!(numbers(&store, 0..=u32::MAX, 900).len(), 1002);
+    let mut walk = store.reader().walk_from(1000).unwrap();
+    assert_eq!(walk.next_rows(10).unwrap().len(), 2, "of the directory that has it");
+    assert_eq!(walk.next_rows(10).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_oldest_rows_go_when_there_is_no_more_space() {
+    let (_root, dir) = place();
+    let most = 16 << 20;
+    let (store, _) = Store::open_with_rows(&dir, most).unwrap();
+    for number in 1..=4000 {
+        store.append(row(number, 500_000, 10_000));
+        if number % 100 == 0 {
+            assert!(store.flush().await);
+            assert!(store.status().bytes < most + (4 << 20), "{:?}", store.status());
+        }
+    }
+    let left = numbers(&store, 0..=u32::MAX, 1000);
+    assert!(left.len() > 300 && left.len() < 2000, "{}", left.len());
+    assert_eq!(left, (left[0]..=4000).collect::<Vec<_>>(), "the newest, without a hole");
+    assert!(parts(&dir).len() > 2, "{:?}", parts(&dir));
+    drop(store);
+    let (store, _) = Store::open_with_rows(&dir, most / 2).unwrap();
+    assert!(numbers(&store, 0..=u32::MAX, 1000).len() < left.len(), "less space was given");
+}
+
+#[tokio::test]
+async fn what_is_cleared_is_gone_from_the_disk_and_what_comes_later_is_kept() {
+    let (_root, dir) = place();
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    for number in 1..=300 {
+        store.append(row(number, 500_000, 300));
+    }
+    store.put_all(Shelf::Rollups, [(b"hour".to_vec(), Some(b"phrase-in-sums".to_vec()))]);
+    store.put(Shelf::Servers, b"a", b"1".to_vec());
+    assert!(store.flush().await);
+    fs::create_dir(dir.join("outcomes/000001-2026-01.damaged-20260101T000000Z")).unwrap();
+    let mut walk = store.reader().walk(0..=u32::MAX, 0, u64::MAX);
+    assert_eq!(walk.next_rows(10).unwrap().len(), 10);
+    // These wait while it is cleared.
+    store.append(row(301, 500_000, 300));
+    store.clear();
+    store.append(row(302, 500_000, 300));
+    store.put_all(Shelf::Rollups, [(b"later".to_vec(), Some(b"1".to_vec()))]);
+    assert!(store.flush().await);
+    assert_eq!(numbers(&store, 0..=u32::MAX, 10), [302]);
+    assert_eq!(parts(&dir).len(), 1);
+    // Whoever was reading misses the rest and nothing worse.
+    while !walk.next_rows(100).unwrap().is_empty() {}
+    drop((store, walk));
+    for file in files(&dir) {
+        let bytes = fs::read(&file).unwrap();
+        assert!(memchr::memmem::find(&bytes, b"phrase-in-sums").is_none(), "{}", file.display());
+    }
+    let (store, loaded) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    assert_eq!((loaded.rollups, loaded.servers), (vec![pair("later", "1")], vec![pair("a", "1")]));
+    assert_eq!(numbers(&store, 0..=u32::MAX, 10), [302]);
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_written_are_counted_and_the_rest_is_kept() {
+    let (_root, dir) = place();
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    fs::write(dir.join("outcomes"), "in the way").unwrap();
+    (1..=3).for_each(|number| store.append(row(number, 500_000, 10)));
+    store.put(Shelf::Servers, b"a", b"1".to_vec());
+    assert!(store.flush().await, "the other databases work");
+    let status = store.status();
+    assert!(!status.ok && store.is_ok() && status.dropped == 3, "{status:?}");
+    assert!(status.reasons[0].contains("outcomes are lost"), "{status:?}");
+    // It is not tried each time.
+    fs::remove_file(dir.join("outcomes")).unwrap();
+    store.append(row(4, 500_000, 10));
+    assert!(store.flush().await);
+    assert_eq!((store.status().dropped, parts(&dir).len()), (4, 0));
+    drop(store);
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    store.append(row(5, 500_000, 10));
+    assert!(store.flush().await && store.status().ok);
+    assert_eq!(numbers(&store, 0..=u32::MAX, 10), [5]);
+}
+
+#[tokio::test]
+async fn a_damaged_directory_of_rows_is_moved_aside_and_the_others_are_read() {
+    let (_root, dir) = place();
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    for number in 1..=3 {
+        store.append(row(number, 492_000 + 800 * number as u32, 100));
+        assert!(store.flush().await);
+    }
+    drop(store);
+    // One that was opened again has what it can be checked against.
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    assert_eq!(numbers(&store, 0..=u32::MAX, 10), [1, 2, 3]);
+    drop(store);
+    let names = parts(&dir);
+    assert_eq!(names.len(), 3);
+    fs::write(dir.join("outcomes").join(&names[1]).join("db"), b"no database").unwrap();
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    assert_eq!(numbers(&store, 0..=u32::MAX, 10), [1, 3]);
+    assert!(parts(&dir).iter().any(|it| it.contains(".damaged-")), "{:?}", parts(&dir));
+    assert!(store.status().reasons[0].contains("was damaged"), "{:?}", store.status());
 }

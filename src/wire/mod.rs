@@ -11,8 +11,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::stats as figures;
+
+mod compare;
 mod config;
 mod event;
+mod export;
 mod fault;
 mod generate;
 mod model;
@@ -21,8 +25,10 @@ mod server;
 mod stats;
 mod status;
 
+pub use compare::{CompareView, IntervalView, MeasureView, SideView};
 pub use config::{ConfigView, Setting, SettingSource};
 pub use event::EventView;
+pub use export::{COLUMNS, Column, Value, csv_head, csv_line, flat};
 pub use fault::{ErrorBody, ErrorView, FaultView};
 pub use generate::{Content, GenerateBody, ImageUrl, Message, Part, StreamOptions};
 pub use model::{ModelList, ModelOnServer, ModelView, models};
@@ -53,6 +59,12 @@ pub struct Spread {
     pub p95: Option<f64>,
     /// All but one in a hundred are at most this.
     pub p99: Option<f64>,
+}
+
+impl From<figures::Spread> for Spread {
+    fn from(it: figures::Spread) -> Self {
+        Self { mean: it.mean, p50: it.p50, p95: it.p95, p99: it.p99 }
+    }
 }
 
 /// A moment as the API writes it: `2026-03-01T12:00:00.250Z`.

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FaultView, millis, rfc3339};
+use super::{FaultView, Spread, millis, rfc3339};
 use crate::{
     generate::{Attempt, Candidate, Ending, Operation, Outcome, Reason, Substitution, Usage},
     server::{KindId, ModelName, ServerId, Zone},
+    stats,
 };
 
 /// The last requests.
@@ -22,6 +23,12 @@ pub struct RequestView {
     pub request_id: String,
     /// When it arrived.
     pub at: String,
+    /// The program that asked, by its own word.
+    #[serde(default)]
+    pub caller: Option<String>,
+    /// The user that it runs as, where it came over the socket.
+    #[serde(default)]
+    pub uid: Option<u32>,
     /// The language of the caller.
     pub dialect: String,
     /// What was wanted.
@@ -36,6 +43,9 @@ pub struct RequestView {
     pub status: Option<u16>,
     /// The code of the failure that the caller was told.
     pub failure: Option<String>,
+    /// Whether a refusal was the caller's own fault.
+    #[serde(default)]
+    pub callers_fault: bool,
     /// The tries, in order.
     pub attempts: Vec<AttemptView>,
     /// How the servers were ranked at the last choice.
@@ -44,8 +54,17 @@ pub struct RequestView {
     pub zone: Option<Zone>,
     /// How far from what was asked the answer was.
     pub substituted: Substitution,
+    /// How long it waited for a place at a server.
+    #[serde(default)]
+    pub queued_ms: f64,
     /// From arrival to the first content.
     pub first_token_ms: Option<f64>,
+    /// Between the pieces of the answer.
+    #[serde(default)]
+    pub gap_ms: Spread,
+    /// Tokens per second, as its server gave them.
+    #[serde(default)]
+    pub tokens_per_second: Option<f64>,
     /// From arrival to the end.
     pub total_ms: f64,
     /// Token counts.
@@ -60,6 +79,9 @@ pub struct RequestView {
     pub cost_is_bound: bool,
     /// Why the model stopped.
     pub reason: Option<Reason>,
+    /// How many bytes the caller took from the first content of the answer on.
+    #[serde(default)]
+    pub sent_bytes: u64,
 }
 
 /// One try at one server.
@@ -81,8 +103,14 @@ pub struct AttemptView {
     pub requests: u32,
     /// Why it did not work.
     pub fault: Option<FaultView>,
+    /// Token counts that this server gave.
+    #[serde(default)]
+    pub usage: Usage,
     /// What it cost.
     pub cost_usd: Option<f64>,
+    /// How the servers were ranked when this one was chosen.
+    #[serde(default)]
+    pub candidates: Vec<CandidateView>,
 }
 
 /// A server as it was ranked.
@@ -92,6 +120,12 @@ pub struct CandidateView {
     pub server: ServerId,
     /// The model that it would have been asked for.
     pub model: ModelName,
+    /// Its place among those that were eligible, the first being 1.
+    #[serde(default)]
+    pub rank: Option<u32>,
+    /// Why it stands behind the one before it.
+    #[serde(default)]
+    pub behind: Option<String>,
     /// Why it was not eligible.
     pub excluded: Option<String>,
 }
@@ -102,24 +136,31 @@ impl From<&Outcome> for RequestView {
         Self {
             request_id: outcome.request_id.clone(),
             at: rfc3339(outcome.at_ms),
-            dialect: outcome.dialect.clone(),
+            caller: outcome.caller.program.clone(),
+            uid: outcome.caller.uid,
+            dialect: outcome.dialect.to_string(),
             operation: outcome.operation,
             asked: outcome.asked.clone(),
             stream: outcome.stream,
             ending: outcome.ending,
             status: (outcome.status != 0).then_some(outcome.status),
-            failure: outcome.failure.clone(),
+            failure: outcome.failure.as_deref().map(str::to_owned),
+            callers_fault: outcome.callers_fault,
             attempts: outcome.attempts.iter().map(AttemptView::from).collect(),
-            candidates: outcome.candidates.iter().map(CandidateView::from).collect(),
+            candidates: candidates(outcome.last_candidates()),
             zone: outcome.zone,
             substituted: outcome.substituted,
+            queued_ms: millis(outcome.queued),
             first_token_ms: outcome.first_token.map(millis),
+            gap_ms: stats::Spread::of_gaps(&outcome.gaps).into(),
+            tokens_per_second: outcome.answered().and_then(stats::speed),
             total_ms: millis(outcome.total),
             usage: outcome.usage,
             usage_estimated: outcome.usage_estimated,
             cost_usd: cost.map(|it| it.usd.dollars()),
             cost_is_bound: cost.is_some_and(|it| it.at_most),
             reason: outcome.reason,
+            sent_bytes: outcome.sent,
         }
     }
 }
@@ -135,17 +176,20 @@ impl From<&Attempt> for AttemptView {
             total_ms: millis(attempt.total),
             requests: attempt.requests,
             fault: attempt.fault.as_ref().map(FaultView::from),
+            usage: attempt.usage,
             cost_usd: attempt.cost.map(|it| it.usd.dollars()),
+            candidates: candidates(&attempt.candidates),
         }
     }
 }
 
-impl From<&Candidate> for CandidateView {
-    fn from(candidate: &Candidate) -> Self {
-        Self {
-            server: candidate.server.clone(),
-            model: candidate.model.clone(),
-            excluded: candidate.excluded.clone(),
-        }
-    }
+fn candidates(ranking: &[Candidate]) -> Vec<CandidateView> {
+    let view = |(candidate, rank): (&Candidate, u32)| CandidateView {
+        server: candidate.server.clone(),
+        model: candidate.model.clone(),
+        rank: candidate.excluded.is_none().then_some(rank),
+        behind: candidate.behind.as_deref().map(str::to_owned),
+        excluded: candidate.excluded.as_deref().map(str::to_owned),
+    };
+    ranking.iter().zip(1..).map(view).collect()
 }

@@ -25,6 +25,8 @@ pub enum Group {
     Zone(Option<String>),
     /// By the language of the caller.
     Dialect(Option<String>),
+    /// By the program that asked.
+    Caller(Option<String>),
     /// By hour, as the moment when it began.
     Hour(Option<String>),
     /// By day, as the moment when it began.
@@ -33,7 +35,7 @@ pub enum Group {
 
 impl Group {
     /// What can be grouped by.
-    pub const NAMES: [&str; 7] = ["server", "model", "kind", "zone", "dialect", "hour", "day"];
+    pub const NAMES: [&str; 8] = ["server", "model", "kind", "zone", "dialect", "caller", "hour", "day"];
 
     /// The key of a row that is grouped by `name`, if one can group by that.
     pub fn new(name: &str, value: Option<String>) -> Option<Self> {
@@ -43,6 +45,7 @@ impl Group {
             "kind" => Self::Kind(value),
             "zone" => Self::Zone(value),
             "dialect" => Self::Dialect(value),
+            "caller" => Self::Caller(value),
             "hour" => Self::Hour(value),
             "day" => Self::Day(value),
             _ => return None,
@@ -57,6 +60,7 @@ impl Group {
             Self::Kind(_) => "kind",
             Self::Zone(_) => "zone",
             Self::Dialect(_) => "dialect",
+            Self::Caller(_) => "caller",
             Self::Hour(_) => "hour",
             Self::Day(_) => "day",
         }
@@ -70,6 +74,7 @@ impl Group {
             | Self::Kind(it)
             | Self::Zone(it)
             | Self::Dialect(it)
+            | Self::Caller(it)
             | Self::Hour(it)
             | Self::Day(it) => it.as_deref(),
         }
@@ -118,6 +123,15 @@ pub struct StatsRow {
     pub quality: Quality,
     /// What it cost.
     pub cost_usd: Option<f64>,
+    /// Between the pieces of answers.
+    #[serde(default)]
+    pub gap_ms: Spread,
+    /// How many waited for a place at a server.
+    #[serde(default)]
+    pub queued: u64,
+    /// How long those waited.
+    #[serde(default)]
+    pub queued_ms: Spread,
 }
 
 /// How good generated code was.

@@ -32,6 +32,7 @@ pub(crate) struct Options {
     env: Vec<(String, String)>,
     args: Vec<String>,
     under: Vec<String>,
+    state: Option<PathBuf>,
 }
 
 impl Options {
@@ -111,6 +112,13 @@ impl Options {
         self
     }
 
+    /// Gives it this state, which is moved away from there.
+    #[allow(dead_code, reason = "the tests need it, the load program does not")]
+    pub(crate) fn state(mut self, from: &Path) -> Self {
+        self.state = Some(from.to_owned());
+        self
+    }
+
     /// The text of its configuration.
     #[allow(dead_code, reason = "the tests need it, the load program does not")]
     pub(crate) fn text(&self) -> String {
@@ -138,6 +146,10 @@ impl Daemon {
             let path = directory.path().join(name);
             fs::create_dir(&path).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        if let Some(state) = &options.state {
+            fs::remove_dir(directory.path().join("state")).unwrap();
+            fs::rename(state, directory.path().join("state")).unwrap();
         }
         fs::write(directory.path().join("config.toml"), &options.config).unwrap();
         let child = spawn(directory.path(), &options);
@@ -235,9 +247,14 @@ impl Daemon {
 
     /// Runs `lovablectl` against it.
     pub(crate) async fn ctl(&self, args: &[&str]) -> Output {
+        self.ctl_within(PATIENCE, args).await
+    }
+
+    /// The same with another patience.
+    pub(crate) async fn ctl_within(&self, patience: Duration, args: &[&str]) -> Output {
         let mut command = clean(Path::new(env!("CARGO_BIN_EXE_lovablectl")), self.directory.path());
         command.arg("--socket").arg(self.socket()).args(args).stdin(Stdio::null());
-        timeout(PATIENCE, command.output()).await.expect("lovablectl ends in time").unwrap()
+        timeout(patience, command.output()).await.expect("lovablectl ends in time").unwrap()
     }
 
     /// Kills it with SIGKILL.

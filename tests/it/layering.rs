@@ -17,6 +17,7 @@ const ROOMS: &[&str] = &[
     "queue",
     "spending",
     "stats",
+    "ledger",
     // Edges, door, faces.
     "hardware",
     "wire",
@@ -34,7 +35,7 @@ const ROOMS: &[&str] = &[
     "daemon",
     "cli",
 ];
-const LAST_PURE: &str = "stats";
+const LAST_PURE: &str = "ledger";
 const IMPURE: &[&str] = &[
     "tokio",
     "hyper",

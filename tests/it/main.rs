@@ -26,6 +26,7 @@ mod generate;
 mod http;
 mod language;
 mod layering;
+mod ledger;
 mod lifecycle;
 mod live;
 mod load;

@@ -142,6 +142,8 @@ async fn a_phrase_in_a_prompt_is_in_no_log_no_file_and_no_other_answer() {
         "/lovable/v1/servers",
         "/lovable/v1/models",
         "/lovable/v1/stats",
+        "/lovable/v1/stats/export?format=csv",
+        "/lovable/v1/stats/export?format=jsonl",
         "/lovable/v1/config",
     ] {
         let answer = daemon.caller().get(path).await;
@@ -149,6 +151,7 @@ async fn a_phrase_in_a_prompt_is_in_no_log_no_file_and_no_other_answer() {
         assert!(!answer.text().contains("quagmire"), "{path} has it: {}", answer.text());
     }
     each_request(&daemon).await;
+    each_export(&daemon).await;
     assert!(daemon.stop().await.success());
     let log = daemon.log();
     assert!(log.len() > 1000, "the log is really on: {log}");
@@ -160,7 +163,7 @@ async fn a_phrase_in_a_prompt_is_in_no_log_no_file_and_no_other_answer() {
         let bytes = fs::read(path).unwrap();
         assert!(memchr::memmem::find(&bytes, b"quagmire").is_none(), "in {}", path.display());
     });
-    assert!(files > 0, "there is a store");
+    assert!(files > 0 && daemon.state().join("outcomes").is_dir(), "there is a store");
 }
 
 /// An answer may quote the prompt of its own request and no other.
@@ -177,6 +180,19 @@ async fn each_request(daemon: &Daemon) {
         let id = request["request_id"].as_str().unwrap();
         let answer = daemon.caller().get(&format!("/lovable/v1/requests/{id}")).await;
         assert!(!answer.text().contains("quagmire"), "{}", answer.text());
+    }
+}
+
+/// What people take away of it has all requests, and nothing that was said in them.
+async fn each_export(daemon: &Daemon) {
+    let directory = tempfile::tempdir().unwrap();
+    for format in ["csv", "jsonl", "sqlite", "parquet"] {
+        let file = directory.path().join(format);
+        let output = daemon.ctl(&["stats", "export", "--format", format, "-o", file.to_str().unwrap()]).await;
+        assert!(output.status.success(), "{output:?}");
+        let bytes = fs::read(&file).unwrap();
+        assert!(bytes.len() > 5_000, "{format} has {} bytes", bytes.len());
+        assert!(memchr::memmem::find(&bytes, b"quagmire").is_none(), "{format} has it");
     }
 }
 

@@ -37,7 +37,7 @@ use crate::{
     scan::{self, Watch as _},
     server::Source,
     simulate::{At, Fault, Plan, Script, Shape, Simulated},
-    stats::{Endings, Stats},
+    stats::Endings,
     store::Store,
     upstream::{self, Upstream},
 };
@@ -127,7 +127,7 @@ impl House {
         let house = Housekeeping::new(housekeeping::Furnishing {
             instance: String::new(),
             registry: Registry::new(registry::Settings::default()),
-            stats: Stats::default(),
+            figures: housekeeping::Figures::default(),
             store: Store::none("nothing is kept"),
             spent: Stored::Lost,
             ours: Box::new(|_| true),
@@ -199,8 +199,12 @@ impl House {
         tokio::time::sleep(plans.comes).await;
         let id = format!("{seed}-{number}");
         let (ours, theirs) = tokio::io::duplex(64 << 10);
-        let serving =
-            api::serve(self.door.clone(), theirs, Peer::Socket { may_change: true }, std::future::pending());
+        let serving = api::serve(
+            self.door.clone(),
+            theirs,
+            Peer::Socket { may_change: true, uid: None },
+            std::future::pending(),
+        );
         let serving = tokio::spawn(serving);
         let begun = Instant::now();
         let mut account =

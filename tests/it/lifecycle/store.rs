@@ -209,7 +209,8 @@ async fn a_full_disk_hinders_no_answer() {
                 (home.status().await["store"]["ok"] == false).then_some(())
             })
             .await;
-            keeps_nothing(&home, "records are lost").await;
+            keeps_nothing(&home, "outcomes are lost: No space left").await;
+            assert!(home.status().await["store"]["dropped"].as_u64() > Some(0), "and counted");
         } else {
             keeps_nothing(&home, "nothing is kept across restarts").await;
         }

@@ -13,23 +13,83 @@ use crate::{
     wire::{Group, StatsList, StatsRow, from_rfc3339, rfc3339},
 };
 
+mod compare;
+mod export;
+mod parquet;
+mod sqlite;
+
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    rows: Rows,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Put two servers or two models side by side
+    Compare(compare::Args),
+    /// Write all requests to a file
+    Export(export::Args),
+    /// Forget all requests and statistics
+    Clear,
+}
+
+#[derive(Debug, clap::Args)]
+struct Rows {
     /// What to group by
     #[arg(long, default_value = "server", value_parser = clap::builder::PossibleValuesParser::new(Group::NAMES))]
     by: String,
-    /// Not before this: 24h ago, or 2026-03-01T12:00:00Z
-    #[arg(long, value_name = "T", value_parser = moment)]
-    since: Option<u64>,
-    /// Before this: 1h ago, or 2026-03-01T12:00:00Z
-    #[arg(long, value_name = "T", value_parser = moment)]
-    until: Option<u64>,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Which requests are meant.
+#[derive(Debug, clap::Args)]
+struct Which {
+    #[command(flatten)]
+    span: Span,
     /// Only this server
     #[arg(long, value_name = "ID", add = ArgValueCandidates::new(complete::servers))]
     server: Option<String>,
     /// Only this model
     #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::models))]
     model: Option<String>,
+    /// Only this program
+    #[arg(long, value_name = "NAME")]
+    caller: Option<String>,
+}
+
+/// When they arrived.
+#[derive(Debug, clap::Args)]
+struct Span {
+    /// Not before this: 24h ago, or 2026-03-01T12:00:00Z
+    #[arg(long, value_name = "T", value_parser = moment)]
+    since: Option<u64>,
+    /// Before this: 1h ago, or 2026-03-01T12:00:00Z
+    #[arg(long, value_name = "T", value_parser = moment)]
+    until: Option<u64>,
+}
+
+impl Span {
+    /// As the API takes it: the beginning and the end.
+    fn moments(&self) -> Result<[Option<String>; 2], Trouble> {
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && since >= until
+        {
+            return Err(Trouble::Usage("--since is not before --until".to_owned()));
+        }
+        Ok([self.since.map(rfc3339), self.until.map(rfc3339)])
+    }
+}
+
+impl Which {
+    fn query(self, by: Option<String>) -> Result<StatsQuery, Trouble> {
+        let [since, until] = self.span.moments()?;
+        Ok(StatsQuery { by, since, until, server: self.server, model: self.model, caller: self.caller })
+    }
 }
 
 /// A moment in milliseconds since 1970: a duration back from now, a day, or a time with its zone.
@@ -43,24 +103,26 @@ fn moment(text: &str) -> Result<u64, String> {
 }
 
 pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Trouble> {
-    if let (Some(since), Some(until)) = (args.since, args.until)
-        && since >= until
-    {
-        return Err(Trouble::Usage("--since is not before --until".to_owned()));
+    match args.command {
+        None => rows(args.rows, context).await,
+        Some(Command::Compare(args)) => compare::run(args, context).await,
+        Some(Command::Export(args)) => export::run(args, context).await,
+        Some(Command::Clear) => {
+            let reply = context.client.clear_stats().await?;
+            context.show(&reply, |_, _| "All requests and statistics are forgotten.\n".to_owned())?;
+            Ok(Exit::Fine)
+        }
     }
-    let query = StatsQuery {
-        by: Some(args.by.clone()),
-        since: args.since.map(rfc3339),
-        until: args.until.map(rfc3339),
-        server: args.server,
-        model: args.model,
-    };
+}
+
+async fn rows(Rows { by, which }: Rows, context: &mut Context) -> Result<Exit, Trouble> {
+    let query = which.query(Some(by.clone()))?;
     let reply = context.client.stats(&query).await?;
     if !context.json && reply.read()?.rows.is_empty() {
         context.talk.line("No request is recorded for this.")?;
         return Ok(Exit::Fine);
     }
-    context.show(&reply, |StatsList { rows }, look| page(&args.by, rows, look))?;
+    context.show(&reply, |StatsList { rows }, look| page(&by, rows, look))?;
     Ok(Exit::Fine)
 }
 
@@ -71,6 +133,7 @@ fn columns(by: &str) -> [Column; 12] {
         "kind" => "KIND",
         "zone" => "ZONE",
         "dialect" => "DIALECT",
+        "caller" => "CALLER",
         "hour" => "HOUR",
         _ => "DAY",
     };

@@ -1,0 +1,218 @@
+//! Rows and sums after a sudden death at any point.
+
+use std::{fs, path::Path};
+
+use proptest::{collection::vec, prelude::*, strategy::ValueTree};
+
+use super::*;
+use crate::{
+    ledger::{self, Filter},
+    registry,
+    stats::{By, Query, Row},
+};
+
+const MOST: u64 = 64 << 20;
+
+fn house(dir: &Path, tracking: bool) -> Arc<Housekeeping> {
+    let opened = if tracking { Store::open_with_rows(dir, MOST) } else { Store::open(dir) };
+    let (store, stored) = opened.unwrap();
+    let (registry, figures) = restore(&store, &stored, registry::Settings::default(), now());
+    Housekeeping::new(Furnishing {
+        registry,
+        figures,
+        store,
+        spent: Stored::Lost,
+        instance: String::new(),
+        ours: Box::new(|_| false),
+        owner_of: Box::new(|_| None),
+        settings: Settings { tracking, queue: 10, ..Settings::default() },
+    })
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// All outcomes that are on the disk.
+async fn stored(house: &Housekeeping) -> Vec<Outcome> {
+    let mut export = house.export(Filter::default()).await;
+    let mut all = Vec::new();
+    loop {
+        let piece = export.next().await.unwrap();
+        if piece.is_empty() {
+            return all;
+        }
+        all.extend(piece);
+    }
+}
+
+/// All rows that do not hang on when hours are folded.
+fn reports(stats: &Stats) -> Vec<Vec<Row>> {
+    let by = |by| Query { by: Some(by), ..Query::default() };
+    By::ALL.into_iter().filter(|it| *it != By::Hour).map(|it| stats.report(&by(it))).collect()
+}
+
+fn summed(outcomes: &[Outcome]) -> Stats {
+    let mut stats = Stats::default();
+    outcomes.iter().for_each(|it| {
+        stats.add_past(it);
+    });
+    stats
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Finish(usize),
+    /// Sums go to the store, and all is written.
+    Save,
+    /// Rows are written, sums are not.
+    Flush,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    vec(
+        prop_oneof![3 => (1_usize..4).prop_map(Step::Finish), 1 => Just(Step::Save), 1 => Just(Step::Flush)],
+        1..12,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_and_sums_agree_after_a_sudden_death_and_nothing_is_there_twice(
+        outcomes in vec(ledger::tests::outcome(), 40),
+        steps in steps(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let (dir, left) = (root.path().join("state"), root.path().join("left"));
+        let mut outcomes = outcomes;
+        let this_hour = wall_ms();
+        for (outcome, at) in outcomes.iter_mut().zip(0..) {
+            // Within the days that are not folded; what has a number only is no id twice.
+            outcome.at_ms = this_hour - outcome.at_ms % (5 * 86_400_000);
+            outcome.request_id = format!("r-{at}");
+        }
+        let outcomes = &outcomes;
+        runtime.block_on(async {
+            let living = house(&dir, true);
+            let (mut done, mut safe) = (0, 0);
+            for step in steps {
+                match step {
+                    Step::Finish(more) => {
+                        let more = outcomes.iter().skip(done).take(more);
+                        done += more.map(|it| living.finished(it.clone())).count();
+                    }
+                    Step::Save => {
+                        living.close().await;
+                        safe = done;
+                    }
+                    Step::Flush => {
+                        living.store.flush().await;
+                        safe = done;
+                    }
+                }
+            }
+            // What the disk holds now is what a killed process would leave.
+            copy(&dir, &left);
+            drop(living);
+
+            let again = house(&left, true);
+            let kept = stored(&again).await;
+            assert!(kept.len() >= safe && kept.len() <= done, "{} of {safe} to {done}", kept.len());
+            assert_eq!(kept, outcomes[..kept.len()]);
+            let expected = summed(&kept);
+            again.with_stats(|it| assert_eq!(reports(it), reports(&expected)));
+            // It goes on where it was, and nothing is summed a second time.
+            again.finished(outcomes[39].clone());
+            again.close().await;
+            drop(again);
+            let last = house(&left, true);
+            let kept = stored(&last).await;
+            assert_eq!(kept.last(), outcomes.last());
+            let expected = summed(&kept);
+            last.with_stats(|it| assert_eq!(reports(it), reports(&expected)));
+        });
+    }
+
+    /// Of hours that are only in part within a span the outcomes themselves are counted.
+    #[test]
+    fn a_span_is_exact_to_the_millisecond(
+        outcomes in vec(ledger::tests::outcome(), 30),
+        since in 0_u64..4 * 3_600_000,
+        long in 1_u64..4 * 3_600_000,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        runtime.block_on(async {
+            let house = house(&root.path().join("state"), true);
+            let first = wall_ms() - 4 * 3_600_000;
+            let mut all = Vec::new();
+            for mut outcome in outcomes {
+                outcome.at_ms = first + outcome.at_ms % (4 * 3_600_000);
+                house.finished(outcome.clone());
+                all.push(outcome);
+            }
+            let span = Span { since_ms: Some(first + since), until_ms: Some(first + since + long) };
+            let filter = Filter { since_ms: span.since_ms, until_ms: span.until_ms, ..Filter::default() };
+            all.retain(|it| filter.lets(it));
+            for by in By::ALL {
+                let query = Query { by: Some(by), ..Query::default() };
+                assert_eq!(house.report_of(&query, span).await, summed(&all).report(&query), "{by:?}");
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn what_is_cleared_stays_gone() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("state");
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut outcome = ledger::tests::outcome().new_tree(&mut runner).unwrap().current();
+    outcome.at_ms = wall_ms();
+    let first = house(&dir, true);
+    (0..10).for_each(|_| first.finished(outcome.clone()));
+    first.close().await;
+    (0..10).for_each(|_| first.finished(outcome.clone()));
+    assert!(first.clear_stats().await);
+    assert!(stored(&first).await.is_empty() && first.report(&Query::default()).is_empty());
+    assert!(first.requests(100, &Filter::default()).await.is_empty());
+    outcome.request_id = "later".to_owned();
+    first.finished(outcome.clone());
+    first.close().await;
+    drop(first);
+    let again = house(&dir, true);
+    assert_eq!(again.report(&Query::default())[0].endings.all(), 1);
+    assert_eq!(stored(&again).await, [outcome.clone()]);
+    assert_eq!(again.request("later", &Filter::default()).await.as_deref(), Some(&outcome));
+    assert_eq!(again.requests(100, &Filter::default()).await.len(), 1);
+    let others = Filter { uid: Some(outcome.caller.uid.unwrap_or(0) ^ 1), ..Filter::default() };
+    assert_eq!(again.request("later", &others).await, None);
+}
+
+#[tokio::test]
+async fn without_tracking_nothing_is_stored() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("state");
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let outcome = ledger::tests::outcome().new_tree(&mut runner).unwrap().current();
+    let house_ = house(&dir, false);
+    house_.finished(outcome.clone());
+    house_.close().await;
+    assert_eq!(house_.recent(10).len(), 1);
+    drop(house_);
+    assert!(!dir.join("outcomes").exists());
+    let again = house(&dir, true);
+    assert!(again.report(&Query::default()).is_empty() && stored(&again).await.is_empty());
+}
