@@ -6,7 +6,7 @@
 mod begun;
 mod estimate;
 mod event;
-mod gaps;
+mod histogram;
 mod meaning;
 mod money;
 mod outcome;
@@ -15,7 +15,7 @@ pub use self::{
     begun::Begun,
     estimate::{estimate, measure},
     event::{Answer, Event, Said},
-    gaps::Gaps,
+    histogram::{Gaps, Histogram},
     meaning::{
         Call, Chat, Complete, Effort, Embed, Extras, Format, Image, ImageSource, Meaning, Part, Role,
         Sampling, Tool, ToolChoice, ToolResult, Turn,
@@ -129,6 +129,30 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Delivered,
+        Self::Resumed,
+        Self::CutShort,
+        Self::Refused,
+        Self::Exhausted,
+        Self::OutOfTime,
+        Self::CallerGone,
+    ];
+
+    /// Its name, as the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Resumed => "resumed",
+            Self::CutShort => "cut_short",
+            Self::Refused => "refused",
+            Self::Exhausted => "exhausted",
+            Self::OutOfTime => "out_of_time",
+            Self::CallerGone => "caller_gone",
+        }
+    }
+
     /// Whether the caller has a whole answer.
     pub fn is_success(self) -> bool {
         match self {
@@ -151,4 +175,16 @@ pub enum Substitution {
     Alternative,
     /// A model in the cloud in place of a local one.
     Cloud,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_called_as_in_the_api() {
+        for ending in Ending::ALL {
+            assert_eq!(serde_json::to_value(ending).unwrap(), ending.as_str());
+        }
+    }
 }

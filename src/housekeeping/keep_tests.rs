@@ -1,6 +1,6 @@
 //! Rows and sums after a sudden death at any point.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use proptest::{collection::vec, prelude::*, strategy::ValueTree};
 
@@ -9,6 +9,7 @@ use crate::{
     ledger::{self, Filter},
     registry,
     stats::{By, Query, Row},
+    store::tests::copy,
 };
 
 const MOST: u64 = 64 << 20;
@@ -27,19 +28,6 @@ fn house(dir: &Path, tracking: bool) -> Arc<Housekeeping> {
         owner_of: Box::new(|_| None),
         settings: Settings { tracking, queue: 10, ..Settings::default() },
     })
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// All outcomes that are on the disk.

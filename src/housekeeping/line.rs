@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::generate::{Ending, Outcome};
+use crate::generate::Outcome;
 
 /// A caller may write anything where a model's name belongs.
 const NAME: usize = 100;
@@ -27,43 +27,10 @@ pub(super) fn write(outcome: &Outcome) {
         output_tokens = outcome.usage.output_tokens,
         failure = outcome.failure.as_deref(),
         "{}",
-        ended(outcome.ending)
+        outcome.ending.as_str()
     );
 }
 
 fn ms(it: Duration) -> u64 {
     u64::try_from(it.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The ending as the API calls it.
-fn ended(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Delivered => "delivered",
-        Ending::Resumed => "resumed",
-        Ending::CutShort => "cut_short",
-        Ending::Refused => "refused",
-        Ending::Exhausted => "exhausted",
-        Ending::OutOfTime => "out_of_time",
-        Ending::CallerGone => "caller_gone",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endings_are_called_as_in_the_api() {
-        for ending in [
-            Ending::Delivered,
-            Ending::Resumed,
-            Ending::CutShort,
-            Ending::Refused,
-            Ending::Exhausted,
-            Ending::OutOfTime,
-            Ending::CallerGone,
-        ] {
-            assert_eq!(serde_json::to_value(ending).unwrap(), ended(ending));
-        }
-    }
 }

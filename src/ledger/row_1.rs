@@ -44,7 +44,7 @@ struct Row<'a> {
     substituted: u8,
     queued: u64,
     first_token: Option<u64>,
-    gaps: Vec<(u8, u32)>,
+    gaps: Vec<(u16, u32)>,
     gaps_sum: u64,
     total: u64,
     usage: Counts,

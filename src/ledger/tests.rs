@@ -83,15 +83,7 @@ fn attempt() -> impl Strategy<Value = Attempt> {
 
 /// Any outcome at all.
 pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
-    let endings = vec![
-        Ending::Delivered,
-        Ending::Resumed,
-        Ending::CutShort,
-        Ending::Refused,
-        Ending::Exhausted,
-        Ending::OutOfTime,
-        Ending::CallerGone,
-    ];
+    let endings = Ending::ALL.to_vec();
     let operations = vec![Operation::Chat, Operation::Complete, Operation::Embed];
     let reasons = vec![Reason::Stop, Reason::Length, Reason::ToolCalls, Reason::ContentFilter, Reason::Other];
     let zones = vec![Zone::Machine, Zone::Lan, Zone::Cloud];
@@ -117,7 +109,7 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
             (attempts, candidates, usage),
         )| {
             let mut gaps = Gaps::default();
-            pauses.into_iter().for_each(|it| gaps.add(it));
+            pauses.into_iter().for_each(|it| gaps.add_time(it));
             Outcome {
                 request_id,
                 at_ms,
@@ -167,7 +159,7 @@ fn plain() -> Outcome {
     let candidate =
         Candidate { server: "vllm".into(), model: "Qwen/Qwen3-8B".into(), excluded: None, behind: None };
     let mut gaps = Gaps::default();
-    (0..200).for_each(|it| gaps.add(Duration::from_micros(15_000 + it * 37)));
+    (0..200).for_each(|it| gaps.add_time(Duration::from_micros(15_000 + it * 37)));
     Outcome {
         request_id: "req-0123456789abcdef".to_owned(),
         at_ms: 1_772_366_400_250,

@@ -97,7 +97,7 @@ impl Record {
     /// A piece with content has come.
     pub(super) fn spoke(&mut self, at: Instant) {
         if let Some(before) = self.spoke_at.replace(at) {
-            self.gaps.add(at.saturating_duration_since(before));
+            self.gaps.add_time(at.saturating_duration_since(before));
         }
     }
 

@@ -1,5 +1,7 @@
 //! Numbers as bytes, seven bits at a time: nearly all that we keep are small.
 
+use crate::generate::Histogram;
+
 /// What was read is not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("damaged statistics")]
@@ -12,6 +14,19 @@ pub(super) fn put(to: &mut Vec<u8>, mut number: u64) {
         number >>= 7;
     }
     to.push(number as u8);
+}
+
+/// Appends a histogram: its bins by their distances.
+pub(super) fn put_histogram<const FINE: u32>(to: &mut Vec<u8>, histogram: &Histogram<FINE>) {
+    let (bins, sum) = histogram.parts();
+    put(to, sum);
+    put(to, bins.len() as u64);
+    let mut last = 0;
+    for (bin, count) in bins {
+        put(to, u64::from(bin - last));
+        put(to, u64::from(*count));
+        last = *bin;
+    }
 }
 
 /// Takes numbers from the front.
@@ -33,6 +48,17 @@ impl Reader<'_> {
             }
         }
         Err(Damaged)
+    }
+
+    pub(super) fn histogram<const FINE: u32>(&mut self) -> Result<Histogram<FINE>, Damaged> {
+        let sum = self.number()?;
+        let (mut bins, mut last) = (Vec::new(), 0_u64);
+        for _ in 0..self.number()? {
+            last = last.checked_add(self.number()?).ok_or(Damaged)?;
+            let bin = u16::try_from(last).map_err(|_| Damaged)?;
+            bins.push((bin, u32::try_from(self.number()?).map_err(|_| Damaged)?));
+        }
+        Histogram::from_parts(bins, sum).ok_or(Damaged)
     }
 
     pub(super) fn end(&self) -> Result<(), Damaged> {

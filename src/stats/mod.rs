@@ -15,7 +15,6 @@
 
 mod bytes;
 mod compare;
-mod histogram;
 mod row;
 mod sample;
 mod sums;
@@ -30,14 +29,16 @@ use self::sample::samples;
 pub use self::{
     bytes::Damaged,
     compare::{Comparison, Interval, Measure, Measured, Side, compare},
-    histogram::Histogram,
     row::{Row, Spread},
     sums::{Endings, Sums},
 };
 use crate::{
-    generate::{Attempt, Outcome},
+    generate::{self, Attempt, Outcome},
     server::{KindId, ModelName, ServerId, Zone},
 };
+
+/// How times and speeds are spread: within 2 % of every value.
+pub type Histogram = generate::Histogram<5>;
 
 /// Hours since 1970.
 pub type Hour = u32;

@@ -1,7 +1,7 @@
 //! Sums as they are shown: averages and percentiles, made at the last moment.
 
-use super::{Endings, Histogram, Key, Sums};
-use crate::generate::{Gaps, Usd};
+use super::{Endings, Key, Sums};
+use crate::generate::{Gaps, Histogram, Usd};
 
 /// One line of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +71,7 @@ impl Row {
 }
 
 impl Spread {
-    fn of(histogram: &Histogram, unit: f64) -> Self {
+    fn of<const FINE: u32>(histogram: &Histogram<FINE>, unit: f64) -> Self {
         let quantile = |share| histogram.quantile(share).map(|it| it / unit);
         Self {
             mean: histogram.mean().map(|it| it / unit),
@@ -83,12 +83,6 @@ impl Spread {
 
     /// Of the pauses in answers.
     pub fn of_gaps(gaps: &Gaps) -> Self {
-        let quantile = |share| gaps.quantile(share).map(|it| it / 1000.0);
-        Self {
-            mean: gaps.mean().map(|it| it / 1000.0),
-            p50: quantile(0.5),
-            p95: quantile(0.95),
-            p99: quantile(0.99),
-        }
+        Self::of(gaps, 1000.0)
     }
 }

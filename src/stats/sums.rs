@@ -4,11 +4,9 @@
 //! both, in whatever order. Averages and percentiles are made from them at the
 //! last moment and are never kept.
 
-use std::time::Duration;
-
 use super::{
-    bytes::{Damaged, Reader, put},
-    histogram::Histogram,
+    Histogram,
+    bytes::{Damaged, Reader, put, put_histogram},
     sample::Sample,
 };
 use crate::generate::{Ending, Gaps, Usd};
@@ -101,10 +99,10 @@ impl Sums {
         self.output_tokens = plus(self.output_tokens, sample.usage.output_tokens);
         self.cost = both(self.cost, sample.cost);
         if let Some(first_token) = sample.first_token {
-            self.first_token.add(micros(first_token));
+            self.first_token.add_time(first_token);
         }
         if let Some(queued) = sample.queued {
-            self.queued.add(micros(queued));
+            self.queued.add_time(queued);
         }
         if let Some(gaps) = sample.gaps {
             self.gaps.merge(gaps);
@@ -112,7 +110,7 @@ impl Sums {
         if sample.ending.is_success() {
             let absent = sample.usage.input_tokens.is_none() && sample.usage.output_tokens.is_none();
             self.usage_absent += u64::from(absent);
-            self.total.add(micros(sample.total));
+            self.total.add_time(sample.total);
             if let Some(speed) = sample.speed {
                 self.speed.add(speed);
             }
@@ -173,17 +171,11 @@ impl Sums {
         put_some(&mut bytes, self.input_tokens);
         put_some(&mut bytes, self.output_tokens);
         for histogram in [&self.first_token, &self.total, &self.speed] {
-            histogram.write(&mut bytes);
+            put_histogram(&mut bytes, histogram);
         }
         if !is_old {
-            let (bins, sum) = self.gaps.parts();
-            put(&mut bytes, sum);
-            put(&mut bytes, bins.len() as u64);
-            for (bin, count) in bins {
-                put(&mut bytes, u64::from(*bin));
-                put(&mut bytes, u64::from(*count));
-            }
-            self.queued.write(&mut bytes);
+            put_histogram(&mut bytes, &self.gaps);
+            put_histogram(&mut bytes, &self.queued);
         }
         bytes
     }
@@ -202,8 +194,8 @@ impl Sums {
         };
         let mut sums = Self::read_1(&mut from, cost.map(Usd::from_nanos))?;
         if *version == WITH_GAPS {
-            sums.gaps = gaps(&mut from)?;
-            sums.queued = Histogram::read(&mut from)?;
+            sums.gaps = from.histogram()?;
+            sums.queued = from.histogram()?;
         }
         from.end()?;
         Ok(sums)
@@ -222,9 +214,9 @@ impl Sums {
             input_tokens: some(from)?,
             output_tokens: some(from)?,
             cost,
-            first_token: Histogram::read(from)?,
-            total: Histogram::read(from)?,
-            speed: Histogram::read(from)?,
+            first_token: from.histogram()?,
+            total: from.histogram()?,
+            speed: from.histogram()?,
             ..Self::default()
         })
     }
@@ -258,18 +250,4 @@ fn some(from: &mut Reader<'_>) -> Result<Option<u64>, Damaged> {
         1 => from.number().map(Some),
         _ => Err(Damaged),
     }
-}
-
-fn gaps(from: &mut Reader<'_>) -> Result<Gaps, Damaged> {
-    let sum = from.number()?;
-    let mut bins = Vec::new();
-    for _ in 0..from.number()? {
-        let bin = u8::try_from(from.number()?).map_err(|_| Damaged)?;
-        bins.push((bin, u32::try_from(from.number()?).map_err(|_| Damaged)?));
-    }
-    Gaps::from_parts(bins, sum).ok_or(Damaged)
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -239,7 +239,7 @@ fn a_bucket_from_before_callers_were_counted_has_the_key_that_it_had() {
 fn pauses_and_queues_are_summed() {
     let mut stats = Stats::default();
     let mut gaps = Gaps::default();
-    (0..100).for_each(|_| gaps.add(Duration::from_millis(20)));
+    (0..100).for_each(|_| gaps.add_time(Duration::from_millis(20)));
     let queued = Duration::from_millis(300);
     stats.add(&Outcome { gaps, queued, ..outcome(0, Ending::Delivered, vec![attempt("a", None)]) });
     stats.add(&outcome(0, Ending::Delivered, vec![attempt("a", None)]));
@@ -319,15 +319,7 @@ fn an_hour_of_one_model_is_small() {
 }
 
 fn outcomes() -> impl Strategy<Value = Outcome> {
-    let ending = prop::sample::select(vec![
-        Ending::Delivered,
-        Ending::Resumed,
-        Ending::CutShort,
-        Ending::Refused,
-        Ending::Exhausted,
-        Ending::OutOfTime,
-        Ending::CallerGone,
-    ]);
+    let ending = prop::sample::select(Ending::ALL.to_vec());
     let cause = prop::sample::select(vec![Cause::Reset, Cause::Loading, Cause::Stalled, Cause::Malformed]);
     let fault = (cause, prop::sample::select(vec![Stage::Head, Stage::Content]))
         .prop_map(|(cause, stage)| Fault::new(stage, cause));
@@ -344,7 +336,7 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
                 })
                 .collect();
             let mut gaps = Gaps::default();
-            (0..hour % 3).for_each(|it| gaps.add(Duration::from_micros(micros / (it + 1))));
+            (0..hour % 3).for_each(|it| gaps.add_time(Duration::from_micros(micros / (it + 1))));
             let name = ["curl", "node"].get(hour as usize % 3).map(|it| (*it).to_owned());
             Outcome {
                 callers_fault,

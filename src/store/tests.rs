@@ -30,7 +30,8 @@ fn fill(dir: &Path) {
     store.put(Shelf::Rollups, b"hour", b"sums".to_vec());
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

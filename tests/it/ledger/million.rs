@@ -57,7 +57,7 @@ fn house(dir: &Path, tracking: bool) -> Arc<Housekeeping> {
 fn outcome(number: u64, at_ms: u64) -> Outcome {
     let mut luck = fastrand::Rng::with_seed(number);
     let mut gaps = Gaps::default();
-    (0..100).for_each(|_| gaps.add(Duration::from_micros(luck.u64(8_000..30_000))));
+    (0..100).for_each(|_| gaps.add_time(Duration::from_micros(luck.u64(8_000..30_000))));
     let micros = |it: u64| Duration::from_micros(it);
     let at = luck.usize(..4);
     let model = at % 3;
