@@ -76,6 +76,8 @@ pub(crate) enum Peer {
         who: Who,
         /// The address of this machine that it came to.
         local: IpAddr,
+        /// Whether people share the daemon, of whom each sees only their own requests.
+        shared: bool,
     },
 }
 
@@ -293,7 +295,7 @@ impl Door {
         if hops(headers).any(|it| it == self.instance) {
             return Err(Failure::Loop);
         }
-        let Peer::Tcp { who, local } = peer else { return Ok(()) };
+        let Peer::Tcp { who, local, .. } = peer else { return Ok(()) };
         let settings = self.settings.load();
         match foreign(headers, &parts.uri, local, &settings.hosts, &settings.origins) {
             None => {}
@@ -373,6 +375,8 @@ impl Knock {
     fn sees_only(&self) -> Option<u32> {
         match self.peer {
             Peer::Socket { may_change: false, uid } => Some(uid.unwrap_or(u32::MAX)),
+            // Nobody there is known by their user, and so none of the requests is theirs.
+            Peer::Tcp { shared: true, .. } if !self.door.settings().control_on_tcp => Some(u32::MAX),
             Peer::Socket { may_change: true, .. } | Peer::Tcp { .. } => None,
         }
     }

@@ -69,7 +69,7 @@ pub(super) async fn tcp(doorway: Doorway, listener: TcpListener) {
         } else {
             Who::Stranger
         };
-        let peer = Peer::Tcp { who, local: local.ip() };
+        let peer = Peer::Tcp { who, local: local.ip(), shared: doorway.scope == Scope::System };
         // Streams are many small writes, each of which somebody waits for.
         let _ = stream.set_nodelay(true);
         let Doorway { door, stopping, alive, .. } = doorway.clone();

@@ -45,7 +45,13 @@ impl Rooms {
         self.authorities(now);
         self.house.configure(of_housekeeping(config));
         self.relay.configure(of_relay(config));
-        self.looking.send_replace(of_scan(config, self.listen, self.house.instance()));
+        let looking = of_scan(config, self.listen, self.house.instance());
+        // Whoever listens to the network begins anew with other settings.
+        self.looking.send_if_modified(|it| {
+            let is_new = *it != looking;
+            *it = looking;
+            is_new
+        });
         self.tell(started, now, None);
     }
 

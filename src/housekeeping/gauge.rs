@@ -1,5 +1,4 @@
-//! What of the machine is in use, kept up to date only while requests run or somebody looks:
-//! an idle machine is not woken for it, and a GPU may sleep.
+//! What of the machine is in use, kept up to date only while somebody looks: a machine is not woken for it, and a GPU may sleep.
 
 use std::{
     sync::{
@@ -34,36 +33,25 @@ pub(super) struct Seen {
 }
 
 impl Housekeeping {
-    /// A request begins: it may be asked later how busy the machine was.
-    pub fn heed_hardware(&self) {
-        // Most requests find that somebody has called already, and leave the line alone.
-        if !self.hardware.wanted.swap(true, Ordering::Relaxed) {
-            self.hardware.call.notify_one();
-        }
-    }
-
     /// How busy the machine is, as it was seen within the last second. Whoever looks first
     /// waits for a moment; `None` if that was not enough.
     pub async fn hardware(&self) -> Option<Arc<Hardware>> {
         let read = self.hardware.read.notified();
-        self.heed_hardware();
+        if !self.hardware.wanted.swap(true, Ordering::Relaxed) {
+            self.hardware.call.notify_one();
+        }
         if self.hardware.last.load().is_none() {
             let _ = tokio::time::timeout(FIRST, read).await;
         }
         self.hardware.last.load_full()
     }
 
-    /// How busy the machine was when last looked at.
-    pub fn hardware_seen(&self) -> Option<Arc<Hardware>> {
-        self.hardware.last.load_full()
-    }
-
     /// Looks at the machine whenever that is wanted, until dropped.
     pub async fn watch_hardware(self: Arc<Self>) {
         let mut gauge = None;
-        let mut idle = 0;
+        let mut idle = LOOKS;
         loop {
-            let wanted = self.hardware.wanted.swap(false, Ordering::Relaxed) || !self.traffic.is_idle();
+            let wanted = self.hardware.wanted.swap(false, Ordering::Relaxed);
             idle = if wanted { 0 } else { idle + 1 };
             if idle > LOOKS {
                 self.hardware.last.store(None);

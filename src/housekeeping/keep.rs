@@ -165,9 +165,12 @@ impl Housekeeping {
         // Outside the lock; what is not stored is not even written as a row.
         let row = self.tracking().then(|| ledger::row(outcome));
         let mut figures = lock(&self.figures);
-        let touched = figures.stats.add(outcome);
         figures.number += 1;
+        if row.is_none() {
+            figures.stats.add_unkept(outcome);
+        }
         if let Some(bytes) = row {
+            let touched = figures.stats.add(outcome);
             figures.touched.extend(touched);
             // Under the lock, so that rows come in the order of their numbers, and before sums
             // that they are in.

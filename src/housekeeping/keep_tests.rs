@@ -204,3 +204,25 @@ async fn without_tracking_nothing_is_stored() {
     let again = house(&dir, true);
     assert!(again.report(&Query::default()).is_empty() && stored(&again).await.is_empty());
 }
+
+#[tokio::test]
+async fn what_came_while_tracking_was_off_is_not_stored_with_what_came_after() {
+    let root = tempfile::tempdir().unwrap();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let outcome = ledger::tests::outcome().new_tree(&mut runner).unwrap().current();
+    let track = |house: &Housekeeping, tracking| {
+        house.configure(Settings { tracking, queue: 10, ..Settings::default() });
+    };
+    let first = house(root.path(), true);
+    let counted = |house: &Housekeeping| house.report(&Query::default())[0].endings.all();
+    track(&first, false);
+    first.finished(outcome.clone());
+    track(&first, true);
+    first.finished(outcome);
+    assert_eq!(counted(&first), 2, "both are shown");
+    first.close().await;
+    drop(first);
+    let again = house(root.path(), true);
+    assert_eq!(counted(&again), 1);
+    assert_eq!(stored(&again).await.len(), 1);
+}

@@ -4,7 +4,7 @@
 //! gone from its address, and whose name is now announced at another, keeps its id when the same
 //! kind answers there. What was trusted is the address: at the other it has to be trusted anew.
 
-use super::{Change, Hint, Known, Now, Registry, SECONDARY, Standing, place::Place};
+use super::{Change, Hint, Known, Now, Registry, SECONDARY, Standing, Word, place::Place};
 use crate::server::{Endpoint, ServerId, Sighting, Source};
 
 /// Names of one address: each type of service has one.
@@ -83,6 +83,9 @@ impl Registry {
     /// A server is at this address from now on.
     pub(super) fn move_here(&mut self, id: ServerId, endpoint: &Endpoint) -> ServerId {
         let old = self.addresses(&id);
+        // What a person said against a server they said of it wherever it goes.
+        let refused = old.iter().filter_map(|it| self.places.get(it));
+        let refused = refused.into_iter().any(|it| it.word == Some(Word::Distrusted));
         self.detach(&id);
         old.iter().for_each(|it| self.sweep(it));
         if let Some(server) = self.servers.get_mut(&id) {
@@ -93,6 +96,9 @@ impl Registry {
         if let Some(place) = self.places.get_mut(endpoint) {
             place.server = Some(id.clone());
             place.put_off = 0;
+            if refused {
+                place.word = Some(Word::Distrusted);
+            }
         }
         id
     }
@@ -100,7 +106,9 @@ impl Registry {
     /// Whether a server at this address may be added. When there are too many that nobody
     /// trusts, one that is down makes room; who is announced while all of them are up waits.
     pub(super) fn has_room(&mut self, endpoint: &Endpoint, changes: &mut Vec<Change>) -> bool {
-        let is_strange = |it: &Place| !it.is_trusted() && it.hints.keys().all(|it| *it == Source::Mdns);
+        let is_strange = |it: &Place| {
+            !it.is_trusted() && it.word.is_none() && it.hints.keys().all(|it| *it == Source::Mdns)
+        };
         if !self.places.get(endpoint).is_some_and(|it| is_strange(it) && !it.hints.is_empty()) {
             return true;
         }

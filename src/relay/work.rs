@@ -54,7 +54,6 @@ pub(super) async fn work(relay: Arc<Relay>, errand: Errand, mouth: Mouth, seed: 
     let machine = Failover::new(policy(&settings, &errand), now.into_std(), seed);
     tracing::debug!(request = errand.request_id, seed, model = errand.request.head.model, "request");
     let record = Record::begin(relay.clone(), &errand, now, mouth.clone());
-    relay.house.heed_hardware();
     relay.budget.lock().unwrap_or_else(PoisonError::into_inner).on_request();
     let conversation = turn::conversation(&relay, &errand);
     let mut work = Work {

@@ -113,7 +113,7 @@ pub trait Watch: Send + Sync + 'static {
 
 /// Where to look, and where not. What may change while we look is the first three, and what
 /// there is to do with the network; the rest holds from the start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Ports that are asked besides the usual ones, also where a built-in
     /// reason says not to.

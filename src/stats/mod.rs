@@ -70,6 +70,9 @@ pub struct Bucket {
     /// before callers were counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<String>,
+    /// Whether it is of requests that are not to be kept: it is never named as changed.
+    #[serde(skip)]
+    pub unkept: bool,
 }
 
 /// So many callers are told apart in an hour, and in a day that is folded.
@@ -99,6 +102,7 @@ impl Bucket {
             zone: None,
             dialect: String::new(),
             caller: None,
+            unkept: false,
         }
     }
 
@@ -262,17 +266,32 @@ impl Stats {
     /// Adds an outcome and names the buckets that changed; one that several attempts
     /// changed is named for each.
     pub fn add(&mut self, outcome: &Outcome) -> Vec<Bucket> {
-        self.totals.endings.add(outcome.ending);
-        self.totals.attempts_failed_over += outcome.attempts.len().saturating_sub(1) as u64;
+        self.count(outcome);
         self.add_past(outcome)
+    }
+
+    /// The same for one that is not to be kept anywhere.
+    pub fn add_unkept(&mut self, outcome: &Outcome) {
+        self.count(outcome);
+        self.put(outcome, true);
     }
 
     /// The same for one that is not of this run of the daemon.
     pub fn add_past(&mut self, outcome: &Outcome) -> Vec<Bucket> {
+        self.put(outcome, false)
+    }
+
+    fn count(&mut self, outcome: &Outcome) {
+        self.totals.endings.add(outcome.ending);
+        self.totals.attempts_failed_over += outcome.attempts.len().saturating_sub(1) as u64;
+    }
+
+    fn put(&mut self, outcome: &Outcome, unkept: bool) -> Vec<Bucket> {
         let known = self.callers.entry(hour(outcome.at_ms)).or_default();
         let caller = outcome.caller.program.as_deref().map(|it| counted_as(known, it));
         let mut touched = Vec::with_capacity(outcome.attempts.len() + 1);
-        for (bucket, sample) in samples(outcome, caller) {
+        for (mut bucket, sample) in samples(outcome, caller) {
+            bucket.unkept = unkept;
             // Nearly always it is there, and then nothing is copied.
             match self.buckets.get_mut(&bucket) {
                 Some(sums) => sums.add(&sample),
@@ -385,7 +404,7 @@ impl Stats {
                 let caller = bucket.caller.as_deref().map(|it| counted_as(known, it).to_owned());
                 let day = Bucket { hour: first, caller, ..bucket.clone() };
                 self.buckets.entry(day.clone()).or_default().merge(&sums);
-                touched.extend([bucket, day]);
+                touched.extend([bucket, day].into_iter().filter(|it| !it.unkept));
             }
         }
         self.callers.retain(|hour, _| *hour >= first_kept || hour.is_multiple_of(24));
@@ -394,7 +413,8 @@ impl Stats {
 
     /// Forgets all hours before `hour`, and names the buckets that went.
     pub fn forget_before(&mut self, hour: Hour) -> BTreeSet<Bucket> {
-        let old: BTreeSet<Bucket> = self.buckets.keys().take_while(|it| it.hour < hour).cloned().collect();
+        let old = self.buckets.keys().take_while(|it| it.hour < hour).filter(|it| !it.unkept);
+        let old: BTreeSet<Bucket> = old.cloned().collect();
         self.buckets.retain(|it, _| it.hour >= hour);
         self.callers.retain(|it, _| *it >= hour);
         old

@@ -37,6 +37,7 @@ pub(super) fn samples<'a>(outcome: &'a Outcome, caller: Option<&str>) -> Vec<(Bu
         zone: outcome.zone,
         dialect: outcome.dialect.to_string(),
         caller: caller.map(str::to_owned),
+        unkept: false,
     };
     let sample = Sample {
         ending: outcome.ending,
@@ -64,6 +65,7 @@ pub(super) fn samples<'a>(outcome: &'a Outcome, caller: Option<&str>) -> Vec<(Bu
             zone: None,
             dialect: outcome.dialect.to_string(),
             caller: caller.map(str::to_owned),
+            unkept: false,
         };
         let ending = match &attempt.fault {
             Some(fault) => ending_of(fault),

@@ -9,9 +9,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
+    fs::{OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -28,6 +28,8 @@ pub(super) fn write(path: &Path, facts: &Facts, report: &Report) -> io::Result<(
     let text = serde_json::to_string_pretty(&bundle(facts, report, &Names::of_process()))
         .map_err(io::Error::other)?;
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // Where there was such a file, its mode was others' to say.
+    file.set_permissions(Permissions::from_mode(0o600))?;
     writeln!(file, "{text}")
 }
 

@@ -138,12 +138,6 @@ impl Traffic {
         self.0.books().limit(server, told)
     }
 
-    /// Whether no server has anything to do, and nobody waits.
-    pub fn is_idle(&self) -> bool {
-        let books = self.0.books();
-        books.queue.is_empty() && books.counts.values().all(|it| it.held == 0)
-    }
-
     /// How many wait for a server.
     pub fn queued(&self) -> usize {
         self.0.books().queue.len()

@@ -256,3 +256,19 @@ fn strangers_are_not_too_many_and_push_nobody_out() {
     let shown = world.shown().join("\n");
     assert!(shown.contains(" 10.0.1.1:11434 ") && !shown.contains(" 10.0.0.5:11434 "), "{shown}");
 }
+
+#[test]
+fn who_is_distrusted_gets_nothing_at_another_address_either() {
+    let mut world = World::new();
+    world.comes(DESK, "desk", true);
+    let changes = world.registry.distrust("ollama", world.now()).unwrap();
+    world.take(changes);
+    world.withdrawn(DESK);
+    world.due();
+    for _ in 0..3 {
+        world.silent(DESK, REFUSED);
+    }
+    // A rule covers where it comes back.
+    world.comes(LATER, "desk", true);
+    assert_eq!(world.shown(), [format!("ollama {LATER} up untrusted")]);
+}
