@@ -2,6 +2,8 @@
 
 use std::{fs::File, io::Read, path::Path};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+
 use super::{Trouble, say};
 use crate::wire::{ImageUrl, Part};
 
@@ -21,7 +23,9 @@ pub(super) fn part(path: &Path) -> Result<Part, Trouble> {
     let Some(media_type) = media_type(&bytes) else {
         return Err(refuse("is no image that models understand: PNG, JPEG, GIF or WebP".to_owned()));
     };
-    Ok(Part::ImageUrl { image_url: ImageUrl { url: format!("data:{media_type};base64,{}", base64(&bytes)) } })
+    Ok(Part::ImageUrl {
+        image_url: ImageUrl { url: format!("data:{media_type};base64,{}", STANDARD.encode(&bytes)) },
+    })
 }
 
 /// What the first bytes say. A name or an ending may be wrong; these are what a
@@ -34,20 +38,6 @@ fn media_type(bytes: &[u8]) -> Option<&'static str> {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
         _ => None,
     }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let at = |it: usize| u32::from(three.get(it).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for letter in 0..4 {
-            let index = bits >> (18 - 6 * letter) & 63;
-            text.push(if letter <= three.len() { char::from(LETTERS[index as usize]) } else { '=' });
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -84,9 +74,9 @@ mod tests {
             ("fooba", "Zm9vYmE="),
             ("foobar", "Zm9vYmFy"),
         ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
+            assert_eq!(STANDARD.encode(bytes.as_bytes()), text);
         }
-        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
+        assert_eq!(STANDARD.encode([0xfb, 0xff, 0xfe]), "+//+");
     }
 
     #[test]

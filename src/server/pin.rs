@@ -2,6 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// SHA-256 of a server's public key (its SubjectPublicKeyInfo), written `sha256/BASE64`, as
@@ -15,8 +19,6 @@ pub struct Pin([u8; 32]);
 #[error("a pin is `sha256/` and the SHA-256 of the server's public key in base64, 44 characters")]
 pub struct PinError;
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 impl From<[u8; 32]> for Pin {
     fn from(digest: [u8; 32]) -> Self {
         Self(digest)
@@ -25,15 +27,7 @@ impl From<[u8; 32]> for Pin {
 
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = "sha256/".to_owned();
-        for three in self.0.chunks(3) {
-            let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
-            let bits = at(0) << 16 | at(1) << 8 | at(2);
-            for place in 0..4 {
-                let six = (bits >> (18 - 6 * place)) as usize & 63;
-                text.push(if place > three.len() { '=' } else { char::from(ALPHABET[six]) });
-            }
-        }
+        let text = format!("sha256/{}", STANDARD.encode(self.0));
         f.pad(&text)
     }
 }
@@ -52,22 +46,9 @@ impl FromStr for Pin {
         let text = text.strip_suffix('=').unwrap_or(text);
         // curl writes two slashes; one may also be the first letter.
         let text = text.strip_prefix('/').filter(|it| it.len() == 43).unwrap_or(text);
-        // 32 bytes are 43 letters; the two bits that are over are 0, so that no key has two pins.
-        if text.len() != 43 {
-            return Err(PinError);
-        }
-        let (mut digest, mut bits, mut count, mut at) = ([0; 32], 0_u32, 0, 0);
-        for letter in text.bytes() {
-            let six = ALPHABET.iter().position(|it| *it == letter).ok_or(PinError)?;
-            bits = (bits << 6 | six as u32) & 0xffff;
-            count += 6;
-            if count >= 8 {
-                count -= 8;
-                digest[at] = (bits >> count & 255) as u8;
-                at += 1;
-            }
-        }
-        if bits & 3 == 0 { Ok(Self(digest)) } else { Err(PinError) }
+        // The two bits that are over have to be 0, so that no key has two pins.
+        let digest = STANDARD_NO_PAD.decode(text).map_err(|_| PinError)?;
+        Ok(Self(digest.try_into().map_err(|_| PinError)?))
     }
 }
 
