@@ -2,8 +2,10 @@
 //! form that it is asked for.
 
 mod agree;
+mod cluster;
 mod killed;
 mod million;
+mod postgres;
 
 use std::time::Duration;
 
