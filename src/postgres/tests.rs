@@ -92,6 +92,6 @@ async fn beyond_this_machine_nothing_is_said_in_clear() {
         assert_eq!(Link::connect(&to, 0).await.err(), Some(expected));
     }
     let nonsense = answers_with(b"S and then no TLS at all".to_vec()).await;
-    let to = Database { encryption: place::Encryption::Always, ..nonsense };
+    let to = Database::parse(&format!("{}?sslmode=require", nonsense.shown())).unwrap();
     assert!(matches!(Link::connect(&to, 0).await.err(), Some(Trouble::Tls(_))));
 }

@@ -1,14 +1,19 @@
 //! `bench` as a person and a script use it.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{net::TcpListener, path::Path, process::Stdio, time::Duration};
 
-use lovable::simulate::{Offer, Script, Shape, Simulated};
+use lovable::{
+    server::Endpoint,
+    simulate::{Offer, Script, Shape, Simulated},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{process::Command, time::sleep};
 
 use crate::{
     daemon::{Daemon, Options, clean},
+    proof::Table,
+    real::Real,
     terminal::Terminal,
 };
 
@@ -52,7 +57,7 @@ async fn every_length_is_measured_with_every_number_at_once_and_nothing_is_loade
     for row in all {
         assert_eq!(
             (&row["model"], &row["server"], &row["warm"]),
-            (&"awake".into(), &"sim".into(), &true.into())
+            (&"awake:latest".into(), &"sim".into(), &true.into())
         );
         assert_eq!(row["requests"].as_u64().unwrap(), 2 * row["at_once"].as_u64().unwrap());
         assert_eq!(row["failed"], 0);
@@ -62,7 +67,7 @@ async fn every_length_is_measured_with_every_number_at_once_and_nothing_is_loade
         let speed = row["tokens_per_second"]["p50"].as_f64().unwrap();
         assert!((20.0..230.0).contains(&speed), "{row}");
     }
-    assert!(report["left_out"][0]["name"].as_str().unwrap().starts_with("asleep on"), "{report}");
+    assert!(report["left_out"][0]["name"].as_str().unwrap().starts_with("asleep:latest on"), "{report}");
     // One to warm up, and two rounds of three for each length.
     assert_eq!(server.counts().received, 1 + 2 * 2 * 3);
 
@@ -113,4 +118,36 @@ async fn without_a_model_there_is_nothing_to_measure() {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     let output = daemon.ctl(&["bench", "-m", "nobody"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs real servers; tests/run sets them up"]
+async fn a_real_llama_cpp_is_measured_as_fast_as_it_is() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // It says some 150 words a second.
+    let _server = Real::llama("bench", port).await;
+    let endpoint = Endpoint::parse(&format!("http://127.0.0.1:{port}")).unwrap();
+    let mut daemon = Options::alone().server(&endpoint, "real", 0).start().await;
+    daemon.until_ready().await;
+    let args = ["--prompts", "30,90", "--at-once", "1,2", "--rounds", "2", "--tokens", "48"];
+    let output =
+        daemon.ctl_within(Duration::from_secs(120), &[&["--json", "bench"][..], &args].concat()).await;
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let all = report["rows"].as_array().unwrap();
+    assert_eq!((all.len(), output.status.code()), (4, Some(0)), "{report}");
+    let mut table = Table::new(
+        "bench with a real llama.cpp",
+        &["prompt", "at once", "first token", "tokens/s", "all tokens/s"],
+    );
+    for row in all {
+        let figure = |it: &Value| format!("{:.1}", it.as_f64().unwrap_or(f64::NAN));
+        let [first, speed] = ["first_token_ms", "tokens_per_second"].map(|it| &row[it]["p50"]);
+        let (first, speed, together) =
+            (figure(first), figure(speed), figure(&row["total_tokens_per_second"]));
+        table.row(&[&row["input_tokens"], &row["at_once"], &first, &speed, &together]);
+        assert_eq!((&row["failed"], &row["warm"]), (&0.into(), &true.into()), "{row}");
+        assert!(row["input_tokens"].as_f64().unwrap() > 20.0, "{row}");
+        assert!((20.0..400.0).contains(&row["tokens_per_second"]["p50"].as_f64().unwrap()), "{row}");
+    }
+    table.show();
 }

@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::{
     super::{Trouble, out::Out, say},
     Args,
-    plan::{Target, prompt},
+    plan::{LeftOut, Target, prompt},
     report::Row,
 };
 use crate::{
@@ -38,11 +38,21 @@ pub(super) struct Measured {
     pub(super) output_tokens: Option<u64>,
 }
 
+/// What requests are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// The model is loaded by it, which is what is measured.
+    Load,
+    /// A model that is loaded may still have something to prepare, which is not measured.
+    WarmUp,
+    Measure,
+}
+
 /// Something that is measured several times.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Cell {
     pub(super) target: Target,
-    pub(super) is_cold: bool,
+    pub(super) aim: Aim,
     pub(super) prompt: u32,
     pub(super) at_once: u32,
     pub(super) measured: Vec<Measured>,
@@ -61,6 +71,8 @@ pub(super) struct Measuring<'a> {
     rounds: u32,
     tokens: u32,
     done: Vec<Cell>,
+    /// What could not be asked.
+    pub(super) skipped: Vec<LeftOut>,
     said: Option<Instant>,
 }
 
@@ -80,52 +92,38 @@ impl<'a> Measuring<'a> {
             rounds: args.rounds,
             tokens: args.tokens,
             done: Vec::new(),
+            skipped: Vec::new(),
             said: None,
         }
     }
 
     /// What there is by now, in the order in which it was measured.
     pub(super) fn rows(&self) -> Vec<Row> {
-        let has_any = |it: &&Cell| !it.measured.is_empty() || !it.failed.is_empty();
-        self.done.iter().filter(has_any).map(Row::of).collect()
+        let tells = |it: &&Cell| !it.failed.is_empty() || it.aim != Aim::WarmUp && !it.measured.is_empty();
+        self.done.iter().filter(tells).map(Row::of).collect()
     }
 
     /// Measures everything. It may be dropped at any time.
     pub(super) async fn run(&mut self, talk: &mut Out) -> Result<(), Trouble> {
         for target in self.targets.clone() {
-            // Short, since it is loading that is measured; and one that is loaded may still have
-            // something to prepare, which is not.
-            let first = self.cell(&target, true, self.prompts.first().copied().unwrap_or(64), 1);
-            self.measure(first, 1, talk).await?;
-            if self.is_given_up() {
+            let aim = if target.is_cold { Aim::Load } else { Aim::WarmUp };
+            // Short, for it is not reading that matters here.
+            self.measure(cell(&target, aim, self.prompts.first().copied().unwrap_or(64), 1), 1, talk).await?;
+            // The others would fail too, each after a long wait.
+            if self.done.last().is_none_or(|it| !it.failed.is_empty()) {
                 continue;
             }
             for prompt in self.prompts.clone() {
+                if !target.fits(prompt, self.tokens) {
+                    self.skipped.push(target.too_long(prompt));
+                    continue;
+                }
                 for at_once in self.at_once.clone() {
-                    if target.fits(prompt, self.tokens) {
-                        let cell = self.cell(&target, false, prompt, at_once);
-                        self.measure(cell, self.rounds, talk).await?;
-                    }
+                    self.measure(cell(&target, Aim::Measure, prompt, at_once), self.rounds, talk).await?;
                 }
             }
         }
         Ok(())
-    }
-
-    fn cell(&self, target: &Target, is_cold: bool, prompt: u32, at_once: u32) -> Cell {
-        let (measured, failed) = (Vec::new(), Vec::new());
-        Cell { target: target.clone(), is_cold, prompt, at_once, measured, failed, took: Duration::ZERO }
-    }
-
-    /// Whether the first request of a model failed: the others would too, each after a long wait.
-    fn is_given_up(&mut self) -> bool {
-        let Some(first) = self.done.last() else { return false };
-        let is_failed = !first.failed.is_empty();
-        if !is_failed && !first.target.is_cold {
-            // It warmed up what was loaded already.
-            self.done.pop();
-        }
-        is_failed
     }
 
     async fn measure(&mut self, cell: Cell, rounds: u32, talk: &mut Out) -> Result<(), Trouble> {
@@ -164,10 +162,10 @@ impl<'a> Measuring<'a> {
         let Some(it) = self.done.get(place) else { return Ok(()) };
         let (model, server) = (say::clean(it.target.model.as_str()), say::clean(it.target.server.as_str()));
         let done = it.measured.len() + it.failed.len();
-        let what = match (it.is_cold, it.target.is_cold) {
-            (true, true) => "loading".to_owned(),
-            (true, false) => "warming up".to_owned(),
-            (false, _) => format!("prompt {}, {} at once, {done} of {all}", it.prompt, it.at_once),
+        let what = match it.aim {
+            Aim::Load => "loading".to_owned(),
+            Aim::WarmUp => "warming up".to_owned(),
+            Aim::Measure => format!("prompt {}, {} at once, {done} of {all}", it.prompt, it.at_once),
         };
         let line = format!("{model} on {server}: {what}");
         if talk.terminal {
@@ -180,6 +178,11 @@ impl<'a> Measuring<'a> {
         }
         Ok(())
     }
+}
+
+fn cell(target: &Target, aim: Aim, prompt: u32, at_once: u32) -> Cell {
+    let (measured, failed) = (Vec::new(), Vec::new());
+    Cell { target: target.clone(), aim, prompt, at_once, measured, failed, took: Duration::ZERO }
 }
 
 /// One request, from its sending to its end.

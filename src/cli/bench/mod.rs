@@ -76,7 +76,11 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
     if context.talk.terminal {
         context.talk.text("\r\x1b[K")?;
     }
-    let report = Report::of(measuring.rows(), plan.left_out, ended, hardware);
+    for left in &measuring.skipped {
+        context.talk.line(format!("{} is left out: {}", say::clean(&left.name), left.why))?;
+    }
+    let left_out = [plan.left_out, measuring.skipped.clone()].concat();
+    let report = Report::of(measuring.rows(), left_out, ended, hardware);
     if context.json {
         let json = serde_json::to_vec(&report).map_err(|error| Trouble::Failed(error.to_string()))?;
         context.out.json(&json)?;

@@ -26,6 +26,11 @@ impl Target {
         format!("{}@{}", self.model, self.server)
     }
 
+    /// What is said of prompts that do not.
+    pub(super) fn too_long(&self, prompt: u32) -> LeftOut {
+        LeftOut { name: format!("{} on {} with prompts of {prompt}", self.model, self.server), why: TOO_LONG }
+    }
+
     /// Whether a prompt and an answer of so many tokens fit, as far as that is known.
     pub(super) fn fits(&self, prompt: u32, answer: u32) -> bool {
         // What surrounds a prompt, and that a word is not quite a token.
@@ -44,6 +49,7 @@ pub(super) struct LeftOut {
 const NOT_LOADED: &str = "not in memory; --yes has it loaded";
 const NO_TEXT: &str = "it writes no text";
 const COSTS: &str = "it is in the cloud, which costs money";
+const TOO_LONG: &str = "they do not fit its context";
 const ELSEWHERE: &str = "it is on another machine; --server names it";
 
 /// All of it.

@@ -9,7 +9,7 @@ use super::{
         say,
         table::{Cell as Shown, Column, table},
     },
-    measure::{Cell, Measured},
+    measure::{Aim, Cell, Measured},
     plan::LeftOut,
 };
 use crate::{
@@ -74,7 +74,7 @@ impl Row {
             server: it.target.server.clone(),
             kind: it.target.kind.clone(),
             model: it.target.model.clone(),
-            warm: !it.is_cold,
+            warm: it.aim != Aim::Load,
             prompt_tokens: it.prompt,
             input_tokens: spread(|it| it.input_tokens.map(|it| it as f64)).p50,
             at_once: it.at_once,
@@ -86,7 +86,7 @@ impl Row {
             total_tokens_per_second: tokens
                 .filter(|it| *it > 0 && took > 0.0)
                 .map(|it| it as f64 / took)
-                .filter(|_| !it.is_cold),
+                .filter(|_| it.aim == Aim::Measure),
             fault: it.failed.first().cloned(),
         }
     }
@@ -173,7 +173,7 @@ mod tests {
 
     use super::{super::plan::Target, *};
 
-    fn cell(is_cold: bool, at_once: u32, first: f64, failed: usize) -> Cell {
+    fn cell(aim: Aim, at_once: u32, first: f64, failed: usize) -> Cell {
         let measured = |at: u32| Measured {
             first_token_ms: Some(first * f64::from(at)),
             tokens_per_second: Some(80.0 / f64::from(at)),
@@ -189,7 +189,7 @@ mod tests {
                 context: Some(4096),
                 size_bytes: None,
             },
-            is_cold,
+            aim,
             prompt: 512,
             at_once,
             measured: (1..=3 * at_once).map(measured).collect(),
@@ -199,7 +199,8 @@ mod tests {
     }
 
     fn report() -> Report {
-        let cells = [cell(true, 1, 2_100.0, 0), cell(false, 1, 41.0, 0), cell(false, 4, 47.0, 2)];
+        let cells =
+            [cell(Aim::Load, 1, 2_100.0, 0), cell(Aim::Measure, 1, 41.0, 0), cell(Aim::Measure, 4, 47.0, 2)];
         let left_out = vec![LeftOut { name: "llama3 on ollama".to_owned(), why: "not in memory" }];
         Report::of(cells.iter().map(Row::of).collect(), left_out, Ended::OutOfTime, None)
     }
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn nothing_but_failures_is_a_failure() {
         assert_eq!(report().exit(), Exit::Fine);
-        let mut bad = cell(false, 1, 1.0, 3);
+        let mut bad = cell(Aim::Measure, 1, 1.0, 3);
         bad.measured.clear();
         assert_eq!(Report::of(vec![Row::of(&bad)], Vec::new(), Ended::Whole, None).exit(), Exit::Failed);
     }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
-    os::unix::fs::chown,
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -93,6 +93,23 @@ impl Cluster {
             assert!(start.elapsed() < PATIENCE, "PostgreSQL does not start");
             sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// Has it encrypt connections as `localhost`; says in which file its certificate is.
+    pub(super) async fn encrypt(&self) -> PathBuf {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = self.data().join("server.key");
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        let certificate = self.data().join("server.crt");
+        fs::write(&certificate, made.cert.pem()).unwrap();
+        if let Some((uid, gid)) = self.user {
+            chown(&key, Some(uid), Some(gid)).unwrap();
+            chown(&certificate, Some(uid), Some(gid)).unwrap();
+        }
+        self.ask("alter system set ssl = on").await;
+        self.ask("select pg_reload_conf()").await;
+        certificate
     }
 
     /// Kills it as the kernel would.
