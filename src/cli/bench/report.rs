@@ -101,7 +101,7 @@ fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
 const COLUMNS: [Column; 10] = [
     Column::new("MODEL").shrinks(10),
     Column::new("SERVER").shrinks(8),
-    Column::new("").leaves(3),
+    Column::new(""),
     Column::new("PROMPT").right(),
     Column::new("AT ONCE").right(),
     Column::new("FIRST p50").right(),

@@ -16,7 +16,10 @@ const MOST: usize = 72;
 const USUAL: usize = 80;
 /// What stands beside a line: its name before it, its highest or lowest value behind it.
 const NAME: usize = 13;
-const NOTE: usize = 16;
+const NOTE: usize = 18;
+
+/// What is drawn of a row.
+type Measure = fn(&StatsRow) -> Option<f64>;
 
 /// How long one moment of a chart is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +90,7 @@ pub(super) fn charts(rows: &[StatsRow], step: Step, look: Look) -> String {
     if first == last {
         return String::new();
     }
-    let series = |of: fn(&StatsRow) -> Option<f64>| -> Vec<Option<f64>> {
+    let series = |of: Measure| -> Vec<Option<f64>> {
         (first..=last).map(|at| numbered.iter().find(|it| it.0 == at).and_then(|it| of(it.1))).collect()
     };
     let head = format!("By {}, {} to {} UTC", step.name(), step.show(first), step.show(last));
@@ -99,7 +102,7 @@ pub(super) fn charts(rows: &[StatsRow], step: Step, look: Look) -> String {
         }
     };
     let most = |values: &[Option<f64>]| values.iter().flatten().copied().fold(0.0, f64::max);
-    let measures: [(&str, fn(&StatsRow) -> Option<f64>, fn(f64) -> String); 4] = [
+    let measures: [(&str, Measure, fn(f64) -> String); 4] = [
         ("requests", |it| Some(it.requests as f64), |it| say::count(it as u64)),
         ("first token", |it| it.first_token_ms.p50, say::ms),
         ("tokens/s", |it| it.tokens_per_second.p50, |it| format!("{it:.0}")),
