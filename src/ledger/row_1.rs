@@ -145,6 +145,7 @@ fn cause_code(cause: Cause) -> u8 {
         Cause::TooFar => 27,
         Cause::Barred => 28,
         Cause::NobodyLeft => 29,
+        Cause::Unresponsive => 30,
     }
 }
 
@@ -180,6 +181,7 @@ fn cause(code: u8, retry_after: Option<Duration>) -> Result<Cause, Damaged> {
         27 => Cause::TooFar,
         28 => Cause::Barred,
         29 => Cause::NobodyLeft,
+        30 => Cause::Unresponsive,
         _ => return Err(Damaged),
     })
 }

@@ -34,6 +34,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     let causes = vec![
         Cause::Refused,
         Cause::Stalled,
+        Cause::Unresponsive,
         Cause::Busy { retry_after: None },
         Cause::Busy { retry_after: Some(Duration::from_secs(7)) },
         Cause::Unfunded,
