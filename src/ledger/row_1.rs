@@ -219,6 +219,17 @@ pub(super) fn write(version: u8, it: &Outcome) -> Vec<u8> {
     postcard::to_extend(&row, vec![version]).unwrap_or_default()
 }
 
+/// When the request arrived, without reading on.
+pub(super) fn at_ms(bytes: &[u8]) -> Option<u64> {
+    let (_, rest) = postcard::take_from_bytes::<&[u8]>(bytes).ok()?;
+    // A list is how many there are, and then each of them.
+    let (names, mut rest) = postcard::take_from_bytes::<u64>(rest).ok()?;
+    for _ in 0..names {
+        rest = postcard::take_from_bytes::<&[u8]>(rest).ok()?.1;
+    }
+    Some(postcard::take_from_bytes(rest).ok()?.0)
+}
+
 /// The request that a row is of, read from its front.
 pub(super) fn request_id(row: &[u8]) -> Option<&str> {
     postcard::take_from_bytes::<&str>(row).ok().map(|(id, _)| id)

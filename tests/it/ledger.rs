@@ -2,6 +2,7 @@
 //! form that it is asked for.
 
 mod agree;
+mod cost;
 mod killed;
 mod million;
 
