@@ -15,6 +15,7 @@ pub mod hardware;
 pub mod housekeeping;
 pub mod kind;
 pub mod ledger;
+pub mod postgres;
 pub mod queue;
 pub mod registry;
 pub mod relay;

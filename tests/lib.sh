@@ -30,8 +30,10 @@ need_tools() {
         echo "tests need Rust: https://rustup.rs" >&2
         exit 2
     fi
-    for tool in python3:python3 curl:curl haproxy:haproxy taskset:util-linux flock:util-linux ip:iproute2 cc:build-essential systemd-analyze:systemd; do
-        PATH=$PATH:/usr/sbin command -v "${tool%%:*}" >/dev/null || missing+=("${tool#*:}")
+    # Debian has its programs of PostgreSQL by version.
+    local postgres=(/usr/lib/postgresql/*/bin)
+    for tool in python3:python3 curl:curl haproxy:haproxy taskset:util-linux flock:util-linux ip:iproute2 cc:build-essential systemd-analyze:systemd initdb:postgresql; do
+        PATH=$PATH:/usr/sbin:${postgres[-1]} command -v "${tool%%:*}" >/dev/null || missing+=("${tool#*:}")
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     [ ${#missing[@]} = 0 ] && return

@@ -8,7 +8,7 @@ use crate::{
     registry::{Admission, LastFault, Server, Standing},
     server::{Bounds, Capability, Endpoint, Model, Problem, Source, Zone},
     wire::{
-        CloudView, ConfigView, GpuView, Group, HardwareView, Health, LiveFigures, ModelCounts, ModelView,
+        CloudView, ConfigView, GpuView, Group, HardwareView, Health, LiveFigures, ModelCounts, ModelView, PostgresView,
         Percentiles, RequestCounts, RequestView, ServerCounts, ServerView, Setting, SettingSource, Spread,
         StatsRow, Status, StoreView, models as views,
     },
@@ -149,6 +149,15 @@ pub(super) fn status() -> Status {
             dropped: 0,
         },
         tracking: true,
+        postgres: Some(PostgresView {
+            database: "db.example:5432/team".into(),
+            ok: true,
+            waiting: 12,
+            refused: 0,
+            deleted_unsent: false,
+            problem: None,
+            since: None,
+        }),
         cloud: Some(CloudView { spent_today_usd: 0.734, daily_usd: Some(5.0) }),
         hardware: Some(HardwareView {
             processors: Some(8),
@@ -191,6 +200,7 @@ pub(super) fn nothing_found() -> Status {
         tracking: false,
         store: StoreView { path: None, bytes: None, ok: false, dropped: 4 },
         cloud: None,
+        postgres: None,
         ..status()
     }
 }

@@ -68,7 +68,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     let (stop, stopping) = watch::channel(false);
     let House { rooms, demo: _simulated } =
         furnish::furnish(&loaded, socket_path.clone(), listen, demo, stopping.clone()).await?;
-    let Rooms { house, upstream, door, looking, .. } = rooms.clone();
+    let Rooms { house, sharing, upstream, door, looking, .. } = rooms.clone();
 
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
     let doorway = Doorway { door: door.clone(), scope, stopping: stopping.clone(), alive: alive.clone() };
@@ -84,6 +84,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     drop(doorway);
     tasks.spawn(house.clone().keep_figures());
     tasks.spawn(house.clone().tidy());
+    tasks.spawn(sharing.run());
     tasks.spawn(house.clone().watch_clock());
     tasks.spawn(house.clone().watch_hardware());
     let searching = scan::run(looking.subscribe(), upstream, house.clone(), stopping.clone());

@@ -11,6 +11,7 @@ use crate::{
     api::{self, Door},
     config::{self, Config, Loaded},
     housekeeping::{self, Housekeeping, Spending},
+    postgres::{Database, Sharing},
     relay::{self, Relay},
     scan,
     upstream::{self, Upstream},
@@ -28,6 +29,7 @@ const UNTIL_RESTART: [(&str, &str); 3] = [
 #[derive(Clone)]
 pub(super) struct Rooms {
     pub(super) house: Arc<Housekeeping>,
+    pub(super) sharing: Arc<Sharing>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) relay: Arc<Relay>,
     pub(super) door: Arc<Door>,
@@ -44,6 +46,7 @@ impl Rooms {
         // may be sent any more is known when this returns.
         self.authorities(now);
         self.house.configure(of_housekeeping(config));
+        self.sharing.configure(of_sharing(config));
         self.relay.configure(of_relay(config));
         let looking = of_scan(config, self.listen, self.house.instance());
         // Whoever listens to the network begins anew with other settings.
@@ -76,6 +79,11 @@ pub(super) fn of_housekeeping(config: &Config) -> housekeeping::Settings {
         tracking: config.stats.tracking,
         queue: config.queue.size,
     }
+}
+
+/// Who wants nothing to be written down wants nothing to be sent either.
+pub(super) fn of_sharing(config: &Config) -> Option<Database> {
+    config.stats.postgres.clone().filter(|_| config.stats.tracking)
 }
 
 pub(super) fn of_upstream(config: &Config) -> upstream::Settings {

@@ -17,6 +17,7 @@ mod keep_tests;
 mod line;
 mod purse;
 mod traffic;
+mod unsent;
 mod watching;
 
 use std::{
@@ -37,6 +38,7 @@ pub use self::{
     keep::{Figures, restore},
     purse::{Bought, Spending, Spent, Stored},
     traffic::{InFlight, Limited, Look, QueueFull, Ticket, Traffic},
+    unsent::Unsent,
 };
 use self::{home::Homes, keep::DISK, purse::Purse};
 use crate::{
@@ -80,6 +82,7 @@ pub struct Housekeeping {
     due: Notify,
     woken: Notify,
     unsaved: Notify,
+    kept: watch::Sender<u64>,
     news: watch::Sender<()>,
     looked: watch::Sender<bool>,
     hardware: gauge::Seen,
@@ -143,6 +146,7 @@ impl Housekeeping {
         if !it.figures.touched.is_empty() && it.settings.tracking {
             unsaved.notify_one();
         }
+        let kept = watch::channel(it.figures.number).0;
         let house = Arc::new(Self {
             snapshot: ArcSwap::new(it.registry.snapshot()),
             registry: Mutex::new(it.registry),
@@ -161,6 +165,7 @@ impl Housekeeping {
             due: Notify::new(),
             woken: Notify::new(),
             unsaved,
+            kept,
             news: watch::channel(()).0,
             looked: watch::channel(true).0,
             hardware: gauge::Seen::default(),

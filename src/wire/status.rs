@@ -50,10 +50,32 @@ pub struct Status {
     pub store: StoreView,
     /// Whether outcomes are stored.
     pub tracking: bool,
+    /// How sending them to a shared database goes; `null` where none is named.
+    #[serde(default)]
+    pub postgres: Option<PostgresView>,
     /// What the cloud costs; `null` while it is not enabled.
     pub cloud: Option<CloudView>,
     /// Processor, memory and GPU; `null` until measured.
     pub hardware: Option<HardwareView>,
+}
+
+/// How it goes with a shared database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresView {
+    /// Host, port and database.
+    pub database: String,
+    /// Whether it takes what it is sent.
+    pub ok: bool,
+    /// How many outcomes are not there yet, at the most.
+    pub waiting: u64,
+    /// How many it refused, which are not sent again, since this daemon started or the database was named.
+    pub refused: u64,
+    /// Whether some were deleted here, for lack of space, before they could be sent.
+    pub deleted_unsent: bool,
+    /// Why it takes nothing: a word for programs (`unreachable`, `login`, ...).
+    pub problem: Option<String>,
+    /// Since when.
+    pub since: Option<String>,
 }
 
 /// How much of the machine is in use. What the system does not show is `null`.

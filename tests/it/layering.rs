@@ -27,6 +27,7 @@ const ROOMS: &[&str] = &[
     "scan",
     "simulate",
     "housekeeping",
+    "postgres",
     "relay",
     "client",
     "config",

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stderr, reason = "a test that is left out says so")]
 
 mod bad_input;
+mod bench;
 mod budget;
 mod caller;
 mod clients;

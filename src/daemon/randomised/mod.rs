@@ -30,6 +30,7 @@ use crate::{
     api::{self, Door, Peer},
     failover::Patience,
     housekeeping::{self, Housekeeping, Stored},
+    postgres::Sharing,
     kind,
     registry::{self, Hint, Registry, ServerSettings, Standing},
     relay::{self, Relay},
@@ -153,6 +154,7 @@ impl House {
         let door = Door::new(
             api::Furnishing {
                 house: house.clone(),
+                sharing: Sharing::new(house.clone(), None),
                 relay: relay.clone(),
                 socket: PathBuf::new(),
                 listen: None,
