@@ -47,6 +47,9 @@ pub enum Cause {
     FirstTokenTimeout,
     /// Content stopped coming.
     Stalled,
+    /// It fell silent, and answered nothing that it was asked on the side either: a process that
+    /// is stopped, or gone.
+    Unresponsive,
     /// A status that tells of a broken server, or one that nobody can place.
     Status,
     /// A redirect, which is never followed.
@@ -147,6 +150,7 @@ impl Fault {
             | Cause::Reset
             | Cause::FirstTokenTimeout
             | Cause::Stalled
+            | Cause::Unresponsive
             | Cause::Status
             | Cause::Redirect
             | Cause::BadHead
@@ -184,6 +188,7 @@ impl fmt::Display for Fault {
             Cause::Reset => "broke the connection",
             Cause::FirstTokenTimeout => "gave no first token in time",
             Cause::Stalled => "stopped in the middle of its answer",
+            Cause::Unresponsive => "stopped answering anything",
             Cause::Status => "answered with an error",
             Cause::Redirect => "answered with a redirect",
             Cause::BadHead => "sent a response head that cannot be read",

@@ -42,6 +42,7 @@ const MOST_WORKERS: usize = 4;
 /// Serves until told to stop.
 pub fn run(plan: Plan) -> Result<(), RunError> {
     raise_file_limit();
+    leave_no_core();
     let workers = std::thread::available_parallelism().map_or(1, |it| it.get().min(MOST_WORKERS));
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -127,6 +128,15 @@ async fn until_told_to_stop(signals: &mut Signals, log: &Log, hang_up: &Notify) 
                 hang_up.notify_one();
             }
         }
+    }
+}
+
+/// Prompts are in our memory, and are not to be on the disk after a crash, whoever started us.
+/// Programs that the system hands a core to (systemd's, Ubuntu's) go by this limit too.
+fn leave_no_core() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
+        tracing::warn!(%error, "a crash may leave a core with prompts in it");
     }
 }
 

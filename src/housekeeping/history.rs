@@ -27,6 +27,12 @@ pub struct Span {
     pub until_ms: Option<u64>,
 }
 
+impl Span {
+    fn holds(self, at_ms: u64) -> bool {
+        self.since_ms.is_none_or(|it| at_ms >= it) && self.until_ms.is_none_or(|it| at_ms < it)
+    }
+}
+
 impl Housekeeping {
     /// Requests that are over, newest first, those of earlier runs too.
     pub async fn requests(&self, limit: usize, filter: &Filter) -> Vec<Arc<Outcome>> {
@@ -99,18 +105,15 @@ impl Housekeeping {
         self.written().await;
         let hours = edges.clone();
         let read = move |reader: Reader| {
-            hours.iter().map(|it| rows_of(&reader, *it, last)).collect::<Result<Vec<_>, _>>()
+            hours.iter().map(|it| part_of(&reader, *it, last, span)).collect::<Result<Vec<_>, _>>()
         };
-        let rows = self.off_hand(read).await.unwrap_or_default();
-        let mut parts = Stats::default();
+        let read = self.off_hand(read).await.unwrap_or_default();
+        let mut parts = Vec::new();
         let mut without = Vec::new();
-        for ((hour, counted), outcomes) in edges.iter().zip(counted).zip(rows) {
-            if Some(outcomes.len() as u64) == counted {
+        for ((hour, counted), (there, part)) in edges.iter().zip(counted).zip(read) {
+            if Some(there) == counted {
                 without.push(*hour);
-                let filter = Filter { since_ms: span.since_ms, until_ms: span.until_ms, ..Filter::default() };
-                outcomes.iter().filter(|it| filter.lets(it)).for_each(|it| {
-                    parts.add_past(it);
-                });
+                parts.push(part);
             }
         }
         let mut sums = Gathered::new();
@@ -121,7 +124,8 @@ impl Housekeeping {
                 stats.gather(&Query { since: Some(since), until: Some(until), ..whole.clone() }, &mut sums);
             }
         });
-        parts.gather(&Query { since: None, until: None, ..whole }, &mut sums);
+        let all = Query { since: None, until: None, ..whole };
+        parts.iter().for_each(|it| it.gather(&all, &mut sums));
         sums
     }
 
@@ -165,17 +169,24 @@ fn gathered(stats: &Stats, query: &Query) -> Gathered {
     sums
 }
 
-/// All outcomes of one hour with a number up to `last`.
-fn rows_of(reader: &Reader, of: Hour, last: u64) -> Result<Vec<Outcome>, ReadError> {
+/// How many outcomes of one hour have a number up to `last`, and the sums of those in the span.
+/// The others are not read, but for their time: an hour may have very many.
+fn part_of(reader: &Reader, of: Hour, last: u64, span: Span) -> Result<(u64, Stats), ReadError> {
     let mut walk = reader.walk(of..=of, 0, last);
-    let mut outcomes = Vec::new();
+    let (mut there, mut part) = (0, Stats::default());
     loop {
         let rows = walk.next_rows(PIECE)?;
         if rows.is_empty() {
-            return Ok(outcomes);
+            return Ok((there, part));
         }
-        let read = rows.iter().filter_map(|(_, row)| ledger::read(row).ok());
-        outcomes.extend(read.filter(|it| hour(it.at_ms) == of));
+        for (_, row) in &rows {
+            let Some(at_ms) = ledger::at_ms(row).filter(|it| hour(*it) == of) else { continue };
+            if span.holds(at_ms) {
+                let Ok(outcome) = ledger::read(row) else { continue };
+                part.add_past(&outcome);
+            }
+            there += 1;
+        }
     }
 }
 

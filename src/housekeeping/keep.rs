@@ -24,8 +24,8 @@ use crate::{
 /// The version of the records of servers.
 const VERSION: u8 = 1;
 /// How long figures may wait before they go to the store: one write for many requests.
-/// Half a second is what may be lost, of which writing takes some.
-const FIGURES_EVERY: Duration = Duration::from_millis(400);
+/// Half a second is what may be lost, of which a busy machine needs as much again for writing.
+const FIGURES_EVERY: Duration = Duration::from_millis(250);
 /// How often long lost servers are looked for; they are forgotten after weeks.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
 /// How long a person waits for the disk. One that sleeps wakes up within this time.

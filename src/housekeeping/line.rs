@@ -15,6 +15,7 @@ pub(super) fn write(outcome: &Outcome) {
     let model = last.map(|it| it.model.as_str()).filter(|it| *it != asked);
     tracing::info!(
         request = outcome.request_id,
+        caller = outcome.caller.program.as_deref(),
         dialect = &*outcome.dialect,
         asked,
         model,

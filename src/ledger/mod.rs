@@ -38,6 +38,14 @@ pub fn is_of(row: &[u8], request_id: &str) -> bool {
     }
 }
 
+/// When the request of a row arrived, without reading all of it.
+pub fn at_ms(row: &[u8]) -> Option<u64> {
+    match row {
+        [VERSION, rest @ ..] => row_1::at_ms(rest),
+        _ => None,
+    }
+}
+
 /// Which outcomes are meant. Server and model are those that answered, or were asked last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {

@@ -145,6 +145,7 @@ fn cause_code(cause: Cause) -> u8 {
         Cause::TooFar => 27,
         Cause::Barred => 28,
         Cause::NobodyLeft => 29,
+        Cause::Unresponsive => 30,
     }
 }
 
@@ -180,6 +181,7 @@ fn cause(code: u8, retry_after: Option<Duration>) -> Result<Cause, Damaged> {
         27 => Cause::TooFar,
         28 => Cause::Barred,
         29 => Cause::NobodyLeft,
+        30 => Cause::Unresponsive,
         _ => return Err(Damaged),
     })
 }
@@ -215,6 +217,17 @@ pub(super) fn write(version: u8, it: &Outcome) -> Vec<u8> {
     };
     // Numbers, text and lists of known length only: there is nothing to fail on.
     postcard::to_extend(&row, vec![version]).unwrap_or_default()
+}
+
+/// When the request arrived, without reading on.
+pub(super) fn at_ms(bytes: &[u8]) -> Option<u64> {
+    let (_, rest) = postcard::take_from_bytes::<&[u8]>(bytes).ok()?;
+    // A list is how many there are, and then each of them.
+    let (names, mut rest) = postcard::take_from_bytes::<u64>(rest).ok()?;
+    for _ in 0..names {
+        rest = postcard::take_from_bytes::<&[u8]>(rest).ok()?.1;
+    }
+    Some(postcard::take_from_bytes(rest).ok()?.0)
 }
 
 /// The request that a row is of, read from its front.

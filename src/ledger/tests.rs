@@ -34,6 +34,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     let causes = vec![
         Cause::Refused,
         Cause::Stalled,
+        Cause::Unresponsive,
         Cause::Busy { retry_after: None },
         Cause::Busy { retry_after: Some(Duration::from_secs(7)) },
         Cause::Unfunded,
@@ -148,10 +149,11 @@ proptest! {
         prop_assert_eq!(read(&bytes), Ok(outcome.clone()));
         prop_assert!(is_of(&bytes, &outcome.request_id));
         prop_assert!(!is_of(&bytes, "another"));
+        prop_assert_eq!(at_ms(&bytes), Some(outcome.at_ms));
         prop_assert_eq!(read(&bytes[..cut.index(bytes.len())]), Err(Damaged));
         // No panic, whatever it is.
         let _ = read(&[&[VERSION], &noise[..]].concat());
-        let _ = is_of(&noise, "");
+        let _ = (is_of(&noise, ""), at_ms(&[&[VERSION], &noise[..]].concat()));
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod agree;
 mod cluster;
+mod cost;
 mod killed;
 mod million;
 mod postgres;

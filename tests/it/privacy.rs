@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::process::ExitStatusExt,
     path::Path,
     sync::{
         Arc,
@@ -11,12 +12,14 @@ use std::{
 };
 
 use lovable::simulate::{Fault, Plan, Script, Shape, Simulated};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use crate::{
     caller::{Answer, chat, request},
     daemon::{Daemon, Options},
+    lifecycle::{Home, LOVABLED, output},
 };
 
 /// Different in each request, so that one request's phrase in another's answer shows.
@@ -164,6 +167,26 @@ async fn a_phrase_in_a_prompt_is_in_no_log_no_file_and_no_other_answer() {
         assert!(memchr::memmem::find(&bytes, b"quagmire").is_none(), "in {}", path.display());
     });
     assert!(files > 0 && daemon.state().join("outcomes").is_dir(), "there is a store");
+}
+
+#[tokio::test]
+async fn a_crash_leaves_no_picture_of_what_was_in_memory() {
+    let home = Home::new();
+    // Both in the home, and asked for whatever the machine has as its default.
+    let crash = "ulimit -c unlimited || exit; kill -ABRT $$";
+    let mut other = home.command("sh");
+    other.args(["-c", crash]);
+    if !output(other).await.status.core_dumped() {
+        eprintln!("left out: nothing leaves a core here");
+        return;
+    }
+    let mut command = home.command("sh");
+    command.args(["-c", "ulimit -c unlimited; exec \"$0\"", LOVABLED]);
+    let mut running = home.answering(home.spawn(command), &home.socket()).await;
+    running.signal(Signal::ABORT);
+    let ended = running.ended().await;
+    assert_eq!(ended.signal(), Some(Signal::ABORT.as_raw()));
+    assert!(!ended.core_dumped());
 }
 
 /// An answer may quote the prompt of its own request and no other.

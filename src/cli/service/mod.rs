@@ -145,14 +145,8 @@ fn uninstall(manager: Manager, places: &Places, purge: bool, context: &mut Conte
         manager.disable()?;
     }
     let mut removed = 0;
-    for file in files.iter().filter(|it| is_ours(it)) {
-        match fs::remove_file(file) {
-            Ok(()) => removed += 1,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(Trouble::Failed(format!("cannot remove {}: {error}", file.display())));
-            }
-        }
+    for file in &files {
+        removed += usize::from(take_back(file)?);
     }
     manager.forget();
     let socket_directory = paths.socket.path.parent().map(Path::to_owned);
@@ -279,10 +273,22 @@ fn is_installed(manager: Manager, places: &Places) -> bool {
     }
 }
 
-/// The file of variables may be a person's own.
-fn is_ours(path: &Path) -> bool {
-    let is_environment = path.file_name().is_some_and(|it| it == "environment");
-    !is_environment || fs::read_to_string(path).is_ok_and(|it| it.starts_with(environment::HEADER))
+/// Removes a file, of that with variables only what is ours; says whether there was any of it.
+fn take_back(path: &Path) -> Result<bool, Trouble> {
+    if path.ends_with("environment")
+        && let Ok(text) = fs::read_to_string(path)
+        && let Some(own) = environment::without_ours(&text)
+    {
+        return match own == text {
+            true => Ok(false),
+            false => write(&File { path: path.to_owned(), mode: 0o600, text: own.to_owned() }),
+        };
+    }
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Trouble::Failed(format!("cannot remove {}: {error}", path.display()))),
+    }
 }
 
 fn places() -> Result<Places, Trouble> {

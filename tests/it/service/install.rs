@@ -162,6 +162,9 @@ async fn what_a_person_added_to_the_variables_stays() {
     let calls = stand_in.calls();
     assert!(calls.contains(&"--user disable lovabled.service".to_owned()), "{calls:?}");
     assert!(calls.contains(&"--user enable --now lovabled.socket".to_owned()), "{calls:?}");
+    stand_in.set_active(false);
+    check(&output(stand_in.ctl(&home, &["uninstall"])).await, 0, &["lovabled is uninstalled"]);
+    assert_eq!(fs::read_to_string(&environment).unwrap(), "# my own\nMINE=1\n");
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@
 
 mod doctor;
 mod install;
+mod packages;
+mod planted;
 mod supervisor;
 mod systemd;
 mod unit;

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use lovable::simulate::{Offer, Script, Shape, Simulated};
 
-use crate::lifecycle::{Home, LOVABLECTL, check, output, until};
+use crate::{
+    caller::{chat, request},
+    lifecycle::{Home, LOVABLECTL, check, output, until},
+};
 
 #[tokio::test]
 async fn the_agent_for_launchd_is_a_property_list_with_all_it_needs() {
@@ -56,6 +59,12 @@ async fn a_shell_completes_commands_and_the_names_that_the_daemon_knows() {
     assert_eq!(all.lines().collect::<BTreeSet<_>>(), ["other", "qwen3:8b"].into());
     let id = home.caller().get("/lovable/v1/servers").await.json()["servers"][0]["id"].clone();
     assert_eq!(completed(&home, "lovablectl servers drain v").await, id.as_str().unwrap());
+    if Path::new("/usr/bin/fish").exists() {
+        let mut fish = home.command("/usr/bin/fish");
+        fish.args(["-c", "lovablectl completions fish | source; complete -C 'lovablectl models q'"]);
+        fish.env("PATH", format!("{}:/usr/bin:/bin", Path::new(LOVABLECTL).parent().unwrap().display()));
+        check(&output(fish).await, 0, &["qwen3:8b"]);
+    }
     running.stop().await;
     for shell in ["zsh", "fish"] {
         check(&home.ctl(&["completions", shell]).await, 0, &["lovablectl"]);
@@ -89,7 +98,9 @@ async fn the_log_has_a_line_for_each_request_and_no_prompt() {
     let home = Home::with(&server);
     let running = home.start(&["--log-format", "json"]).await;
     home.ready().await;
-    home.caller().chat("sim", false).await.unwrap();
+    let body = chat("sim", false, "xylophone").to_string().into();
+    let asked = request("POST", "/v1/chat/completions", body, &[("user-agent", "curl/8.5.0")]);
+    home.caller().send(asked).await.unwrap();
     home.caller().chat("sim", true).await.unwrap();
     home.caller().chat("nonsense", true).await.unwrap();
     let lines = until("three lines", async || {
@@ -114,5 +125,7 @@ async fn the_log_has_a_line_for_each_request_and_no_prompt() {
         "{}",
         lines[0]
     );
+    assert_eq!(lines[0]["fields"]["caller"], "curl");
+    assert!(!home.log().contains("xylophone"), "{}", home.log());
     running.stop().await;
 }
