@@ -48,7 +48,7 @@ install_packages() {
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
 }
 
-# set_up_real_servers [vllm]: with the clients, into a directory that outlives `cargo clean`.
+# set_up_real_servers [vllm [others]]: with the clients, into a directory that outlives `cargo clean`.
 set_up_real_servers() {
     export LOVABLE_REAL_SERVERS=${LOVABLE_REAL_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/lovable-tests}
     step "real servers in $LOVABLE_REAL_SERVERS" tests/real-servers/setup.sh "$LOVABLE_REAL_SERVERS" "$@"

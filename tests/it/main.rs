@@ -24,6 +24,7 @@ mod exec;
 mod fault_table;
 mod generate;
 mod http;
+mod kinds;
 mod language;
 mod layering;
 mod ledger;
