@@ -133,6 +133,13 @@ pub(super) fn page(status: &Status, servers: &[ServerView], look: Look) -> Strin
     if let Some(cloud) = &status.cloud {
         line("cloud", &spent(cloud));
     }
+    if let Some(otlp) = status.otlp.as_ref().filter(|it| !it.ok || it.dropped > 0) {
+        let how = if otlp.ok { "the collector takes traces" } else { "the collector takes no traces" };
+        line(
+            "otlp",
+            &format!("{how}; {} waiting, {} lost", say::count(otlp.waiting), say::count(otlp.dropped)),
+        );
+    }
     for (title, text) in hardware(status) {
         line(title, &text);
     }

@@ -27,6 +27,7 @@ use self::{
 use crate::{
     failover::Patience,
     generate::Usd,
+    otlp::Collector,
     registry::Trust,
     route::Fallback,
     server::{Endpoint, KindId},
@@ -194,12 +195,14 @@ impl Default for Limits {
 }
 
 /// What is written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Whether outcomes are stored at all.
     pub tracking: bool,
     /// How much space outcomes may take on the disk. Sums of them outlive them.
     pub max_size: Size,
+    /// The collector that traces and metrics are sent to.
+    pub otlp: Option<Collector>,
 }
 
 impl Stats {
@@ -209,7 +212,7 @@ impl Stats {
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { tracking: true, max_size: Size::mib(256) }
+        Self { tracking: true, max_size: Size::mib(256), otlp: None }
     }
 }
 
@@ -463,6 +466,7 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     let span = section.span.clone();
     section.take(reader, "tracking", &mut config.stats.tracking);
     section.take(reader, "max_size", &mut config.stats.max_size);
+    section.take(reader, "otlp", &mut config.stats.otlp);
     section.done(reader);
     if config.stats.max_size < Stats::LEAST {
         reader.problem(span, format!("`stats.max_size` must be at least {}", Stats::LEAST));

@@ -12,6 +12,7 @@ use super::{Housekeeping, lock, wall_ms};
 use crate::{
     generate::Outcome,
     ledger,
+    metrics::Counted,
     registry::{self, Change, Now, Registry},
     stats::{Bucket, Hour, Stats, hour},
     store::{Loaded, Row, Shelf, Store, read_record, record},
@@ -43,6 +44,8 @@ pub struct Figures {
     pub(super) touched: BTreeSet<Bucket>,
     /// The number of the last outcome.
     pub(super) number: u64,
+    /// Of this run alone, and whatever is forgotten.
+    pub(super) counted: Counted,
     folded: Hour,
 }
 
@@ -166,6 +169,7 @@ impl Housekeeping {
         let row = self.tracking().then(|| ledger::row(outcome));
         let mut figures = lock(&self.figures);
         figures.number += 1;
+        figures.counted.add(outcome);
         if row.is_none() {
             figures.stats.add_unkept(outcome);
         }

@@ -156,6 +156,7 @@ fn columns(by: &str) -> [Column; 12] {
 }
 
 fn page(by: &str, rows: &[StatsRow], look: Look) -> String {
+    let busy = say::peak(rows.iter().filter_map(|it| it.hardware.as_ref()).map(|it| &it.peak));
     let rows: Vec<_> = rows
         .iter()
         .map(|it| {
@@ -181,7 +182,11 @@ fn page(by: &str, rows: &[StatsRow], look: Look) -> String {
             ]
         })
         .collect();
-    table(&columns(by), &rows, look)
+    let mut page = table(&columns(by), &rows, look);
+    if let Some(busy) = say::reading(&busy) {
+        page.push_str(&format!("\nThis machine meanwhile, at the most: {busy}\n"));
+    }
+    page
 }
 
 #[cfg(test)]

@@ -120,6 +120,7 @@ fn outcome(number: u64, at_ms: u64) -> Outcome {
         usage_estimated: false,
         reason: Some(Reason::Stop),
         sent: tokens * 190,
+        load: None,
     }
 }
 
