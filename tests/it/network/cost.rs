@@ -23,18 +23,18 @@ async fn listening_costs_next_to_nothing() {
             "idle, with a server of the network",
             &["multicast DNS", "% of one core", "wake-ups per second", "promised %"],
         );
+        let off = Options::alone().start().await;
+        let on = listening().discovery(&trust).start().await;
+        far.announce("_vllm", "desk", 8000).await;
+        until(&on, &url(FAR, 8000), "is up", |it| it["standing"] == "up").await;
+        sleep(Duration::from_secs(times(5, 60) as u64)).await;
+        // Both at once: what they take they take by themselves.
+        let daemons = [("off", &off), ("on", &on)];
+        let before = daemons.map(|(_, it)| spent(it.pid()));
+        let seconds = times(20, 600) as u64;
+        sleep(Duration::from_secs(seconds)).await;
         let mut shares = Vec::new();
-        for word in ["off", "on"] {
-            let options = if word == "off" { Options::alone() } else { listening().discovery(&trust) };
-            let daemon = options.start().await;
-            if word == "on" {
-                far.announce("_vllm", "desk", 8000).await;
-                until(&daemon, &url(FAR, 8000), "is up", |it| it["standing"] == "up").await;
-            }
-            sleep(Duration::from_secs(times(5, 60) as u64)).await;
-            let seconds = times(20, 600) as u64;
-            let (busy, woken) = spent(daemon.pid());
-            sleep(Duration::from_secs(seconds)).await;
+        for ((word, daemon), (busy, woken)) in daemons.into_iter().zip(before) {
             let (still_busy, still_woken) = spent(daemon.pid());
             let share = (still_busy - busy) / seconds as f64 * 100.0;
             let wakes = (still_woken - woken) as f64 / seconds as f64;
