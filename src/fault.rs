@@ -97,6 +97,15 @@ pub enum Cause {
     Internal,
 }
 
+impl Cause {
+    /// Its name, as the store and the API have it.
+    pub fn word(self) -> String {
+        let named = serde_json::to_value(self).ok();
+        let word = named.as_ref().and_then(|it| it.get("cause")).and_then(|it| it.as_str());
+        word.unwrap_or_default().to_owned()
+    }
+}
+
 /// How long whoever wants to be paid is left alone: a person has to notice, and to pay.
 const PAYING: Duration = Duration::from_secs(600);
 

@@ -15,6 +15,8 @@ pub mod hardware;
 pub mod housekeeping;
 pub mod kind;
 pub mod ledger;
+pub mod metrics;
+pub mod otlp;
 pub mod postgres;
 pub mod queue;
 pub mod registry;

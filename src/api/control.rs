@@ -1,6 +1,6 @@
 //! The control API: what is known, as the contract shapes it, and the few things a person may say about servers.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use hyper::{Response, StatusCode, body::Incoming};
 use serde_json::json;
@@ -16,9 +16,9 @@ use crate::{
     server::{Address, Endpoint, Pin, Problem, Zone},
     stats::{Spread, hour},
     wire::{
-        AddServer, Added, CloudView, HardwareView, Health, LiveFigures, ModelCounts, ModelList, Percentiles,
-        PinWish, PostgresView, RequestCounts, ServerCounts, ServerList, ServerView, Status, StoreView,
-        TrustServer, models as model_views, rfc3339,
+        AddServer, Added, CloudView, HardwareView, Health, LiveFigures, ModelCounts, ModelList, ModelView,
+        OtlpView, Percentiles, PinWish, PostgresView, RequestCounts, ServerCounts, ServerList, ServerView,
+        Status, StoreView, TrustServer, models as model_views, rfc3339,
     },
 };
 
@@ -33,7 +33,7 @@ pub(super) async fn status(knock: Knock) -> Response<Body> {
     json(StatusCode::OK, &Status { hardware, ..status_of(&knock.door) })
 }
 
-fn status_of(door: &Door) -> Status {
+pub(super) fn status_of(door: &Door) -> Status {
     let house = &door.house;
     let snapshot = house.snapshot();
     let servers = ServerCounts::of(&snapshot);
@@ -90,6 +90,7 @@ fn status_of(door: &Door) -> Status {
         },
         tracking: house.tracking(),
         postgres: sharing.map(shared),
+        otlp: house.told().map(|it| OtlpView { ok: it.ok, waiting: it.waiting, dropped: it.dropped }),
         cloud: house.spent().map(|it| CloudView {
             spent_today_usd: it.today.dollars(),
             daily_usd: it.daily.map(Usd::dollars),
@@ -330,12 +331,15 @@ pub(super) async fn probe(knock: Knock) -> Response<Body> {
 }
 
 pub(super) async fn models(knock: Knock) -> Response<Body> {
-    let door: &Arc<Door> = &knock.door;
-    json(StatusCode::OK, &ModelList { models: model_views(&door.house.snapshot(), &door.settings().aliases) })
+    json(StatusCode::OK, &ModelList { models: model_list(&knock.door) })
+}
+
+pub(super) fn model_list(door: &Door) -> Vec<ModelView> {
+    model_views(&door.house.snapshot(), &door.settings().aliases)
 }
 
 pub(super) async fn model(knock: Knock) -> Response<Body> {
-    let models = model_views(&knock.door.house.snapshot(), &knock.door.settings().aliases);
+    let models = model_list(&knock.door);
     let name = knock.rest.as_str();
     let found = models
         .iter()

@@ -13,6 +13,7 @@ mod events;
 mod export;
 mod history;
 mod listing;
+mod metrics;
 mod ollama;
 mod openapi;
 mod operations;

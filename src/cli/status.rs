@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     client::STATUS_PATIENCE,
-    wire::{CloudView, PostgresView, Health, ServerList, ServerView, Status},
+    wire::{CloudView, Health, PostgresView, ServerList, ServerView, Status},
 };
 
 /// How often a watched page is drawn anew, and a daemon that is waited for is asked.
@@ -135,6 +135,13 @@ pub(super) fn page(status: &Status, servers: &[ServerView], look: Look) -> Strin
     }
     if let Some(cloud) = &status.cloud {
         line("cloud", &spent(cloud));
+    }
+    if let Some(otlp) = status.otlp.as_ref().filter(|it| !it.ok || it.dropped > 0) {
+        let how = if otlp.ok { "the collector takes traces" } else { "the collector takes no traces" };
+        line(
+            "otlp",
+            &format!("{how}; {} waiting, {} lost", say::count(otlp.waiting), say::count(otlp.dropped)),
+        );
     }
     for (title, text) in hardware(status) {
         line(title, &text);

@@ -27,6 +27,7 @@ use self::{
 use crate::{
     failover::Patience,
     generate::Usd,
+    otlp::Collector,
     postgres::{self, Database},
     registry::Trust,
     route::Fallback,
@@ -203,6 +204,8 @@ pub struct Stats {
     pub max_size: Size,
     /// The database that they are sent to as well.
     pub postgres: Option<Database>,
+    /// The collector that traces and metrics are sent to.
+    pub otlp: Option<Collector>,
 }
 
 impl Stats {
@@ -212,7 +215,7 @@ impl Stats {
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { tracking: true, max_size: Size::mib(256), postgres: None }
+        Self { tracking: true, max_size: Size::mib(256), postgres: None, otlp: None }
     }
 }
 
@@ -477,6 +480,7 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     section.take(reader, "tracking", &mut config.stats.tracking);
     section.take(reader, "max_size", &mut config.stats.max_size);
     section.take(reader, "postgres", &mut config.stats.postgres);
+    section.take(reader, "otlp", &mut config.stats.otlp);
     section.done(reader);
     if config.stats.postgres.as_ref().is_some_and(Database::has_password) {
         servers::warn_of_readers(reader, span.clone());

@@ -78,8 +78,9 @@ pub(super) async fn furnish(
         fastrand::u64(..),
     );
     let looking = watch::channel(settings::of_scan(config, listen, &instance)).0;
+    let collecting = watch::channel(settings::of_otlp(config)).0;
     let demo = if demo { start_demo(&house).await? } else { Vec::new() };
-    let rooms = Rooms { house, sharing, upstream, relay, door, looking, listen };
+    let rooms = Rooms { house, sharing, upstream, relay, door, looking, collecting, listen };
     Ok(House { rooms, demo })
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 
 use self::{accept::Doorway, furnish::House, manager::Manager, reload::Reload, settings::Rooms};
 use crate::{
-    scan,
+    otlp, scan,
     service::{
         launch::{Plan, RunError},
         log::Log,
@@ -93,6 +93,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
         // What was announced is withdrawn by now.
         drop(alive);
     });
+    let telling = tokio::spawn(otlp::run(rooms.collecting.subscribe(), tells(&rooms)));
     let hang_up = Arc::new(Notify::new());
     tasks.spawn(watching::models(house.clone()));
     let reload = Reload::new(rooms, log.clone(), flags, loaded);
@@ -111,11 +112,23 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
         () = tokio::time::sleep(DRAIN) => tracing::warn!("some answers were cut after {} s", DRAIN.as_secs()),
         () = until_told_to_stop(&mut signals, &log, &hang_up) => tracing::warn!("told again: leaving at once"),
     }
+    // With these goes whoever could name another collector, and the last requests are told.
     tasks.shutdown().await;
+    let _ = telling.await;
     house.close().await;
     socket.file.remove();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What a collector is told of, if there is one.
+fn tells(rooms: &Rooms) -> otlp::Source {
+    let (house, door) = (rooms.house.clone(), rooms.door.clone());
+    otlp::Source {
+        instance: house.instance().to_owned(),
+        metrics: Box::new(move || door.metrics()),
+        outbox: Box::new(move |it| house.leave_at(it)),
+    }
 }
 
 async fn until_told_to_stop(signals: &mut Signals, log: &Log, hang_up: &Notify) {

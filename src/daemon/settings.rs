@@ -11,6 +11,7 @@ use crate::{
     api::{self, Door},
     config::{self, Config, Loaded},
     housekeeping::{self, Housekeeping, Spending},
+    otlp::Collector,
     postgres::{Database, Sharing},
     relay::{self, Relay},
     scan,
@@ -35,6 +36,8 @@ pub(super) struct Rooms {
     pub(super) door: Arc<Door>,
     /// Where the scan hears of them.
     pub(super) looking: watch::Sender<scan::Settings>,
+    /// Where whoever tells a collector hears which one.
+    pub(super) collecting: watch::Sender<Option<Collector>>,
     pub(super) listen: Option<SocketAddr>,
 }
 
@@ -53,6 +56,12 @@ impl Rooms {
         self.looking.send_if_modified(|it| {
             let is_new = *it != looking;
             *it = looking;
+            is_new
+        });
+        let collector = of_otlp(config);
+        self.collecting.send_if_modified(|it| {
+            let is_new = *it != collector;
+            *it = collector;
             is_new
         });
         self.tell(started, now, None);
@@ -101,6 +110,11 @@ pub(super) fn of_relay(config: &Config) -> relay::Settings {
         held: config.limits.held.as_usize(),
         gpu_memory: config.limits.gpu_memory.map(|it| it.0),
     }
+}
+
+/// Whoever keeps nothing of what happens tells nobody of it either.
+pub(super) fn of_otlp(config: &Config) -> Option<Collector> {
+    config.stats.otlp.clone().filter(|_| config.stats.tracking)
 }
 
 pub(super) fn of_scan(config: &Config, listen: Option<SocketAddr>, instance: &str) -> scan::Settings {

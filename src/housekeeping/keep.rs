@@ -16,6 +16,7 @@ use super::{
 use crate::{
     generate::Outcome,
     ledger,
+    metrics::Counted,
     registry::{self, Change, Now, Registry},
     stats::{Bucket, Hour, Stats, hour},
     store::{Loaded, Row, Shelf, Store, read_record, record},
@@ -49,6 +50,8 @@ pub struct Figures {
     pub(super) number: u64,
     /// How far outcomes were sent to a shared database.
     pub(super) sent: Sent,
+    /// Of this run alone, and whatever is forgotten.
+    pub(super) counted: Counted,
     folded: Hour,
 }
 
@@ -174,6 +177,7 @@ impl Housekeeping {
         let row = self.tracking().then(|| ledger::row(outcome));
         let mut figures = lock(&self.figures);
         figures.number += 1;
+        figures.counted.add(outcome);
         if row.is_none() {
             figures.stats.add_unkept(outcome);
         }

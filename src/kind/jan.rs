@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Answers, Kind, Question, Refusal, Verdict, listing, listing::Listing, said};
+use super::{Answers, Kind, Question, Refusal, Verdict, listing, said};
 use crate::{
     fault::Cause,
     server::{Model, Problem, Sighting, Zone},
@@ -44,7 +44,7 @@ impl Kind for Jan {
             return Verdict::Ask(Question::get(listing::PATH));
         };
         let sighting = Sighting::of(self.id());
-        if list.status == 403 && !matches!(Listing::of(list), Listing::Models(_)) {
+        if list.status == 403 {
             return Verdict::proof(Sighting { problem: Some(Problem::WrongHost), ..sighting });
         }
         listing::proof(sighting, list, model)

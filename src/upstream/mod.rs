@@ -62,6 +62,11 @@ const STALE_WITHIN: Duration = Duration::from_secs(1);
 /// whose tests start a server on a new port every minute must not fill memory.
 const MOST_LANES: usize = 256;
 
+/// Has TLS ready for whoever else makes a client of its own.
+pub fn install_crypto() {
+    client::install_crypto();
+}
+
 /// What the configuration says about connections.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {

@@ -2,16 +2,12 @@
 //! answer, which a llama.cpp with a model of the same name goes on with. Gateways have their zone
 //! in the configuration, and behind them a llama.cpp whose model has another name.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use lovable::server::Endpoint;
 use memchr::memmem;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     caller::{Answer, Verdict, request, watched},

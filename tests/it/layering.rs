@@ -18,12 +18,14 @@ const ROOMS: &[&str] = &[
     "spending",
     "stats",
     "ledger",
+    "metrics",
     // Edges, door, faces.
     "hardware",
     "wire",
     "folder",
     "store",
     "upstream",
+    "otlp",
     "scan",
     "simulate",
     "housekeeping",
@@ -36,7 +38,7 @@ const ROOMS: &[&str] = &[
     "daemon",
     "cli",
 ];
-const LAST_PURE: &str = "ledger";
+const LAST_PURE: &str = "metrics";
 const IMPURE: &[&str] = &[
     "tokio",
     "hyper",

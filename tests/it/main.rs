@@ -33,6 +33,7 @@ mod lifecycle;
 mod live;
 mod load;
 mod matrix;
+mod monitoring;
 mod namespace;
 mod network;
 mod patience;

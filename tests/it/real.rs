@@ -121,7 +121,12 @@ impl Real {
             }
             false
         };
-        let limit = Duration::from_secs(if kind == "llamacpp" { 30 } else { 300 });
+        let limit = Duration::from_secs(match kind {
+            "llamacpp" => 30,
+            // It makes its database first, step by step.
+            "openwebui" => 600,
+            _ => 300,
+        });
         assert!(
             timeout(limit, ready).await.expect("it is ready in time"),
             "{kind} ended before it was ready"

@@ -119,8 +119,11 @@ def main():
         command, environment = SERVERS[args.kind](args, Path(directory))
         if command[0].startswith("-"):
             command = [sys.executable, *command]
+        # Open WebUI takes programs out of the folder above the one that it is started in.
+        folder = Path(directory) / "run"
+        folder.mkdir()
         server = subprocess.Popen(
-            command, cwd=directory, env=os.environ | environment, preexec_fn=die_with_parent,
+            command, cwd=folder, env=os.environ | environment, preexec_fn=die_with_parent,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         for sign in signal.SIGTERM, signal.SIGINT:

@@ -195,6 +195,7 @@ const BAR: usize = 8;
 
 fn page(by: &str, rows: &[StatsRow], look: Look) -> String {
     let most = rows.iter().map(|it| it.requests).max().unwrap_or(0).max(1);
+    let busy = say::peak(rows.iter().filter_map(|it| it.hardware.as_ref()).map(|it| &it.peak));
     let rows: Vec<_> = rows
         .iter()
         .map(|it| {
@@ -221,7 +222,11 @@ fn page(by: &str, rows: &[StatsRow], look: Look) -> String {
             ]
         })
         .collect();
-    table(&columns(by), &rows, look)
+    let mut page = table(&columns(by), &rows, look);
+    if let Some(busy) = say::reading(&busy) {
+        page.push_str(&format!("\nThis machine meanwhile, at the most: {busy}\n"));
+    }
+    page
 }
 
 #[cfg(test)]
