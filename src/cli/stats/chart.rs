@@ -20,6 +20,8 @@ const NOTE: usize = 18;
 
 /// What is drawn of a row.
 type Measure = fn(&StatsRow) -> Option<f64>;
+/// How that is written.
+type Show = fn(f64) -> String;
 
 /// How long one moment of a chart is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +104,7 @@ pub(super) fn charts(rows: &[StatsRow], step: Step, look: Look) -> String {
         }
     };
     let most = |values: &[Option<f64>]| values.iter().flatten().copied().fold(0.0, f64::max);
-    let measures: [(&str, Measure, fn(f64) -> String); 4] = [
+    let measures: [(&str, Measure, Show); 4] = [
         ("requests", |it| Some(it.requests as f64), |it| say::count(it as u64)),
         ("first token", |it| it.first_token_ms.p50, say::ms),
         ("tokens/s", |it| it.tokens_per_second.p50, |it| format!("{it:.0}")),
