@@ -47,6 +47,9 @@ pub enum Cause {
     FirstTokenTimeout,
     /// Content stopped coming.
     Stalled,
+    /// It fell silent, and answered nothing that it was asked on the side either: a process that
+    /// is stopped, or gone.
+    Unresponsive,
     /// A status that tells of a broken server, or one that nobody can place.
     Status,
     /// A redirect, which is never followed.
@@ -92,6 +95,15 @@ pub enum Cause {
     Malformed,
     /// Our own bug.
     Internal,
+}
+
+impl Cause {
+    /// Its name, as the store and the API have it.
+    pub fn word(self) -> String {
+        let named = serde_json::to_value(self).ok();
+        let word = named.as_ref().and_then(|it| it.get("cause")).and_then(|it| it.as_str());
+        word.unwrap_or_default().to_owned()
+    }
 }
 
 /// How long whoever wants to be paid is left alone: a person has to notice, and to pay.
@@ -147,6 +159,7 @@ impl Fault {
             | Cause::Reset
             | Cause::FirstTokenTimeout
             | Cause::Stalled
+            | Cause::Unresponsive
             | Cause::Status
             | Cause::Redirect
             | Cause::BadHead
@@ -184,6 +197,7 @@ impl fmt::Display for Fault {
             Cause::Reset => "broke the connection",
             Cause::FirstTokenTimeout => "gave no first token in time",
             Cause::Stalled => "stopped in the middle of its answer",
+            Cause::Unresponsive => "stopped answering anything",
             Cause::Status => "answered with an error",
             Cause::Redirect => "answered with a redirect",
             Cause::BadHead => "sent a response head that cannot be read",

@@ -231,8 +231,10 @@ pub enum Doing {
     Unknown,
     /// It is there and works on nothing: what it was asked has got lost.
     Idle,
-    /// It is not there, or can work no more.
+    /// It says that it can work no more.
     Dead,
+    /// It is not there, or answers nothing.
+    Gone,
 }
 
 /// Proof that a server of some kind is at some endpoint, with what it offers.

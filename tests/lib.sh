@@ -30,8 +30,10 @@ need_tools() {
         echo "tests need Rust: https://rustup.rs" >&2
         exit 2
     fi
-    for tool in python3:python3 curl:curl haproxy:haproxy taskset:util-linux flock:util-linux ip:iproute2 cc:build-essential systemd-analyze:systemd; do
-        PATH=$PATH:/usr/sbin command -v "${tool%%:*}" >/dev/null || missing+=("${tool#*:}")
+    # Debian has its programs of PostgreSQL by version.
+    local postgres=(/usr/lib/postgresql/*/bin)
+    for tool in python3:python3 curl:curl haproxy:haproxy taskset:util-linux flock:util-linux ip:iproute2 cc:build-essential systemd-analyze:systemd initdb:postgresql promtool:prometheus; do
+        PATH=$PATH:/usr/sbin:${postgres[-1]} command -v "${tool%%:*}" >/dev/null || missing+=("${tool#*:}")
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     [ ${#missing[@]} = 0 ] && return
@@ -48,7 +50,7 @@ install_packages() {
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
 }
 
-# set_up_real_servers [vllm]: with the clients, into a directory that outlives `cargo clean`.
+# set_up_real_servers [vllm [others]]: with the clients, into a directory that outlives `cargo clean`.
 set_up_real_servers() {
     export LOVABLE_REAL_SERVERS=${LOVABLE_REAL_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/lovable-tests}
     step "real servers in $LOVABLE_REAL_SERVERS" tests/real-servers/setup.sh "$LOVABLE_REAL_SERVERS" "$@"

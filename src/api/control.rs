@@ -1,6 +1,6 @@
 //! The control API: what is known, as the contract shapes it, and the few things a person may say about servers.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use hyper::{Response, StatusCode, body::Incoming};
 use serde_json::json;
@@ -10,14 +10,15 @@ use crate::{
     fault::{Cause, Failure, Fault},
     generate::Usd,
     housekeeping::wall_ms,
+    postgres,
     registry::{Admission, Server, Standing},
     relay::Body,
     server::{Address, Endpoint, Pin, Problem, Zone},
     stats::{Spread, hour},
     wire::{
-        AddServer, Added, CloudView, HardwareView, Health, LiveFigures, ModelCounts, ModelList, Percentiles,
-        PinWish, RequestCounts, ServerCounts, ServerList, ServerView, Status, StoreView, TrustServer,
-        models as model_views,
+        AddServer, Added, CloudView, HardwareView, Health, LiveFigures, ModelCounts, ModelList, ModelView,
+        OtlpView, Percentiles, PinWish, PostgresView, RequestCounts, ServerCounts, ServerList, ServerView,
+        Status, StoreView, TrustServer, models as model_views, rfc3339,
     },
 };
 
@@ -32,7 +33,7 @@ pub(super) async fn status(knock: Knock) -> Response<Body> {
     json(StatusCode::OK, &Status { hardware, ..status_of(&knock.door) })
 }
 
-fn status_of(door: &Door) -> Status {
+pub(super) fn status_of(door: &Door) -> Status {
     let house = &door.house;
     let snapshot = house.snapshot();
     let servers = ServerCounts::of(&snapshot);
@@ -40,6 +41,8 @@ fn status_of(door: &Door) -> Status {
     let store = house.store().status();
     let mut reasons = door.settings().notes.clone();
     reasons.extend(store.reasons);
+    let sharing = door.sharing.status();
+    reasons.extend(sharing.as_ref().and_then(behind));
     for server in &snapshot.servers {
         if let Some(reason) = reason(server) {
             reasons.push(reason);
@@ -86,11 +89,41 @@ fn status_of(door: &Door) -> Status {
             dropped: store.dropped,
         },
         tracking: house.tracking(),
+        postgres: sharing.map(shared),
+        otlp: house.told().map(|it| OtlpView { ok: it.ok, waiting: it.waiting, dropped: it.dropped }),
         cloud: house.spent().map(|it| CloudView {
             spent_today_usd: it.today.dollars(),
             daily_usd: it.daily.map(Usd::dollars),
         }),
         hardware: None,
+    }
+}
+
+/// What is wrong with the shared database, in words.
+fn behind(it: &postgres::Status) -> Option<String> {
+    let name = &it.database;
+    match &it.trouble {
+        Some((trouble, _)) => {
+            Some(format!("outcomes wait for PostgreSQL at {name} ({} of them): {trouble}", it.waiting))
+        }
+        None if it.deleted => Some(format!(
+            "outcomes were deleted here before PostgreSQL at {name} had them; give [stats] max_size more room"
+        )),
+        None if it.refused > 0 => Some(format!("PostgreSQL at {name} refused outcomes: {}", it.refused)),
+        None => None,
+    }
+}
+
+fn shared(it: postgres::Status) -> PostgresView {
+    let (trouble, since) = it.trouble.unzip();
+    PostgresView {
+        database: it.database,
+        ok: trouble.is_none(),
+        waiting: it.waiting,
+        refused: it.refused,
+        deleted_unsent: it.deleted,
+        problem: trouble.map(|it| it.code().to_owned()),
+        since: since.map(rfc3339),
     }
 }
 
@@ -298,12 +331,15 @@ pub(super) async fn probe(knock: Knock) -> Response<Body> {
 }
 
 pub(super) async fn models(knock: Knock) -> Response<Body> {
-    let door: &Arc<Door> = &knock.door;
-    json(StatusCode::OK, &ModelList { models: model_views(&door.house.snapshot(), &door.settings().aliases) })
+    json(StatusCode::OK, &ModelList { models: model_list(&knock.door) })
+}
+
+pub(super) fn model_list(door: &Door) -> Vec<ModelView> {
+    model_views(&door.house.snapshot(), &door.settings().aliases)
 }
 
 pub(super) async fn model(knock: Knock) -> Response<Body> {
-    let models = model_views(&knock.door.house.snapshot(), &knock.door.settings().aliases);
+    let models = model_list(&knock.door);
     let name = knock.rest.as_str();
     let found = models
         .iter()

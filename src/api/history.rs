@@ -15,8 +15,8 @@ use crate::{
     relay::Body,
     stats::{self, By, Key, Query, Row, Spread, Sums},
     wire::{
-        self, CompareView, Group, MeasureView, Percentiles, Quality, RequestList, RequestView, StatsList,
-        StatsRow, from_rfc3339, rfc3339,
+        self, CompareView, Group, LoadView, MeasureView, Percentiles, Quality, RequestList, RequestView,
+        StatsList, StatsRow, from_rfc3339, rfc3339,
     },
 };
 
@@ -111,6 +111,7 @@ fn row(row: &Row, by: Option<By>) -> StatsRow {
         gap_ms: spread(row.gap_ms),
         queued: row.queued,
         queued_ms: spread(row.queued_ms),
+        hardware: row.load.map(LoadView::from),
     }
 }
 

@@ -13,6 +13,7 @@ mod events;
 mod export;
 mod history;
 mod listing;
+mod metrics;
 mod ollama;
 mod openapi;
 mod operations;
@@ -50,6 +51,7 @@ use crate::{
     config::Token,
     fault::Failure,
     housekeeping::{Housekeeping, wall_ms},
+    postgres::Sharing,
     relay::{Body, Relay, Shape, full, refusal},
     service::tcp::{Foreign, foreign},
     wire::ConfigView,
@@ -95,6 +97,7 @@ pub(crate) enum Who {
 /// What the door needs to know of the house.
 pub(crate) struct Furnishing {
     pub(crate) house: Arc<Housekeeping>,
+    pub(crate) sharing: Arc<Sharing>,
     pub(crate) relay: Arc<Relay>,
     /// Names and addresses of this daemon, for `status`.
     pub(crate) socket: PathBuf,
@@ -130,6 +133,7 @@ pub(crate) struct Settings {
 /// Answers callers.
 pub(crate) struct Door {
     house: Arc<Housekeeping>,
+    sharing: Arc<Sharing>,
     relay: Arc<Relay>,
     socket: PathBuf,
     listen: Option<SocketAddr>,
@@ -159,9 +163,10 @@ impl Door {
     pub(crate) fn new(it: Furnishing, started: Instant, seed: u64) -> Arc<Self> {
         let instance_header =
             HeaderValue::from_str(&it.instance).unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
-        let Furnishing { house, relay, socket, listen, instance, stopping, settings } = it;
+        let Furnishing { house, sharing, relay, socket, listen, instance, stopping, settings } = it;
         Arc::new(Self {
             house,
+            sharing,
             relay,
             socket,
             listen,

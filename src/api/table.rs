@@ -5,7 +5,9 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 use percent_encoding::percent_decode_str;
 
-use super::{Knock, control, errand, events, export, history, listing, ollama, openapi, operations, tokens};
+use super::{
+    Knock, control, errand, events, export, history, listing, metrics, ollama, openapi, operations, tokens,
+};
 use crate::{dialect::Door, relay::Body};
 
 /// Whether a route changes something.
@@ -71,6 +73,7 @@ routes! {
     Open POST "/api/show" => ollama::show, "Describe one model: {\"model\": \"...\"}";
     Open GET "/healthz" => operations::health, "Say that the process answers";
     Open GET "/readyz" => operations::ready, "Say whether some server is usable: 200 or 503";
+    Open GET "/metrics" => metrics::metrics, "Numbers for monitoring systems, as Prometheus reads them";
     Open GET "/lovable/v1/status" => control::status, "Health of the daemon, servers, models and traffic";
     Open GET "/lovable/v1/servers" => control::servers, "The servers found";
     Changes POST "/lovable/v1/servers" => control::add, "Make an address known: {\"url\": \"...\"}";

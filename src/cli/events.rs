@@ -13,7 +13,7 @@ use super::{
 use crate::{
     generate::Ending,
     server::{ModelName, ServerId},
-    wire::{EventView, RequestView, ServerView},
+    wire::{BegunView, EventView, RequestView, ServerView},
 };
 
 #[derive(Debug, clap::Args)]
@@ -47,13 +47,21 @@ impl Known {
     fn lines(&mut self, event: EventView, look: Look) -> Vec<String> {
         let at = look.paint(Ink::Dim, &clock(event.at()));
         let said = match event {
-            EventView::State { servers, .. } => self.all(servers, look),
+            EventView::State { servers, missed, .. } => {
+                let missed =
+                    missed.map(|it| format!("{} missed; what is different now:", say::plural(it, "change")));
+                missed.into_iter().chain(self.all(servers, look)).collect()
+            }
             EventView::Server { server, .. } => self.one(*server, look).into_iter().collect(),
             EventView::Forgotten { id, .. } => {
                 self.servers.remove(&id);
                 vec![format!("{} is forgotten", name(&id))]
             }
+            EventView::Begun { request, .. } => vec![begun(&request, look)],
             EventView::Request { request, .. } => vec![told(&request, look)],
+            // What models come and go is said with their servers, and nobody reads along how busy
+            // the machine is.
+            EventView::Model { .. } | EventView::ModelGone { .. } | EventView::Hardware { .. } => Vec::new(),
         };
         said.into_iter().map(|it| format!("{at}  {it}")).collect()
     }
@@ -123,6 +131,12 @@ fn names(verb: &str, these: &[ModelName], those: &[ModelName]) -> Option<String>
     (!more.is_empty()).then(|| format!("{verb} {}", more.join(", ")))
 }
 
+fn begun(request: &BegunView, look: Look) -> String {
+    let who = request.caller.as_deref().map(|it| format!(" of {}", say::clean(it))).unwrap_or_default();
+    let (id, asked) = (say::clean(&request.request_id), say::clean(&request.asked));
+    look.paint(Ink::Dim, &format!("request {id}{who} for {asked} has begun"))
+}
+
 fn told(request: &RequestView, look: Look) -> String {
     let (ink, how) = match request.ending {
         Ending::Delivered => (Ink::Good, "delivered"),
@@ -177,11 +191,22 @@ mod tests {
         rfc3339(sample::NOW_MS)
     }
 
+    fn state(servers: Vec<ServerView>, missed: Option<u64>) -> EventView {
+        EventView::State {
+            at: at(),
+            missed,
+            servers,
+            models: Vec::new(),
+            requests: Vec::new(),
+            hardware: None,
+        }
+    }
+
     #[test]
     fn the_feed_is_told_as_changes() {
         let mut known = Known::default();
         let look = Look { width: None, color: false };
-        let mut lines = known.lines(EventView::State { at: at(), servers: sample::servers() }, look);
+        let mut lines = known.lines(state(sample::servers(), None), look);
         let mut changed = sample::servers().remove(0);
         changed.models.push("new:1b".into());
         changed.standing = Standing::Down;
@@ -189,6 +214,17 @@ mod tests {
         lines.extend(known.lines(EventView::Server { at: at(), server: Box::new(changed) }, look));
         // Seen again unchanged: no line.
         lines.extend(known.lines(EventView::Server { at: at(), server: Box::new(again) }, look));
+        let begun = BegunView {
+            request_id: "req-7".into(),
+            at: at(),
+            caller: Some("curl".into()),
+            uid: Some(1000),
+            dialect: "openai".into(),
+            operation: crate::generate::Operation::Chat,
+            asked: "qwen3:8b".into(),
+            stream: true,
+        };
+        lines.extend(known.lines(EventView::Begun { at: at(), request: Box::new(begun) }, look));
         lines
             .extend(known.lines(EventView::Request { at: at(), request: Box::new(sample::request()) }, look));
         lines.extend(known.lines(EventView::Forgotten { at: at(), id: "vllm-8001".into() }, look));
@@ -199,10 +235,11 @@ mod tests {
     fn a_state_that_comes_again_tells_what_was_missed() {
         let mut known = Known::default();
         let look = Look { width: None, color: false };
-        known.lines(EventView::State { at: at(), servers: sample::servers() }, look);
+        known.lines(state(sample::servers(), None), look);
         let left = sample::servers().into_iter().take(1).collect();
-        let lines = known.lines(EventView::State { at: at(), servers: left }, look);
-        assert_eq!(lines.len(), sample::servers().len() - 1, "{lines:?}");
-        assert!(lines.iter().all(|it| it.ends_with("is forgotten")), "{lines:?}");
+        let lines = known.lines(state(left, Some(300)), look);
+        assert_eq!(lines.len(), sample::servers().len(), "{lines:?}");
+        assert!(lines[0].ends_with("300 changes missed; what is different now:"), "{lines:?}");
+        assert!(lines[1..].iter().all(|it| it.ends_with("is forgotten")), "{lines:?}");
     }
 }

@@ -54,7 +54,9 @@ pub(super) fn no_server() -> String {
         .collect();
     format!(
         "\
-Looked for {} and anything OpenAI-compatible,
+Looked for
+{}
+and anything OpenAI-compatible,
 at {} usual ports and at every other port of this machine that something listens on.
 Start one:
   ollama serve                  Ollama
@@ -65,9 +67,24 @@ or name one that is elsewhere:
   lovablectl servers add URL
 To try lovable without any: lovabled --demo
 ",
-        own.join(", "),
+        lines(&own),
         usual_ports().len(),
     )
+}
+
+/// Names in lines that fit on a terminal.
+fn lines(names: &[String]) -> String {
+    let mut lines = vec![String::from(" ")];
+    for (at, name) in names.iter().enumerate() {
+        let comma = if at + 1 < names.len() { "," } else { "" };
+        if lines.last().is_some_and(|it| it.chars().count() + name.chars().count() > 86) {
+            lines.push(String::from(" "));
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(&format!(" {name}{comma}"));
+        }
+    }
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -81,5 +98,6 @@ mod tests {
             assert_eq!(hint.contains(kind.name()), kind.provider().is_none(), "{}: {hint}", kind.name());
         }
         assert!(hint.contains("Ollama (11434)"), "{hint}");
+        assert!(hint.lines().all(|it| it.chars().count() <= 90), "{hint}");
     }
 }

@@ -17,6 +17,7 @@ use clap::Parser;
 
 use crate::client::{Client, ClientError, Reply, STATUS_PATIENCE};
 
+mod bench;
 mod chat;
 mod complete;
 mod completions;
@@ -78,6 +79,8 @@ commands! {
     Stats(stats),
     /// Show how a request was decided: servers, ranks, attempts, faults, times
     Why(why),
+    /// Measure how soon and how fast the models of this machine answer
+    Bench(bench),
     /// Follow what changes, one line each
     Events(events),
     /// Show, check or edit the settings
@@ -95,7 +98,7 @@ commands! {
 impl Command {
     /// Whether an interrupt is the command's own business, rather than its end.
     fn minds_interrupts(&self) -> bool {
-        matches!(self, Self::Chat(_) | Self::Exec(_))
+        matches!(self, Self::Chat(_) | Self::Exec(_) | Self::Bench(_))
     }
 }
 
@@ -161,7 +164,7 @@ impl Context {
             return self.out.json(reply.raw());
         }
         let page = page(&reply.read()?, self.out.look);
-        self.out.text(&page)
+        self.out.page(&page)
     }
 }
 

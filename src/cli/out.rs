@@ -75,6 +75,8 @@ pub struct Out {
     sink: Box<dyn Write + Send>,
     pub(super) look: Look,
     pub(super) terminal: bool,
+    /// Whether it shows more than ASCII.
+    utf8: bool,
 }
 
 impl Out {
@@ -100,12 +102,13 @@ impl Out {
         // A terminal of width 0 is one that does not know its width.
         let told = columns.filter(|it| *it > 0);
         let width = told.or_else(|| env("COLUMNS")?.parse().ok().filter(|it| *it > 0)).unwrap_or(80);
-        Self { sink, look: Look { width: terminal.then_some(width), color }, terminal }
+        let utf8 = is_utf8(env);
+        Self { sink, look: Look { width: terminal.then_some(width), color }, terminal, utf8 }
     }
 
     /// Writes to `sink` as if it were no terminal.
     pub fn to(sink: Box<dyn Write + Send>) -> Self {
-        Self { sink, look: Look { width: None, color: false }, terminal: false }
+        Self { sink, look: Look { width: None, color: false }, terminal: false, utf8: true }
     }
 
     /// A line.
@@ -116,6 +119,11 @@ impl Out {
     /// Text as it is.
     pub(super) fn text(&mut self, text: &str) -> Result<(), Trouble> {
         self.bytes(text.as_bytes())
+    }
+
+    /// Text that we have drawn, with signs that this place can show.
+    pub(super) fn page(&mut self, page: &str) -> Result<(), Trouble> {
+        if self.utf8 { self.text(page) } else { self.text(&ascii(page)) }
     }
 
     /// Bytes as they are, at once.
@@ -137,9 +145,45 @@ impl Out {
     }
 }
 
+/// Whether the locale is one of UTF-8; the first of these variables that says something says it.
+fn is_utf8(env: impl Fn(&str) -> Option<String>) -> bool {
+    let said = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|it| env(it).filter(|it| !it.is_empty()));
+    said.is_some_and(|it| it.to_ascii_lowercase().replace('-', "").contains("utf8"))
+}
+
+/// The same with ASCII for the signs that we draw with, cell for cell. Names stay as they are.
+pub(super) fn ascii(page: &str) -> String {
+    page.chars()
+        .map(|it| match it {
+            '▁' => '_',
+            '▂' => '.',
+            '▃' => '-',
+            '▄' => '=',
+            '▅' => '+',
+            '▆' => '*',
+            '▇' => '%',
+            '█' | '▉' | '▊' | '▋' | '▌' => '#',
+            '▏' | '▎' | '▍' => ':',
+            '–' => '-',
+            '…' => '~',
+            other => other,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_variable_that_says_something_says_which_signs_there_are() {
+        let is = |set: &[(&str, &str)]| {
+            is_utf8(|name| set.iter().find(|it| it.0 == name).map(|it| it.1.to_owned()))
+        };
+        assert!(is(&[("LANG", "de_DE.UTF-8")]) && is(&[("LC_ALL", "C.utf8"), ("LANG", "C")]));
+        assert!(!is(&[]) && !is(&[("LANG", "C")]) && !is(&[("LC_ALL", "POSIX"), ("LANG", "en_US.UTF-8")]));
+        assert!(is(&[("LC_ALL", ""), ("LC_CTYPE", "en_US.UTF-8")]) && !is(&[("LANG", "de_DE.ISO-8859-1")]));
+    }
 
     fn check(color: Color, variables: &[(&str, &str)], terminal: bool, expected: bool) {
         let env = |name: &str| variables.iter().find(|it| it.0 == name).map(|it| it.1.to_owned());

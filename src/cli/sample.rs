@@ -4,13 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     fault::{Cause, Fault, Stage},
-    generate::{Attempt, Caller, Candidate, Ending, Gaps, Operation, Outcome, Reason, Substitution, Usage},
+    generate::{
+        Attempt, Caller, Candidate, Ending, Gaps, Load, Operation, Outcome, Reading, Reason, Substitution,
+        Usage,
+    },
     registry::{Admission, LastFault, Server, Standing},
     server::{Bounds, Capability, Endpoint, Model, Problem, Source, Zone},
     wire::{
         CloudView, ConfigView, GpuView, Group, HardwareView, Health, LiveFigures, ModelCounts, ModelView,
-        Percentiles, RequestCounts, RequestView, ServerCounts, ServerView, Setting, SettingSource, Spread,
-        StatsRow, Status, StoreView, models as views,
+        Percentiles, PostgresView, RequestCounts, RequestView, ServerCounts, ServerView, Setting,
+        SettingSource, Spread, StatsRow, Status, StoreView, models as views,
     },
 };
 
@@ -149,6 +152,16 @@ pub(super) fn status() -> Status {
             dropped: 0,
         },
         tracking: true,
+        postgres: Some(PostgresView {
+            database: "db.example:5432/team".into(),
+            ok: true,
+            waiting: 12,
+            refused: 0,
+            deleted_unsent: false,
+            problem: None,
+            since: None,
+        }),
+        otlp: None,
         cloud: Some(CloudView { spent_today_usd: 0.734, daily_usd: Some(5.0) }),
         hardware: Some(HardwareView {
             processors: Some(8),
@@ -191,6 +204,7 @@ pub(super) fn nothing_found() -> Status {
         tracking: false,
         store: StoreView { path: None, bytes: None, ok: false, dropped: 4 },
         cloud: None,
+        postgres: None,
         ..status()
     }
 }
@@ -211,6 +225,7 @@ pub(super) fn stats() -> Vec<StatsRow> {
             input_tokens: Some(1_204_551),
             output_tokens: Some(402_118),
             cost_usd: Some(1.25),
+            hardware: Some(load().into()),
             ..StatsRow::default()
         },
         StatsRow { group: Some(Group::Server(Some("vllm-8001".into()))), requests: 1, ..StatsRow::default() },
@@ -288,7 +303,19 @@ pub(super) fn request() -> RequestView {
         usage_estimated: false,
         reason: Some(Reason::Stop),
         sent: 4_096,
+        load: Some(load()),
     })
+}
+
+fn load() -> Load {
+    let reading = |processor, gpu| Reading {
+        processor: Some(processor),
+        memory: Some(12 << 30),
+        gpu: Some(gpu),
+        temperature: Some(661),
+        ..Reading::default()
+    };
+    Load { start: reading(34, 20), peak: reading(437, 985) }
 }
 
 pub(super) fn config() -> ConfigView {

@@ -1,5 +1,7 @@
 //! Numbers, times and foreign text as a person reads them in a terminal.
 
+use crate::wire::ReadingView;
+
 /// Whole seconds in the two largest units: `3 d 4 h`, `12 min 5 s`, `45 s`.
 pub(super) fn seconds(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
@@ -71,6 +73,33 @@ pub(super) fn percent(share: f64) -> String {
 /// Dollars with as many places as it takes to see something: `$12.50`, `$0.0004`.
 pub(super) fn usd(dollars: f64) -> String {
     crate::generate::Usd::from_dollars(dollars).map_or_else(|| UNKNOWN.to_owned(), |it| it.to_string())
+}
+
+/// How busy a machine was, as far as that is known: `processor 43 %, memory 12.0 GiB`.
+pub(super) fn reading(it: &ReadingView) -> Option<String> {
+    let facts = [
+        it.processor_percent.map(|it| format!("processor {it:.0} %")),
+        it.memory_used_bytes.map(|it| format!("memory {}", bytes(it))),
+        it.gpu_percent.map(|it| format!("GPU {it:.0} %")),
+        it.gpu_memory_used_bytes.map(|it| format!("GPU memory {}", bytes(it))),
+        it.gpu_temperature_celsius.map(|it| format!("{it:.0} °C")),
+        it.gpu_power_watts.map(|it| format!("{it:.0} W")),
+    ];
+    let facts: Vec<_> = facts.into_iter().flatten().collect();
+    (!facts.is_empty()).then(|| facts.join(", "))
+}
+
+/// The most of each.
+pub(super) fn peak<'a>(readings: impl IntoIterator<Item = &'a ReadingView>) -> ReadingView {
+    let most = |one: Option<f64>, other: Option<f64>| one.into_iter().chain(other).reduce(f64::max);
+    readings.into_iter().fold(ReadingView::default(), |all, it| ReadingView {
+        processor_percent: most(all.processor_percent, it.processor_percent),
+        memory_used_bytes: all.memory_used_bytes.max(it.memory_used_bytes),
+        gpu_percent: most(all.gpu_percent, it.gpu_percent),
+        gpu_memory_used_bytes: all.gpu_memory_used_bytes.max(it.gpu_memory_used_bytes),
+        gpu_temperature_celsius: most(all.gpu_temperature_celsius, it.gpu_temperature_celsius),
+        gpu_power_watts: most(all.gpu_power_watts, it.gpu_power_watts),
+    })
 }
 
 /// How long ago a moment of the API was: `3 s ago`.

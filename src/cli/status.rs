@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     client::STATUS_PATIENCE,
-    wire::{CloudView, Health, ServerList, ServerView, Status},
+    wire::{CloudView, Health, PostgresView, ServerList, ServerView, Status},
 };
 
 /// How often a watched page is drawn anew, and a daemon that is waited for is asked.
@@ -130,8 +130,18 @@ pub(super) fn page(status: &Status, servers: &[ServerView], look: Look) -> Strin
     }
     line("requests", &requests(status));
     line("store", &store(status));
+    if let Some(shared) = &status.postgres {
+        line("postgres", &postgres(shared));
+    }
     if let Some(cloud) = &status.cloud {
         line("cloud", &spent(cloud));
+    }
+    if let Some(otlp) = status.otlp.as_ref().filter(|it| !it.ok || it.dropped > 0) {
+        let how = if otlp.ok { "the collector takes traces" } else { "the collector takes no traces" };
+        line(
+            "otlp",
+            &format!("{how}; {} waiting, {} lost", say::count(otlp.waiting), say::count(otlp.dropped)),
+        );
     }
     for (title, text) in hardware(status) {
         line(title, &text);
@@ -190,6 +200,15 @@ fn store(status: &Status) -> String {
         parts.push("tracking is off".to_owned());
     }
     parts.join(", ")
+}
+
+fn postgres(it: &PostgresView) -> String {
+    let name = say::clean(&it.database);
+    match (it.ok, it.waiting) {
+        (true, 0) => format!("{name} has all requests"),
+        (true, waiting) => format!("{name} gets all requests, {} on the way", say::count(waiting)),
+        (false, waiting) => format!("{name} takes nothing, {} wait", say::count(waiting)),
+    }
 }
 
 /// The machine, as far as anything of it is known.

@@ -195,6 +195,11 @@ impl Story {
         if !figures.is_empty() {
             self.line(0, &format!("{}.", figures.join(", ")));
         }
+        let Some(hardware) = &it.hardware else { return };
+        let (start, peak) = (say::reading(&hardware.start), say::reading(&hardware.peak));
+        if let (Some(start), Some(peak)) = (start, peak) {
+            self.line(0, &format!("This machine when it began: {start}; meanwhile up to: {peak}."));
+        }
     }
 }
 

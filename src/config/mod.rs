@@ -27,6 +27,8 @@ use self::{
 use crate::{
     failover::Patience,
     generate::Usd,
+    otlp::Collector,
+    postgres::{self, Database},
     registry::Trust,
     route::Fallback,
     server::{Endpoint, KindId},
@@ -194,12 +196,16 @@ impl Default for Limits {
 }
 
 /// What is written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Whether outcomes are stored at all.
     pub tracking: bool,
     /// How much space outcomes may take on the disk. Sums of them outlive them.
     pub max_size: Size,
+    /// The database that they are sent to as well.
+    pub postgres: Option<Database>,
+    /// The collector that traces and metrics are sent to.
+    pub otlp: Option<Collector>,
 }
 
 impl Stats {
@@ -209,7 +215,17 @@ impl Stats {
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { tracking: true, max_size: Size::mib(256) }
+        Self { tracking: true, max_size: Size::mib(256), postgres: None, otlp: None }
+    }
+}
+
+impl Value for Database {
+    const EXPECTED: &'static str = postgres::EXPECTED;
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+    fn show(&self) -> Json {
+        json!(self.shown())
     }
 }
 
@@ -463,7 +479,12 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     let span = section.span.clone();
     section.take(reader, "tracking", &mut config.stats.tracking);
     section.take(reader, "max_size", &mut config.stats.max_size);
+    section.take(reader, "postgres", &mut config.stats.postgres);
+    section.take(reader, "otlp", &mut config.stats.otlp);
     section.done(reader);
+    if config.stats.postgres.as_ref().is_some_and(Database::has_password) {
+        servers::warn_of_readers(reader, span.clone());
+    }
     if config.stats.max_size < Stats::LEAST {
         reader.problem(span, format!("`stats.max_size` must be at least {}", Stats::LEAST));
     }

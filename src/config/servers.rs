@@ -324,6 +324,18 @@ fn read_key_file(
     key
 }
 
+/// Says that others may read the file, in which there is a secret. It holds all the same: a
+/// file that was fine yesterday must not stop anything today.
+pub(super) fn warn_of_readers(reader: &mut Reader<'_>, span: Option<Range<usize>>) {
+    let mode = fs::metadata(&reader.file).map_or(0, |it| it.mode() & 0o777);
+    if mode & 0o077 != 0 {
+        let at = reader.at(span);
+        reader.warnings.push(format!(
+            "{at}: there is a password in this file, and others may read or change it (mode {mode:04o}); chmod 600 it"
+        ));
+    }
+}
+
 /// What stands in a file that nobody else may read.
 pub(super) fn read_secret(
     reader: &mut Reader<'_>,

@@ -16,6 +16,7 @@ use toml::de::DeValue;
 use crate::{
     generate::Usd,
     kind,
+    otlp::Collector,
     registry::Trust,
     server::{Address, Endpoint, KindId, Pin, Zone},
     spending::Price,
@@ -281,6 +282,16 @@ impl Value for Endpoint {
     const EXPECTED: &'static str = "an address such as \"http://127.0.0.1:8000\" or \"unix:/run/vllm.sock\"";
     fn from_text(text: &str) -> Result<Self, String> {
         // The text itself is not repeated: it may hold a password.
+        Self::parse(text).map_err(|why| format!("{}: {why}", expected::<Self>()))
+    }
+    fn show(&self) -> Json {
+        json!(self.to_string())
+    }
+}
+
+impl Value for Collector {
+    const EXPECTED: &'static str = "the URL of a collector such as \"http://127.0.0.1:4318\"";
+    fn from_text(text: &str) -> Result<Self, String> {
         Self::parse(text).map_err(|why| format!("{}: {why}", expected::<Self>()))
     }
     fn show(&self) -> Json {

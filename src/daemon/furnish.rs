@@ -14,6 +14,7 @@ use crate::{
     api::{self, Door},
     config::Loaded,
     housekeeping::{self, Housekeeping, Stored, now},
+    postgres::Sharing,
     registry::{self, Hint},
     relay::Relay,
     scan::{self, Watch},
@@ -57,6 +58,7 @@ pub(super) async fn furnish(
         owner_of: owner_of(),
         settings,
     });
+    let sharing = Sharing::new(house.clone(), settings::of_sharing(config));
     let upstream = Upstream::new(settings::of_upstream(config))
         .map_err(|fault| RunError::Failed(format!("cannot prepare connections: {fault}")))?;
     let upstream = Arc::new(upstream);
@@ -64,6 +66,7 @@ pub(super) async fn furnish(
     let door = Door::new(
         api::Furnishing {
             house: house.clone(),
+            sharing: sharing.clone(),
             relay: relay.clone(),
             socket,
             listen,
@@ -75,8 +78,9 @@ pub(super) async fn furnish(
         fastrand::u64(..),
     );
     let looking = watch::channel(settings::of_scan(config, listen, &instance)).0;
+    let collecting = watch::channel(settings::of_otlp(config)).0;
     let demo = if demo { start_demo(&house).await? } else { Vec::new() };
-    let rooms = Rooms { house, upstream, relay, door, looking, listen };
+    let rooms = Rooms { house, sharing, upstream, relay, door, looking, collecting, listen };
     Ok(House { rooms, demo })
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 
 use self::{accept::Doorway, furnish::House, manager::Manager, reload::Reload, settings::Rooms};
 use crate::{
-    scan,
+    otlp, scan,
     service::{
         launch::{Plan, RunError},
         log::Log,
@@ -68,7 +68,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     let (stop, stopping) = watch::channel(false);
     let House { rooms, demo: _simulated } =
         furnish::furnish(&loaded, socket_path.clone(), listen, demo, stopping.clone()).await?;
-    let Rooms { house, upstream, door, looking, .. } = rooms.clone();
+    let Rooms { house, sharing, upstream, door, looking, .. } = rooms.clone();
 
     let (alive, mut all_gone) = mpsc::channel::<()>(1);
     let doorway = Doorway { door: door.clone(), scope, stopping: stopping.clone(), alive: alive.clone() };
@@ -84,6 +84,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     drop(doorway);
     tasks.spawn(house.clone().keep_figures());
     tasks.spawn(house.clone().tidy());
+    tasks.spawn(sharing.run());
     tasks.spawn(house.clone().watch_clock());
     tasks.spawn(house.clone().watch_hardware());
     let searching = scan::run(looking.subscribe(), upstream, house.clone(), stopping.clone());
@@ -92,6 +93,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
         // What was announced is withdrawn by now.
         drop(alive);
     });
+    let telling = tokio::spawn(otlp::run(rooms.collecting.subscribe(), tells(&rooms)));
     let hang_up = Arc::new(Notify::new());
     tasks.spawn(watching::models(house.clone()));
     let reload = Reload::new(rooms, log.clone(), flags, loaded);
@@ -110,11 +112,23 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
         () = tokio::time::sleep(DRAIN) => tracing::warn!("some answers were cut after {} s", DRAIN.as_secs()),
         () = until_told_to_stop(&mut signals, &log, &hang_up) => tracing::warn!("told again: leaving at once"),
     }
+    // With these goes whoever could name another collector, and the last requests are told.
     tasks.shutdown().await;
+    let _ = telling.await;
     house.close().await;
     socket.file.remove();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What a collector is told of, if there is one.
+fn tells(rooms: &Rooms) -> otlp::Source {
+    let (house, door) = (rooms.house.clone(), rooms.door.clone());
+    otlp::Source {
+        instance: house.instance().to_owned(),
+        metrics: Box::new(move || door.metrics()),
+        outbox: Box::new(move |it| house.leave_at(it)),
+    }
 }
 
 async fn until_told_to_stop(signals: &mut Signals, log: &Log, hang_up: &Notify) {

@@ -11,6 +11,8 @@ use crate::{
     api::{self, Door},
     config::{self, Config, Loaded},
     housekeeping::{self, Housekeeping, Spending},
+    otlp::Collector,
+    postgres::{Database, Sharing},
     relay::{self, Relay},
     scan,
     upstream::{self, Upstream},
@@ -28,11 +30,14 @@ const UNTIL_RESTART: [(&str, &str); 3] = [
 #[derive(Clone)]
 pub(super) struct Rooms {
     pub(super) house: Arc<Housekeeping>,
+    pub(super) sharing: Arc<Sharing>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) relay: Arc<Relay>,
     pub(super) door: Arc<Door>,
     /// Where the scan hears of them.
     pub(super) looking: watch::Sender<scan::Settings>,
+    /// Where whoever tells a collector hears which one.
+    pub(super) collecting: watch::Sender<Option<Collector>>,
     pub(super) listen: Option<SocketAddr>,
 }
 
@@ -44,12 +49,19 @@ impl Rooms {
         // may be sent any more is known when this returns.
         self.authorities(now);
         self.house.configure(of_housekeeping(config));
+        self.sharing.configure(of_sharing(config));
         self.relay.configure(of_relay(config));
         let looking = of_scan(config, self.listen, self.house.instance());
         // Whoever listens to the network begins anew with other settings.
         self.looking.send_if_modified(|it| {
             let is_new = *it != looking;
             *it = looking;
+            is_new
+        });
+        let collector = of_otlp(config);
+        self.collecting.send_if_modified(|it| {
+            let is_new = *it != collector;
+            *it = collector;
             is_new
         });
         self.tell(started, now, None);
@@ -78,6 +90,11 @@ pub(super) fn of_housekeeping(config: &Config) -> housekeeping::Settings {
     }
 }
 
+/// Who wants nothing to be written down wants nothing to be sent either.
+pub(super) fn of_sharing(config: &Config) -> Option<Database> {
+    config.stats.postgres.clone().filter(|_| config.stats.tracking)
+}
+
 pub(super) fn of_upstream(config: &Config) -> upstream::Settings {
     let ca = config.servers.iter().filter_map(|it| Some((it.endpoint.clone(), it.ca.clone()?)));
     upstream::Settings { ca: ca.collect() }
@@ -93,6 +110,11 @@ pub(super) fn of_relay(config: &Config) -> relay::Settings {
         held: config.limits.held.as_usize(),
         gpu_memory: config.limits.gpu_memory.map(|it| it.0),
     }
+}
+
+/// Whoever keeps nothing of what happens tells nobody of it either.
+pub(super) fn of_otlp(config: &Config) -> Option<Collector> {
+    config.stats.otlp.clone().filter(|_| config.stats.tracking)
 }
 
 pub(super) fn of_scan(config: &Config, listen: Option<SocketAddr>, instance: &str) -> scan::Settings {

@@ -189,7 +189,7 @@ impl Failover {
             Doing::Working | Doing::Queued | Doing::Unknown => {
                 (live.loading, live.patient_since) = (false, now);
             }
-            Doing::Idle | Doing::Dead => {}
+            Doing::Idle | Doing::Dead | Doing::Gone => {}
         }
     }
 

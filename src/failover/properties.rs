@@ -365,6 +365,7 @@ fn doing() -> impl Strategy<Value = Doing> {
         Doing::Unknown,
         Doing::Idle,
         Doing::Dead,
+        Doing::Gone,
     ])
 }
 

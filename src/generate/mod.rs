@@ -7,6 +7,7 @@ mod begun;
 mod estimate;
 mod event;
 mod histogram;
+mod load;
 mod meaning;
 mod money;
 mod outcome;
@@ -16,6 +17,7 @@ pub use self::{
     estimate::{estimate, measure},
     event::{Answer, Event, Said},
     histogram::{Gaps, Histogram},
+    load::{Load, MEASURES, Reading},
     meaning::{
         Call, Chat, Complete, Effort, Embed, Extras, Format, Image, ImageSource, Meaning, Part, Role,
         Sampling, Tool, ToolChoice, ToolResult, Turn,

@@ -7,7 +7,7 @@ use std::{borrow::Cow, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ending, Gaps, Operation, Reason, Substitution, Usage, Usd};
+use super::{Ending, Gaps, Load, Operation, Reason, Substitution, Usage, Usd};
 use crate::{
     fault::Fault,
     server::{KindId, ModelName, ServerId, Zone},
@@ -145,6 +145,8 @@ pub struct Outcome {
     pub reason: Option<Reason>,
     /// How many bytes the caller took from the first content of the answer on.
     pub sent: u64,
+    /// How busy the machine was meanwhile, as far as that was seen.
+    pub load: Option<Load>,
 }
 
 impl Outcome {

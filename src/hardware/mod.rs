@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
+use crate::generate::Reading;
+
 /// What was seen at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hardware {
@@ -42,6 +44,24 @@ pub struct Gpu {
     pub temperature_celsius: Option<f64>,
     /// What it draws, in watts.
     pub power_watts: Option<f64>,
+}
+
+impl Hardware {
+    /// The same in few numbers, for what is written down.
+    pub fn reading(&self) -> Reading {
+        let tenths = |it: f64| (it.is_finite() && it >= 0.0).then(|| (it * 10.0).round() as u64);
+        let gpus = |of: fn(&Gpu) -> Option<f64>| self.gpus.iter().filter_map(of);
+        let most = |of| gpus(of).reduce(f64::max).and_then(tenths);
+        let memory = self.gpus.iter().filter_map(|it| it.memory_used_bytes);
+        Reading {
+            processor: self.processor_percent.and_then(tenths),
+            memory: self.memory_used_bytes,
+            gpu: most(|it| it.busy_percent),
+            gpu_memory: memory.reduce(u64::saturating_add),
+            temperature: most(|it| it.temperature_celsius),
+            power: gpus(|it| it.power_watts).reduce(|one, other| one + other).and_then(tenths),
+        }
+    }
 }
 
 /// Looks at the machine. It keeps what the next look is compared with.
@@ -101,6 +121,31 @@ fn read(system: &mut System, compared: bool) -> Hardware {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_gpu_shows_is_absent_and_not_zero() {
+        let gpu = |busy, memory, power| Gpu {
+            busy_percent: busy,
+            memory_used_bytes: memory,
+            power_watts: power,
+            ..Gpu::default()
+        };
+        let gpus = vec![
+            gpu(Some(12.34), Some(1), None),
+            gpu(Some(80.0), None, Some(70.5)),
+            gpu(None, Some(2), Some(9.5)),
+        ];
+        let seen = Hardware { processor_percent: Some(0.0), gpus, ..Hardware::default() };
+        let expected = Reading {
+            processor: Some(0),
+            gpu: Some(800),
+            gpu_memory: Some(3),
+            power: Some(800),
+            ..Reading::default()
+        };
+        assert_eq!(seen.reading(), expected);
+        assert_eq!(Hardware::default().reading(), Reading::default());
+    }
 
     #[test]
     fn this_machine_has_processors_and_memory() {

@@ -4,17 +4,25 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{generate::Outcome, registry::Change};
+use super::Started;
+use crate::{generate::Outcome, hardware::Hardware, registry::Change};
 
 /// What a follower is told.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Look at everything anew: at the beginning, and after having lagged behind.
-    Everything,
+    Everything {
+        /// How many changes were missed; `None` at the beginning.
+        missed: Option<u64>,
+    },
     /// Something about servers changed.
     Change(Change),
+    /// A request has begun.
+    Begun(Arc<Started>),
     /// A request is over.
     Request(Arc<Outcome>),
+    /// The machine is this busy.
+    Hardware(Arc<Hardware>),
 }
 
 /// One follower's place in the feed.
@@ -31,12 +39,12 @@ impl Follow {
     /// Waits for the next event. Safe to drop while waiting.
     pub async fn next(&mut self) -> Arc<Event> {
         if std::mem::take(&mut self.anew) {
-            return Arc::new(Event::Everything);
+            return Arc::new(Event::Everything { missed: None });
         }
         match self.feed.recv().await {
             Ok(event) => event,
             // What was missed is in the state, which is told again.
-            Err(RecvError::Lagged(_)) => Arc::new(Event::Everything),
+            Err(RecvError::Lagged(missed)) => Arc::new(Event::Everything { missed: Some(missed) }),
             // The house is gone, and the connection goes with it.
             Err(RecvError::Closed) => std::future::pending().await,
         }

@@ -8,10 +8,15 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{Housekeeping, lock, wall_ms};
+use super::{
+    Housekeeping, lock,
+    unsent::{SENT, Sent},
+    wall_ms,
+};
 use crate::{
     generate::Outcome,
     ledger,
+    metrics::Counted,
     registry::{self, Change, Now, Registry},
     stats::{Bucket, Hour, Stats, hour},
     store::{Loaded, Row, Shelf, Store, read_record, record},
@@ -43,6 +48,10 @@ pub struct Figures {
     pub(super) touched: BTreeSet<Bucket>,
     /// The number of the last outcome.
     pub(super) number: u64,
+    /// How far outcomes were sent to a shared database.
+    pub(super) sent: Sent,
+    /// Of this run alone, and whatever is forgotten.
+    pub(super) counted: Counted,
     folded: Hour,
 }
 
@@ -54,6 +63,8 @@ impl Figures {
         for (key, bytes) in &stored.rollups {
             if key == SUMMED {
                 figures.number = <[u8; 8]>::try_from(&bytes[..]).map_or(0, u64::from_be_bytes);
+            } else if key == SENT {
+                figures.sent = Sent::read(bytes);
             } else if Bucket::from_key(key).and_then(|it| figures.stats.load(it, bytes)).is_err() {
                 unread += 1;
             }
@@ -73,7 +84,7 @@ impl Figures {
         if reader.last_number()?.is_none_or(|last| last <= self.number) {
             return Ok(());
         }
-        let mut walk = reader.walk_from(self.number + 1)?;
+        let mut walk = reader.walk_from(self.number + 1, u64::MAX)?;
         loop {
             let rows = walk.next_rows(AT_ONCE)?;
             let Some((last, _)) = rows.last() else { break };
@@ -166,6 +177,7 @@ impl Housekeeping {
         let row = self.tracking().then(|| ledger::row(outcome));
         let mut figures = lock(&self.figures);
         figures.number += 1;
+        figures.counted.add(outcome);
         if row.is_none() {
             figures.stats.add_unkept(outcome);
         }
@@ -189,7 +201,8 @@ impl Housekeeping {
             lock(&self.recent).clear();
             self.store.clear();
             // Numbers go on: whoever reads rows just now must not take new ones for those that he had.
-            self.store.put_all(Shelf::Rollups, [summed(figures.number)]);
+            figures.sent.number = figures.number;
+            self.store.put_all(Shelf::Rollups, [summed(figures.number), figures.sent.record()]);
         }
         tokio::time::timeout(DISK, self.store.flush()).await == Ok(true) && self.store.is_ok()
     }
@@ -206,6 +219,7 @@ impl Housekeeping {
         if !kept {
             figures.touched = touched;
         }
+        self.kept.send_replace(figures.number);
     }
 }
 

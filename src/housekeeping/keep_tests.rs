@@ -64,6 +64,10 @@ enum Step {
     Save,
     /// Rows are written, sums are not.
     Flush,
+    /// A shared database gets what it does not have.
+    Send,
+    /// It is killed and started again.
+    Die,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -99,7 +103,7 @@ proptest! {
                 match step {
                     Step::Finish(more) => {
                         let more = outcomes.iter().skip(done).take(more);
-                        done += more.map(|it| living.finished(it.clone())).count();
+                        done += more.map(|it| living.finished(it.clone(), None)).count();
                     }
                     Step::Save => {
                         living.close().await;
@@ -109,6 +113,7 @@ proptest! {
                         living.store.flush().await;
                         safe = done;
                     }
+                    Step::Send | Step::Die => {}
                 }
             }
             // What the disk holds now is what a killed process would leave.
@@ -122,7 +127,7 @@ proptest! {
             let expected = summed(&kept);
             again.with_stats(|it| assert_eq!(reports(it), reports(&expected)));
             // It goes on where it was, and nothing is summed a second time.
-            again.finished(outcomes[39].clone());
+            again.finished(outcomes[39].clone(), None);
             again.close().await;
             drop(again);
             let last = house(&left, true);
@@ -130,6 +135,55 @@ proptest! {
             assert_eq!(kept.last(), outcomes.last());
             let expected = summed(&kept);
             last.with_stats(|it| assert_eq!(reports(it), reports(&expected)));
+        });
+    }
+
+    /// A shared database tells rows by their numbers and bytes; here it is a set.
+    #[test]
+    fn whoever_dies_when_a_shared_database_has_each_row_once_and_none_that_is_not_here(
+        outcomes in vec(ledger::tests::outcome(), 40),
+        steps in vec(
+            prop_oneof![
+                3 => (1_usize..4).prop_map(Step::Finish), 2 => Just(Step::Send), 1 => Just(Step::Save), 1 => Just(Step::Die)
+            ],
+            1..16,
+        ),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        runtime.block_on(async {
+            let mut dir = root.path().join("0");
+            let mut living = house(&dir, true);
+            let mut database = BTreeSet::new();
+            let mut outcomes = outcomes.into_iter();
+            for (step, at) in steps.into_iter().chain([Step::Die, Step::Send]).zip(1..) {
+                match step {
+                    Step::Finish(more) => outcomes.by_ref().take(more).for_each(|it| living.finished(it, None)),
+                    Step::Save => living.close().await,
+                    Step::Flush => drop(living.store.flush().await),
+                    Step::Send => {
+                        let mut unsent = living.unsent(living.sent_to("db")).await.unwrap();
+                        while let Some((last, _)) = {
+                            let rows = unsent.next(2).await.unwrap();
+                            database.extend(rows.iter().cloned());
+                            rows.last().cloned()
+                        } {
+                            living.is_sent("db", last);
+                        }
+                        living.is_sent("db", unsent.last);
+                    }
+                    Step::Die => {
+                        let left = root.path().join(at.to_string());
+                        copy(&dir, &left);
+                        dir = left;
+                        living = house(&dir, true);
+                    }
+                }
+            }
+            let mut walk = living.store.reader().walk_from(0, u64::MAX).unwrap();
+            let rows: BTreeSet<_> = walk.next_rows(1000).unwrap().into_iter().collect();
+            assert_eq!(database, rows);
+            assert_eq!(living.sent_to("another"), 0);
         });
     }
 
@@ -148,7 +202,7 @@ proptest! {
             let mut all = Vec::new();
             for mut outcome in outcomes {
                 outcome.at_ms = first + outcome.at_ms % (4 * 3_600_000);
-                house.finished(outcome.clone());
+                house.finished(outcome.clone(), None);
                 all.push(outcome);
             }
             let span = Span { since_ms: Some(first + since), until_ms: Some(first + since + long) };
@@ -170,14 +224,14 @@ async fn what_is_cleared_stays_gone() {
     let mut outcome = ledger::tests::outcome().new_tree(&mut runner).unwrap().current();
     outcome.at_ms = wall_ms();
     let first = house(&dir, true);
-    (0..10).for_each(|_| first.finished(outcome.clone()));
+    (0..10).for_each(|_| first.finished(outcome.clone(), None));
     first.close().await;
-    (0..10).for_each(|_| first.finished(outcome.clone()));
+    (0..10).for_each(|_| first.finished(outcome.clone(), None));
     assert!(first.clear_stats().await);
     assert!(stored(&first).await.is_empty() && first.report(&Query::default()).is_empty());
     assert!(first.requests(100, &Filter::default()).await.is_empty());
     outcome.request_id = "later".to_owned();
-    first.finished(outcome.clone());
+    first.finished(outcome.clone(), None);
     first.close().await;
     drop(first);
     let again = house(&dir, true);
@@ -190,13 +244,35 @@ async fn what_is_cleared_stays_gone() {
 }
 
 #[tokio::test]
+async fn what_was_cleared_is_not_sent_any_more_and_nothing_is_missed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let outcome = ledger::tests::outcome().new_tree(&mut runner).unwrap().current();
+    let house = house(root.path(), true);
+    (0..3).for_each(|_| house.finished(outcome.clone(), None));
+    house.close().await;
+    house.is_sent("db", 1);
+    let name = house.ledger_name();
+    assert!(house.clear_stats().await);
+    house.finished(outcome, None);
+    let mut unsent = house.unsent(house.sent_to("db")).await.unwrap();
+    assert_eq!(unsent.next(10).await.unwrap().len(), 1);
+    assert!(!unsent.is_cut, "what a person deletes is not missed");
+    assert_eq!(house.ledger_name(), name);
+    // What had to make room is.
+    let mut unsent = house.unsent(1).await.unwrap();
+    assert_eq!(unsent.next(10).await.unwrap().len(), 1);
+    assert!(unsent.is_cut);
+}
+
+#[tokio::test]
 async fn without_tracking_nothing_is_stored() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("state");
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let outcome = ledger::tests::outcome().new_tree(&mut runner).unwrap().current();
     let house_ = house(&dir, false);
-    house_.finished(outcome.clone());
+    house_.finished(outcome.clone(), None);
     house_.close().await;
     assert_eq!(house_.recent(10).len(), 1);
     drop(house_);
@@ -216,9 +292,9 @@ async fn what_came_while_tracking_was_off_is_not_stored_with_what_came_after() {
     let first = house(root.path(), true);
     let counted = |house: &Housekeeping| house.report(&Query::default())[0].endings.all();
     track(&first, false);
-    first.finished(outcome.clone());
+    first.finished(outcome.clone(), None);
     track(&first, true);
-    first.finished(outcome);
+    first.finished(outcome, None);
     assert_eq!(counted(&first), 2, "both are shown");
     first.close().await;
     drop(first);

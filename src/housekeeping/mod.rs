@@ -16,7 +16,9 @@ mod keep;
 mod keep_tests;
 mod line;
 mod purse;
+mod running;
 mod traffic;
+mod unsent;
 mod watching;
 
 use std::{
@@ -25,7 +27,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
     sync::{Notify, broadcast, watch},
     time::Instant,
@@ -36,13 +38,16 @@ pub use self::{
     history::{Export, Span},
     keep::{Figures, restore},
     purse::{Bought, Spending, Spent, Stored},
+    running::{Run, Started},
     traffic::{InFlight, Limited, Look, QueueFull, Ticket, Traffic},
+    unsent::Unsent,
 };
-use self::{home::Homes, keep::DISK, purse::Purse};
+use self::{home::Homes, keep::DISK, purse::Purse, running::Running};
 use crate::{
     failover::Paces,
     fault::{Blame, Fault},
     generate::Outcome,
+    otlp::Outbox,
     registry::{Admission, Change, Hint, Now, Registry, Said, Server, Snapshot, Work},
     scan::Watch,
     server::{Endpoint, KindId, ModelName, Pin, ServerId, Source, Zone},
@@ -80,9 +85,13 @@ pub struct Housekeeping {
     due: Notify,
     woken: Notify,
     unsaved: Notify,
+    kept: watch::Sender<u64>,
     news: watch::Sender<()>,
     looked: watch::Sender<bool>,
     hardware: gauge::Seen,
+    running: Running,
+    /// Where what is over is left for a collector, if there is one.
+    outbox: ArcSwapOption<Outbox>,
 }
 
 /// What housekeeping is told at the start.
@@ -143,6 +152,7 @@ impl Housekeeping {
         if !it.figures.touched.is_empty() && it.settings.tracking {
             unsaved.notify_one();
         }
+        let kept = watch::channel(it.figures.number).0;
         let house = Arc::new(Self {
             snapshot: ArcSwap::new(it.registry.snapshot()),
             registry: Mutex::new(it.registry),
@@ -161,9 +171,12 @@ impl Housekeeping {
             due: Notify::new(),
             woken: Notify::new(),
             unsaved,
+            kept,
             news: watch::channel(()).0,
             looked: watch::channel(true).0,
             hardware: gauge::Seen::default(),
+            running: Running::default(),
+            outbox: ArcSwapOption::empty(),
         });
         house.configure(it.settings);
         house
@@ -269,9 +282,19 @@ impl Housekeeping {
 
     fn publish(&self, change: &Change) {
         self.keep(change);
-        if self.feed.receiver_count() > 0 {
-            let _ = self.feed.send(Arc::new(Event::Change(change.clone())));
+        self.tell(|| Event::Change(change.clone()));
+    }
+
+    /// Tells whoever follows the feed; for nobody nothing is made.
+    fn tell(&self, event: impl FnOnce() -> Event) {
+        if self.is_followed() {
+            // An error says that the last one has just left.
+            let _ = self.feed.send(Arc::new(event()));
         }
+    }
+
+    fn is_followed(&self) -> bool {
+        self.feed.receiver_count() > 0
     }
 
     /// Tells when servers have changed.
@@ -301,7 +324,9 @@ impl Housekeeping {
 
     /// Follows the feed from now on.
     pub fn follow(&self) -> Follow {
-        Follow::new(self.feed.subscribe())
+        let follow = Follow::new(self.feed.subscribe());
+        self.hardware.call.notify_one();
+        follow
     }
 
     /// The key of the server at an endpoint.
@@ -393,23 +418,6 @@ impl Housekeeping {
             registry.on_models(kind, now);
             Vec::new()
         });
-    }
-
-    /// Writes down that a request is over.
-    pub fn finished(&self, outcome: Outcome) {
-        line::write(&outcome);
-        let number = self.count(&outcome);
-        let outcome = Arc::new(outcome);
-        if self.feed.receiver_count() > 0 {
-            let _ = self.feed.send(Arc::new(Event::Request(outcome.clone())));
-        }
-        let mut recent = lock(&self.recent);
-        if recent.len() == RECENT {
-            recent.pop_front();
-        }
-        // Nearly always the last: two may have been counted in the other order.
-        let at = recent.partition_point(|(it, _)| *it < number);
-        recent.insert(at, (number, outcome));
     }
 }
 

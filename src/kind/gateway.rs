@@ -25,23 +25,23 @@ const OF_GATEWAYS: [&str; 10] = [
 
 /// Whether an answer is one of a gateway: LiteLLM by its page at `/`, any by its headers.
 pub(super) fn says(answer: &Answer) -> bool {
-    let page =
-        answer.is_page() && answer.body.windows(LITELLM_TITLE.len()).any(|it| it == LITELLM_TITLE.as_bytes());
-    page || answer.headers.iter().any(|(name, _)| OF_GATEWAYS.iter().any(|it| name.starts_with(it)))
+    answer.is_titled("LiteLLM")
+        || answer.headers.iter().any(|(name, _)| OF_GATEWAYS.iter().any(|it| name.starts_with(it)))
 }
 
-const LITELLM_TITLE: &str = "<title>LiteLLM";
+/// Whether it is LiteLLM's: this owner with this constant time (1.106.2). The owner alone is also
+/// what many a small server writes.
+pub(super) fn is_of_litellm(entry: &Value) -> bool {
+    entry["owned_by"] == "openai" && entry["created"] == 1_677_610_602
+}
 
 /// Whether an entry of the list is one that only a gateway writes.
 pub(super) fn lists(entry: &Value) -> bool {
-    // LiteLLM: this owner with this constant time (1.106.2). The owner alone is also what many
-    // a small server writes.
-    let litellm = entry["owned_by"] == "openai" && entry["created"] == 1_677_610_602;
     // OpenRouter and who is made like it; prices are for what is bought.
     let priced = entry["pricing"].is_object() || entry["top_provider"].is_object();
     // Open WebUI: which of its connections has the model.
     let webui = entry["urlIdx"].is_number() || entry["connection_type"].is_string();
-    litellm || priced || webui || is_of_a_maker(entry)
+    is_of_litellm(entry) || priced || webui || is_of_a_maker(entry)
 }
 
 /// Whether the model can only run at its maker's, by owner and name together.

@@ -8,23 +8,45 @@
 //! line in `KINDS`, one directory of recorded replies.
 
 mod anthropic;
+#[cfg(test)]
+mod confusion;
+mod docker_model_runner;
 mod doing;
+mod exo;
 mod fact;
 mod gateway;
 mod gemini;
+mod gpt4all;
 mod groq;
+mod jan;
+mod koboldcpp;
+mod lemonade;
 mod listing;
+mod litellm;
 mod llama_cpp;
+mod llama_cpp_python;
+mod llama_swap;
+mod llamafile;
 mod lm_studio;
+mod localai;
 mod lovable;
+mod mistralrs;
+mod mlx_lm;
 mod ollama;
+mod open_webui;
 mod openai;
 mod openai_like;
 mod openrouter;
 #[cfg(test)]
 mod recorded;
 mod said;
+mod sglang;
+mod sglang_router;
 mod sold;
+mod tabbyapi;
+mod text_generation_webui;
+mod tgi;
+mod transformers;
 #[cfg(test)]
 mod trap;
 mod vllm;
@@ -50,6 +72,26 @@ pub static KINDS: &[&dyn Kind] = &[
     &lm_studio::LmStudio,
     &llama_cpp::LlamaCpp,
     &vllm::Vllm,
+    &sglang::Sglang,
+    &sglang_router::SglangRouter,
+    &localai::LocalAi,
+    &koboldcpp::KoboldCpp,
+    &llamafile::Llamafile,
+    &docker_model_runner::DockerModelRunner,
+    &lemonade::Lemonade,
+    &llama_swap::LlamaSwap,
+    &litellm::LiteLlm,
+    &jan::Jan,
+    &open_webui::OpenWebUi,
+    &tabbyapi::TabbyApi,
+    &text_generation_webui::TextGenerationWebUi,
+    &tgi::Tgi,
+    &mistralrs::MistralRs,
+    &mlx_lm::MlxLm,
+    &gpt4all::Gpt4All,
+    &llama_cpp_python::LlamaCppPython,
+    &transformers::Transformers,
+    &exo::Exo,
     &openai_like::OpenAiLike,
     // Never recognised, only configured.
     &openai::OpenAi,
@@ -358,6 +400,21 @@ impl Answer {
         self.header("content-type").is_some_and(|it| it.to_ascii_lowercase().starts_with("text/html"))
             || self.body.trim_ascii_start().first() == Some(&b'<')
     }
+
+    /// Whether this is a page whose title begins so: a hint, since anybody may call a page so.
+    fn is_titled(&self, title: &str) -> bool {
+        let tag = b"<title>";
+        let begins = |at: usize| self.body[at + tag.len()..].trim_ascii_start().starts_with(title.as_bytes());
+        self.is_page() && memchr::memmem::find_iter(&self.body, tag).any(begins)
+    }
+
+    /// The word in `{"status": "…"}`, whatever the status of the answer.
+    fn said_status(&self) -> Option<String> {
+        match self.json() {
+            Json::Whole(value) => value["status"].as_str().map(str::to_owned),
+            Json::Torn | Json::None => None,
+        }
+    }
 }
 
 /// Takes the array out of this field, if there is an object with such a field.
@@ -439,6 +496,13 @@ pub enum Verdict {
     NotYet,
     /// Something else. Conclusive until the listener changes.
     No,
+}
+
+impl Verdict {
+    /// It is this.
+    fn proof(sighting: Sighting) -> Self {
+        Self::Proof(Box::new(sighting))
+    }
 }
 
 /// A refusal as a server sent it.

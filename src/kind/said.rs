@@ -111,6 +111,11 @@ impl Said {
             ])
     }
 
+    /// Whether it is pydantic's list of mistakes. llama-cpp-python sends it as a 500.
+    pub(super) fn is_validation(&self) -> bool {
+        self.has(&["validation error"]) && self.has(&["'loc':"])
+    }
+
     /// Whether it says that it has too much to do.
     pub(super) fn is_busy(&self) -> bool {
         self.sort == "overloaded_error"
@@ -126,6 +131,22 @@ impl Said {
     /// Whether it says that it is loading.
     pub(super) fn is_loading(&self) -> bool {
         self.has(&["loading model", "model is loading", "still loading"])
+    }
+}
+
+/// What a refusal means in the words that most servers have in common; `not_here` are those of
+/// this one for what another may well take.
+pub(super) fn in_common(refusal: Refusal<'_>, not_here: &[&str]) -> Option<Cause> {
+    let it = Said::of(refusal.body);
+    let refused = matches!(refusal.status, 400 | 404 | 422 | 500);
+    match refusal.status {
+        // It quotes the body, so no other words are looked for in it.
+        400 | 422 | 500 if it.is_validation() => Some(Cause::Malformed),
+        _ if it.is_overflow() => Some(Cause::ContextOverflow),
+        _ if refused && it.is_unknown_model() => Some(Cause::ModelNotFound),
+        _ if refused && (it.is_beyond_it() || it.has(not_here)) => Some(Cause::Unsupported),
+        404 if it.is_detail => Some(Cause::Unsupported),
+        _ => None,
     }
 }
 

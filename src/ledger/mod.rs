@@ -4,6 +4,7 @@
 //! never changes again. Where rows are kept is not known here.
 
 mod row_1;
+mod row_2;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -14,18 +15,25 @@ use crate::generate::Outcome;
 #[error("damaged outcome")]
 pub struct Damaged;
 
-/// The version that is written.
-const VERSION: u8 = 1;
+/// The version of an outcome of which nobody saw how busy the machine was, and of all before
+/// that was looked at.
+const BARE: u8 = 1;
+/// The version with that.
+const MEASURED: u8 = 2;
 
 /// An outcome as it is kept.
 pub fn row(outcome: &Outcome) -> Vec<u8> {
-    row_1::write(VERSION, outcome)
+    match outcome.load {
+        None => row_1::write(BARE, outcome),
+        Some(load) => row_2::write(MEASURED, outcome, load),
+    }
 }
 
 /// The outcome that is kept so. A new version is a new arm here.
 pub fn read(row: &[u8]) -> Result<Outcome, Damaged> {
     match row {
-        [VERSION, rest @ ..] => row_1::read(rest),
+        [BARE, rest @ ..] => row_1::read(rest),
+        [MEASURED, rest @ ..] => row_2::read(rest),
         _ => Err(Damaged),
     }
 }
@@ -33,7 +41,8 @@ pub fn read(row: &[u8]) -> Result<Outcome, Damaged> {
 /// Whether a row is that of a request, without reading all of it.
 pub fn is_of(row: &[u8], request_id: &str) -> bool {
     match row {
-        [VERSION, rest @ ..] => row_1::request_id(rest) == Some(request_id),
+        // Both begin alike.
+        [BARE | MEASURED, rest @ ..] => row_1::request_id(rest) == Some(request_id),
         _ => false,
     }
 }
@@ -41,7 +50,7 @@ pub fn is_of(row: &[u8], request_id: &str) -> bool {
 /// When the request of a row arrived, without reading all of it.
 pub fn at_ms(row: &[u8]) -> Option<u64> {
     match row {
-        [VERSION, rest @ ..] => row_1::at_ms(rest),
+        [BARE | MEASURED, rest @ ..] => row_1::at_ms(rest),
         _ => None,
     }
 }

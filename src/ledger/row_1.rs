@@ -145,6 +145,7 @@ fn cause_code(cause: Cause) -> u8 {
         Cause::TooFar => 27,
         Cause::Barred => 28,
         Cause::NobodyLeft => 29,
+        Cause::Unresponsive => 30,
     }
 }
 
@@ -180,6 +181,7 @@ fn cause(code: u8, retry_after: Option<Duration>) -> Result<Cause, Damaged> {
         27 => Cause::TooFar,
         28 => Cause::Barred,
         29 => Cause::NobodyLeft,
+        30 => Cause::Unresponsive,
         _ => return Err(Damaged),
     })
 }
@@ -235,14 +237,19 @@ pub(super) fn request_id(row: &[u8]) -> Option<&str> {
 
 /// The outcome of a row.
 pub(super) fn read(row: &[u8]) -> Result<Outcome, Damaged> {
-    let (it, rest) = postcard::take_from_bytes::<Row<'_>>(row).map_err(|_| Damaged)?;
-    if !rest.is_empty() {
-        return Err(Damaged);
+    match take(row)? {
+        (outcome, []) => Ok(outcome),
+        (_, _) => Err(Damaged),
     }
+}
+
+/// The outcome at the front of a row, and what stands behind it.
+pub(super) fn take(row: &[u8]) -> Result<(Outcome, &[u8]), Damaged> {
+    let (it, rest) = postcard::take_from_bytes::<Row<'_>>(row).map_err(|_| Damaged)?;
     let table = Table(&it.names);
     let names = &table;
     let text = |it: Name| names.name(it).map(str::to_owned);
-    Ok(Outcome {
+    let outcome = Outcome {
         request_id: it.request_id.to_owned(),
         at_ms: it.at_ms,
         caller: Caller { program: it.program.map(text).transpose()?, uid: it.uid },
@@ -266,7 +273,9 @@ pub(super) fn read(row: &[u8]) -> Result<Outcome, Damaged> {
         usage_estimated: it.flags & 4 != 0,
         reason: it.reason.map(reason).transpose()?,
         sent: it.sent,
-    })
+        load: None,
+    };
+    Ok((outcome, rest))
 }
 
 /// The names of a row, while it is written.

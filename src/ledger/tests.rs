@@ -7,7 +7,10 @@ use proptest::{collection::vec, option, prelude::*};
 use super::*;
 use crate::{
     fault::{Cause, Fault, Stage},
-    generate::{Attempt, Caller, Candidate, Cost, Ending, Gaps, Operation, Reason, Substitution, Usage, Usd},
+    generate::{
+        Attempt, Caller, Candidate, Cost, Ending, Gaps, Load, MEASURES, Operation, Reading, Reason,
+        Substitution, Usage, Usd,
+    },
     server::Zone,
 };
 
@@ -34,6 +37,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     let causes = vec![
         Cause::Refused,
         Cause::Stalled,
+        Cause::Unresponsive,
         Cause::Busy { retry_after: None },
         Cause::Busy { retry_after: Some(Duration::from_secs(7)) },
         Cause::Unfunded,
@@ -81,6 +85,14 @@ fn attempt() -> impl Strategy<Value = Attempt> {
     )
 }
 
+fn load() -> impl Strategy<Value = Load> {
+    let reading = || {
+        vec(option::of(0_u64..1 << 40), MEASURES)
+            .prop_map(|it| Reading::from_parts(std::array::from_fn(|at| it[at])))
+    };
+    (reading(), reading()).prop_map(|(start, peak)| Load { start, peak })
+}
+
 /// Any outcome at all.
 pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
     let endings = Ending::ALL.to_vec();
@@ -100,13 +112,13 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
     );
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<u16>(), any::<u64>());
     let times = (micros(), option::of(micros()), micros(), vec(micros(), 0..20));
-    (who, what, flags, times, (vec(attempt(), 0..4), candidates(), usage())).prop_map(
+    (who, what, flags, times, (vec(attempt(), 0..4), candidates(), usage(), option::of(load()))).prop_map(
         |(
             (request_id, at_ms, program, uid, dialect, asked),
             (operation, ending, reason, zone, substituted, failure),
             (stream, callers_fault, usage_estimated, status, sent),
             (queued, first_token, total, pauses),
-            (attempts, candidates, usage),
+            (attempts, candidates, usage, load),
         )| {
             let mut gaps = Gaps::default();
             pauses.into_iter().for_each(|it| gaps.add_time(it));
@@ -134,6 +146,7 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
                 usage_estimated,
                 reason,
                 sent,
+                load,
             }
         },
     )
@@ -143,7 +156,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_row_comes_back_as_it_was(outcome in outcome(), cut: prop::sample::Index, noise in vec(any::<u8>(), 0..80)) {
+    fn a_row_comes_back_as_it_was(outcome in outcome(), cut: prop::sample::Index, noise in vec(any::<u8>(), 0..80), version in 0_u8..4) {
         let bytes = row(&outcome);
         prop_assert_eq!(read(&bytes), Ok(outcome.clone()));
         prop_assert!(is_of(&bytes, &outcome.request_id));
@@ -151,12 +164,12 @@ proptest! {
         prop_assert_eq!(at_ms(&bytes), Some(outcome.at_ms));
         prop_assert_eq!(read(&bytes[..cut.index(bytes.len())]), Err(Damaged));
         // No panic, whatever it is.
-        let _ = read(&[&[VERSION], &noise[..]].concat());
-        let _ = (is_of(&noise, ""), at_ms(&[&[VERSION], &noise[..]].concat()));
+        let _ = read(&[&[version], &noise[..]].concat());
+        let _ = (is_of(&noise, ""), at_ms(&[&[version], &noise[..]].concat()));
     }
 }
 
-fn plain() -> Outcome {
+pub(crate) fn plain() -> Outcome {
     let candidate =
         Candidate { server: "vllm".into(), model: "Qwen/Qwen3-8B".into(), excluded: None, behind: None };
     let mut gaps = Gaps::default();
@@ -204,6 +217,7 @@ fn plain() -> Outcome {
         usage_estimated: false,
         reason: Some(Reason::Stop),
         sent: 41_000,
+        load: None,
     }
 }
 

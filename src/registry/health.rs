@@ -29,6 +29,10 @@ const STRIKES: u32 = 3;
 /// is broken itself.
 const POISONED: u32 = 2 * STRIKES;
 
+/// For so long no request tries a server that answers nothing: each would wait for it in vain.
+/// A probe finds out sooner, and at nobody's cost.
+const UNRESPONSIVE: Duration = Duration::from_secs(60);
+
 /// Who saw a server fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Witness {
@@ -41,7 +45,7 @@ pub(super) struct Health {
     pub(super) standing: Standing,
     /// When the pause is over, while down; `None` while something else is there.
     pub(super) trial_at: Option<Instant>,
-    /// Nobody listened when it was looked at last.
+    /// Nobody listened, or nothing answered, when it was looked at last.
     pub(super) gone: bool,
     strikes: u32,
     /// How often it went down since it was up; the pause grows with it.
@@ -69,7 +73,8 @@ impl Health {
     }
 
     pub(super) fn strike(&mut self, fault: &Fault, witness: Witness, now: Instant, jitter: f64) {
-        let gone = matches!(fault.cause, Cause::Refused | Cause::Unreachable);
+        let unresponsive = fault.cause == Cause::Unresponsive;
+        let gone = unresponsive || matches!(fault.cause, Cause::Refused | Cause::Unreachable);
         if gone {
             self.gone = true;
             self.hollow = false;
@@ -85,6 +90,9 @@ impl Health {
         let on_parole = self.pauses > 0 && matches!(self.standing, Standing::Trial | Standing::Down);
         if gone || on_parole || self.strikes >= STRIKES {
             self.rest(now, jitter);
+            if unresponsive {
+                self.trial_at = Some(now + UNRESPONSIVE);
+            }
         } else {
             self.standing = Standing::Suspect;
         }
@@ -190,9 +198,10 @@ mod tests {
 
     const STALLED: Fault = Fault { stage: Stage::Content, cause: Cause::Stalled, status: None };
     const REFUSED: Fault = Fault { stage: Stage::Connect, cause: Cause::Refused, status: None };
+    const UNRESPONSIVE: Fault = Fault { stage: Stage::Content, cause: Cause::Unresponsive, status: None };
     const SILENT: Fault = Fault { stage: Stage::Head, cause: Cause::FirstTokenTimeout, status: None };
 
-    /// Runs a story: `r` a request fails, `x` one is refused, `p` a probe is
+    /// Runs a story: `r` a request fails, `x` one is refused, `u` one finds that nothing answers, `p` a probe is
     /// silent, `s` a probe goes well, `a` a request is answered, `t` a strike is
     /// taken back, `v` the listener vanishes, `d` something else is there,
     /// `n` another process listens, `.` a second passes.
@@ -203,6 +212,7 @@ mod tests {
             match event {
                 'r' => health.strike(&STALLED, Witness::Request, now, 0.0),
                 'x' => health.strike(&REFUSED, Witness::Request, now, 0.0),
+                'u' => health.strike(&UNRESPONSIVE, Witness::Request, now, 0.0),
                 'p' => health.strike(&SILENT, Witness::Probe, now, 0.0),
                 's' => health.seen(now),
                 'a' => drop(health.answered()),
@@ -229,6 +239,7 @@ mod tests {
     #[test]
     fn a_refused_connection_takes_it_out_at_once() {
         check("x", Standing::Down);
+        check("u", Standing::Down);
         check("v", Standing::Down);
         check("d", Standing::Down);
     }
@@ -238,6 +249,8 @@ mod tests {
         check("ps", Standing::Up);
         check("ppps", Standing::Up);
         check("xs", Standing::Up);
+        check("us", Standing::Up);
+        check("uups", Standing::Up);
         check("vs", Standing::Up);
         check("rxs", Standing::Up);
     }
@@ -284,6 +297,15 @@ mod tests {
             health.strike(&STALLED, Witness::Request, now, 0.0);
         }
         assert_eq!(health.trial_at, Some(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn nobody_is_sent_to_try_one_that_answers_nothing() {
+        let now = Instant::now();
+        let mut health = Health::new(Standing::Up);
+        health.strike(&UNRESPONSIVE, Witness::Request, now, 0.0);
+        health.strike(&SILENT, Witness::Probe, now + Duration::from_secs(2), 0.0);
+        assert_eq!(health.trial_at, Some(now + Duration::from_secs(60)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::Relay;
+use super::{Relay, asking::permit};
 use crate::{
     fault::{Failure, Fault},
     generate::{Candidate, Head, Needs, Operation},
@@ -243,9 +243,7 @@ impl Relay {
     /// The JSON of a success. A refusal here says nothing about the server: it is not remembered.
     async fn question(&self, server: &Server, path: &'static str, body: Bytes) -> Option<Value> {
         let question = Question::post(path, body);
-        if !self.house.may_send(server, server.zone) {
-            return None;
-        }
+        let permit = permit(&self.house, Arc::new(server.clone()), server.zone);
         let limits = Limits {
             time: TIME,
             connect: self.settings.load().patience.connect,
@@ -253,7 +251,8 @@ impl Relay {
             bytes: BYTES,
         };
         let key = self.house.key(&server.endpoint);
-        let answer = self.upstream.ask(&server.endpoint, &question, key.as_ref(), limits).await.ok()?;
+        let asked = self.upstream.ask_if(permit, &server.endpoint, &question, key.as_ref(), limits);
+        let answer = asked.await.ok()?;
         (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok())?
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     failover::{AttemptNo, Chosen},
     fault::{Blame, Cause, Failure, Fault, Stage},
     generate::{Candidate, Operation},
+    housekeeping::Housekeeping,
     kind,
     registry::{Server, Snapshot},
     resume::{Care, Learned},
@@ -243,7 +244,7 @@ impl Work {
         let calling = {
             let (relay, server, bought) = (relay.clone(), server.clone(), bought.clone());
             let (headers, zone, patience) = (self.headers(&choice), choice.zone, self.settings.patience);
-            let permit = permit(&relay, &server, zone);
+            let permit = permit(&relay.house, server.clone(), zone);
             async move {
                 let endpoint = &server.endpoint;
                 if !permit() {
@@ -399,9 +400,9 @@ impl Errand {
 
 /// Whether a prompt may still go to the server that was chosen for it: the person may have said
 /// something else since.
-fn permit(relay: &Arc<Relay>, server: &Arc<Server>, zone: Zone) -> Permit {
-    let (relay, server) = (relay.clone(), server.clone());
-    Arc::new(move || relay.house.may_send(&server, zone))
+pub(super) fn permit(house: &Arc<Housekeeping>, server: Arc<Server>, zone: Zone) -> Permit {
+    let house = house.clone();
+    Arc::new(move || house.may_send(&server, zone))
 }
 
 /// How a server is asked.

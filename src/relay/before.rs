@@ -1,9 +1,11 @@
 //! What a server is asked just before it goes on with an answer: to render the conversation,
 //! where only it can, or how many tokens it is told, where it has a tokenizer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Relay, aside::ToldSo};
+use super::{Relay, aside::ToldSo, asking::permit};
 use crate::{
     dialect::{Door, To},
     failover::Patience,
@@ -78,7 +80,8 @@ async fn render(
     let limits =
         Limits { time: patience.load, connect: patience.connect, bounds: server.bounds, bytes: LONGEST_TEXT };
     let key = relay.house.key(&server.endpoint);
-    let answer = relay.upstream.ask(&server.endpoint, &question, key.as_ref(), limits).await?;
+    let permit = permit(&relay.house, Arc::new(server.clone()), server.zone);
+    let answer = relay.upstream.ask_if(permit, &server.endpoint, &question, key.as_ref(), limits).await?;
     if answer.status != 200 {
         let refusal = Refusal { status: answer.status, retry_after: None, body: &answer.body };
         let cause = kind::classify(server.kind.as_str(), refusal);

@@ -12,7 +12,8 @@ use super::{Errand, Relay, conduit::Mouth, live::Live};
 use crate::{
     fault::{Blame, Fault},
     generate::{Attempt, Caller, Candidate, Ending, Gaps, Head, Outcome, Reason, Substitution, Usage},
-    housekeeping::wall_ms,
+    housekeeping::{Run, Started, wall_ms},
+    otlp::Parent,
     server::Zone,
 };
 
@@ -39,6 +40,9 @@ pub(super) struct Record {
     pub(super) held: usize,
     pub(super) mouth: Mouth,
     caller: Caller,
+    run: Run,
+    /// The span of the caller that it belongs to.
+    parent: Option<Parent>,
     /// How long it has waited for a place, up to when it began to wait once more.
     queued: Duration,
     queued_since: Option<Instant>,
@@ -53,13 +57,23 @@ impl Record {
     /// A request has arrived.
     pub(super) fn begin(relay: Arc<Relay>, errand: &Errand, now: Instant, mouth: Mouth) -> Self {
         relay.running.fetch_add(1, Ordering::Relaxed);
+        let (dialect, at_ms) = (errand.request.door.dialect().id(), wall_ms());
+        let run = relay.house.begun(Started {
+            request_id: errand.request_id.clone(),
+            at_ms,
+            caller: errand.caller.clone(),
+            dialect,
+            operation: errand.request.head.operation,
+            asked: errand.request.head.model.clone(),
+            stream: errand.request.head.stream,
+        });
         Self {
             relay,
             request_id: errand.request_id.clone(),
-            dialect: errand.request.door.dialect().id(),
+            dialect,
             head: errand.request.head.clone(),
             started: now,
-            at_ms: wall_ms(),
+            at_ms,
             attempts: Vec::new(),
             candidates: Vec::new(),
             live: None,
@@ -74,6 +88,8 @@ impl Record {
             held: 0,
             mouth,
             caller: errand.caller.clone(),
+            run,
+            parent: errand.pass.get("traceparent").and_then(|it| Parent::read(it.to_str().ok()?)),
             queued: Duration::ZERO,
             queued_since: None,
             gaps: Gaps::default(),
@@ -201,7 +217,7 @@ impl Drop for Record {
         self.queues(false);
         // What the caller did not take it was not sent.
         let taken = self.mouth.said().saturating_sub(self.mouth.waiting() as u64);
-        self.relay.house.finished(Outcome {
+        let outcome = Outcome {
             request_id: std::mem::take(&mut self.request_id),
             at_ms: self.at_ms,
             caller: std::mem::take(&mut self.caller),
@@ -225,7 +241,9 @@ impl Drop for Record {
             usage_estimated: self.usage_estimated,
             reason: self.reason,
             sent: self.committed_at.map_or(0, |before| taken.saturating_sub(before)),
-        });
+            load: self.run.end(),
+        };
+        self.relay.house.finished(outcome, self.parent);
     }
 }
 

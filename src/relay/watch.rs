@@ -171,7 +171,8 @@ impl Work {
         let alone = other == Other::Nobody;
         let early = self.watch.asked.is_some_and(|it| it.elapsed() < ALONE.min(self.watch.most));
         if alone && (begun || early) {
-            return self.watch.ask_after(AGAIN);
+            // Somebody may be back any moment.
+            return self.watch.ask_after(SILENCE);
         }
         self.watch.asked = Some(Instant::now());
         if let Some(doing) = relay.looks.recent(&server.id, &model) {
@@ -220,7 +221,7 @@ impl Work {
         let other = self.watch.other;
         tracing::debug!(request = self.record.request_id, server = %choice.server.id, ?doing, ?silent, ?other, "silent");
         let is_hopeless = match doing {
-            Doing::Dead => true,
+            Doing::Dead | Doing::Gone => true,
             Doing::Idle => {
                 let known = silent >= kind::shows_after(kind).min(hangs_after);
                 known && seen == Some(Doing::Idle) && other > Other::Nobody
@@ -229,7 +230,7 @@ impl Work {
             Doing::Loading | Doing::Queued | Doing::Working => false,
         };
         if is_hopeless {
-            return self.on_silent();
+            return self.on_silent(doing);
         }
         if doing == Doing::Loading && other == Other::Ready && !begun && !choice.loading {
             // It had the model when it was chosen, and somebody else still has it.
@@ -242,7 +243,7 @@ impl Work {
         let explains = match doing {
             Doing::Loading | Doing::Queued => true,
             Doing::Working => seen.is_some(),
-            Doing::Unknown | Doing::Idle | Doing::Dead => false,
+            Doing::Unknown | Doing::Idle | Doing::Dead | Doing::Gone => false,
         };
         if explains {
             self.watch.since = Some(Instant::now());
@@ -254,15 +255,16 @@ impl Work {
     }
 
     /// Nothing is to be expected of the silent server any more.
-    fn on_silent(&mut self) {
+    fn on_silent(&mut self, doing: Doing) {
         let Some(live) = &self.record.live else { return };
         let (no, begun) = (live.no, live.first_token.is_some());
-        let fault = match (begun, &live.state) {
-            (true, _) => Fault::new(Stage::Content, Cause::Stalled),
-            (false, State::Calling(_)) => Fault::new(Stage::Head, Cause::FirstTokenTimeout),
-            (false, _) => Fault::new(Stage::FirstToken, Cause::FirstTokenTimeout),
+        let (stage, cause) = match (begun, &live.state) {
+            (true, _) => (Stage::Content, Cause::Stalled),
+            (false, State::Calling(_)) => (Stage::Head, Cause::FirstTokenTimeout),
+            (false, _) => (Stage::FirstToken, Cause::FirstTokenTimeout),
         };
-        self.fail(no, fault, self.now());
+        let cause = if doing == Doing::Gone { Cause::Unresponsive } else { cause };
+        self.fail(no, Fault::new(stage, cause), self.now());
     }
 }
 
@@ -289,8 +291,8 @@ async fn look(
         let key = relay.house.key(&server.endpoint);
         match relay.upstream.ask(&server.endpoint, &question, key.as_ref(), limits).await {
             Ok(answer) => answers.push(question, answer),
-            Err(fault) if matches!(fault.cause, Cause::Refused | Cause::Unreachable) => return Doing::Dead,
-            Err(_) if answers.is_empty() && !alone => return Doing::Dead,
+            Err(fault) if matches!(fault.cause, Cause::Refused | Cause::Unreachable) => return Doing::Gone,
+            Err(_) if answers.is_empty() && !alone => return Doing::Gone,
             Err(_) => return Doing::Unknown,
         }
     }

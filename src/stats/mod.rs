@@ -15,6 +15,7 @@
 
 mod bytes;
 mod compare;
+mod load;
 mod row;
 mod sample;
 mod sums;

@@ -1,7 +1,7 @@
 //! Sums as they are shown: averages and percentiles, made at the last moment.
 
 use super::{Endings, Key, Sums};
-use crate::generate::{Gaps, Histogram, Usd};
+use crate::generate::{Gaps, Histogram, Load, Usd};
 
 /// One line of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,8 @@ pub struct Row {
     pub queued: u64,
     /// How long those waited.
     pub queued_ms: Spread,
+    /// How busy the machine was: when they began, in the mean, and at the most meanwhile.
+    pub load: Option<Load>,
 }
 
 /// How values are spread; all `None` when there are no values.
@@ -66,6 +68,7 @@ impl Row {
             gap_ms: Spread::of_gaps(&sums.gaps),
             queued: sums.queued.count(),
             queued_ms: Spread::of(&sums.queued, 1000.0),
+            load: sums.load.as_ref().and_then(|it| it.whole().known()),
         }
     }
 }

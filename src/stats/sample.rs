@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Bucket, Counts, hour};
 use crate::{
     fault::{Blame, Cause, Fault, Stage},
-    generate::{Attempt, Cost, Ending, Gaps, Outcome, Usage, Usd},
+    generate::{Attempt, Cost, Ending, Gaps, Load, Outcome, Usage, Usd},
 };
 
 /// One request or attempt, as it is summed.
@@ -22,6 +22,7 @@ pub(super) struct Sample<'a> {
     pub(super) gaps: Option<&'a Gaps>,
     /// How long it waited for a place, if it had to.
     pub(super) queued: Option<Duration>,
+    pub(super) load: Option<&'a Load>,
 }
 
 /// The request and its attempts, each with its group. `caller` is by what name the caller is counted.
@@ -51,6 +52,7 @@ pub(super) fn samples<'a>(outcome: &'a Outcome, caller: Option<&str>) -> Vec<(Bu
         speed: outcome.answered().and_then(speed),
         gaps: Some(&outcome.gaps),
         queued: (!outcome.queued.is_zero()).then_some(outcome.queued),
+        load: outcome.load.as_ref(),
     };
     let mut samples = vec![(request, sample)];
     let is_alone = outcome.ending != Ending::Resumed;
@@ -89,6 +91,8 @@ pub(super) fn samples<'a>(outcome: &'a Outcome, caller: Option<&str>) -> Vec<(Bu
                 // Both belong to the whole answer, which may be one of several servers.
                 gaps: (attempt.fault.is_none() && is_alone).then_some(&outcome.gaps),
                 queued: None,
+                // Of the whole request as well, most of which was the last attempt.
+                load: outcome.load.as_ref().filter(|_| is_last),
             },
         ));
     }

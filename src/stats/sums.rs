@@ -7,6 +7,7 @@
 use super::{
     Histogram,
     bytes::{Damaged, Reader, put, put_histogram},
+    load::Loads,
     sample::Sample,
 };
 use crate::generate::{Ending, Gaps, Usd};
@@ -38,6 +39,8 @@ pub struct Sums {
     pub gaps: Gaps,
     /// Time in the queue of those that had to wait there, in microseconds.
     pub queued: Histogram,
+    /// How busy the machine was; nothing where nobody saw it.
+    pub load: Option<Box<Loads>>,
 }
 
 /// How often each ending occurred.
@@ -107,6 +110,9 @@ impl Sums {
         if let Some(gaps) = sample.gaps {
             self.gaps.merge(gaps);
         }
+        if let Some(load) = sample.load {
+            self.load.get_or_insert_default().add(load);
+        }
         if sample.ending.is_success() {
             let absent = sample.usage.input_tokens.is_none() && sample.usage.output_tokens.is_none();
             self.usage_absent += u64::from(absent);
@@ -133,6 +139,9 @@ impl Sums {
         self.speed.merge(&other.speed);
         self.gaps.merge(&other.gaps);
         self.queued.merge(&other.queued);
+        if let Some(load) = &other.load {
+            self.load.get_or_insert_default().merge(load);
+        }
     }
 
     /// Successes, and all that could have been one.
@@ -151,11 +160,12 @@ impl Sums {
     /// As bytes that `from_bytes` of this and every later version reads.
     pub fn to_bytes(&self) -> Vec<u8> {
         // What has nothing of what came later is written as it was before.
-        let is_old = self.gaps.is_empty() && self.queued.count() == 0;
-        let mut bytes = vec![match (is_old, self.cost) {
-            (true, None) => WITHOUT,
-            (true, Some(_)) => WITH_COST,
-            (false, _) => WITH_GAPS,
+        let is_old = self.gaps.is_empty() && self.queued.count() == 0 && self.load.is_none();
+        let mut bytes = vec![match (is_old, self.cost, &self.load) {
+            (true, None, _) => WITHOUT,
+            (true, Some(_), _) => WITH_COST,
+            (false, _, None) => WITH_GAPS,
+            (false, _, Some(_)) => WITH_LOAD,
         }];
         match (is_old, self.cost) {
             (true, None) => {}
@@ -177,6 +187,9 @@ impl Sums {
             put_histogram(&mut bytes, &self.gaps);
             put_histogram(&mut bytes, &self.queued);
         }
+        if let Some(load) = &self.load {
+            load.put(&mut bytes);
+        }
         bytes
     }
 
@@ -189,13 +202,16 @@ impl Sums {
         let cost = match *version {
             WITHOUT => None,
             WITH_COST => Some(from.number()?),
-            WITH_GAPS => some(&mut from)?,
+            WITH_GAPS | WITH_LOAD => some(&mut from)?,
             _ => return Err(Damaged),
         };
         let mut sums = Self::read_1(&mut from, cost.map(Usd::from_nanos))?;
-        if *version == WITH_GAPS {
+        if matches!(*version, WITH_GAPS | WITH_LOAD) {
             sums.gaps = from.histogram()?;
             sums.queued = from.histogram()?;
+        }
+        if *version == WITH_LOAD {
+            sums.load = Some(Box::new(Loads::read(&mut from)?));
         }
         from.end()?;
         Ok(sums)
@@ -225,6 +241,7 @@ impl Sums {
 const WITHOUT: u8 = 1;
 const WITH_COST: u8 = 2;
 const WITH_GAPS: u8 = 3;
+const WITH_LOAD: u8 = 4;
 
 fn both(left: Option<Usd>, right: Option<Usd>) -> Option<Usd> {
     left.into_iter().chain(right).reduce(Usd::plus)

@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::*;
 use crate::{
     fault::{Cause, Fault, Stage},
-    generate::{Attempt, Caller, Cost, Ending, Gaps, Operation, Substitution, Usage, Usd},
+    generate::{Attempt, Caller, Cost, Ending, Gaps, Load, Operation, Reading, Substitution, Usage, Usd},
     stats::sample::Sample,
 };
 
@@ -56,6 +56,7 @@ fn outcome(hour: u64, ending: Ending, attempts: Vec<Attempt>) -> Outcome {
         usage_estimated: false,
         reason: None,
         sent: 0,
+        load: None,
     }
 }
 
@@ -313,6 +314,7 @@ fn an_hour_of_one_model_is_small() {
             speed: Some(turn * 10),
             gaps: None,
             queued: None,
+            load: None,
         });
     }
     assert!(sums.to_bytes().len() < 700, "{} bytes", sums.to_bytes().len());
@@ -346,10 +348,16 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
                 usage: Usage { input_tokens: None, output_tokens, ..Usage::default() },
                 first_token: Some(Duration::from_micros(micros)),
                 total: Duration::from_micros(micros * 2),
+                load: (hour % 4 == 0).then(|| load(micros)),
                 ..outcome(hour, ending, attempts)
             }
         },
     )
+}
+
+fn load(of: u64) -> Load {
+    let reading = |it| Reading { processor: Some(it), power: Some(it / 2), ..Reading::default() };
+    Load { start: reading(of % 500), peak: reading(of % 1000) }
 }
 
 fn summed<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Stats {

@@ -19,6 +19,13 @@ use super::{
 #[error("stored outcomes cannot be read: {0}")]
 pub struct ReadError(String);
 
+impl ReadError {
+    /// Nothing that is written lasts, so what can be read says nothing.
+    pub fn unkept() -> Self {
+        Self("the store does not work".to_owned())
+    }
+}
+
 impl From<sled::Error> for ReadError {
     fn from(error: sled::Error) -> Self {
         Self(error.to_string())
@@ -48,9 +55,10 @@ impl Reader {
         Walk { library: self.0.clone(), hours, next: from, last, part: 0, held: None }
     }
 
-    /// A way through all rows from this number on. The directories before it are not opened.
-    pub fn walk_from(&self, from: u64) -> Result<Walk, ReadError> {
-        let mut walk = self.walk(0..=u32::MAX, from, u64::MAX);
+    /// A way through all rows from this number on, up to another. The directories before it are
+    /// not opened.
+    pub fn walk_from(&self, from: u64, last: u64) -> Result<Walk, ReadError> {
+        let mut walk = self.walk(0..=u32::MAX, from, last);
         let mut part = u64::MAX;
         while let Some(it) = self.0.before(part) {
             part = it.number;
@@ -88,6 +96,12 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// The lowest number that a row has.
+    pub fn first_number(&self) -> Result<Option<u64>, ReadError> {
+        let rows = self.walk(0..=u32::MAX, 0, u64::MAX).next_rows(1)?;
+        Ok(rows.first().map(|(number, _)| *number))
     }
 
     /// The highest number that a row has.

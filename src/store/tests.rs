@@ -322,7 +322,7 @@ async fn rows_come_back_in_their_order_by_hour_and_after_a_restart() {
     assert!(store.flush().await);
     assert_eq!(parts(&dir), ["000001-2026-02", "000002-2026-03"]);
     assert_eq!(numbers(&store, 0..=u32::MAX, 900).len(), 1002);
-    let mut walk = store.reader().walk_from(1000).unwrap();
+    let mut walk = store.reader().walk_from(1000, u64::MAX).unwrap();
     assert_eq!(walk.next_rows(10).unwrap().len(), 2, "of the directory that has it");
     assert_eq!(walk.next_rows(10).unwrap().len(), 1);
 }

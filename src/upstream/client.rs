@@ -118,12 +118,17 @@ enum Tls {
     Also(Vec<Certificate>),
 }
 
-fn tls(trust: &Trust, shown: Shown) -> Result<Tls, Fault> {
+/// Chooses what TLS is done with, once for the process.
+pub(super) fn install_crypto() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // An error says that some other part of the process has chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+fn tls(trust: &Trust, shown: Shown) -> Result<Tls, Fault> {
+    install_crypto();
     match trust {
         Trust::Nobody => {
             // reqwest insists on some configuration; this one is never used,

@@ -62,6 +62,11 @@ const STALE_WITHIN: Duration = Duration::from_secs(1);
 /// whose tests start a server on a new port every minute must not fill memory.
 const MOST_LANES: usize = 256;
 
+/// Has TLS ready for whoever else makes a client of its own.
+pub fn install_crypto() {
+    client::install_crypto();
+}
+
 /// What the configuration says about connections.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -297,7 +302,24 @@ impl Upstream {
         let lane = self.lane(endpoint, limits.bounds)?;
         // Trust may have gone since the key was taken out; then anybody may be there.
         let key = key.filter(|_| limits.bounds.check != Check::Nobody);
-        self.ask_by(&lane.clients, endpoint, question, key, limits).await
+        self.ask_by(&lane.clients, endpoint, question, key, limits, None).await
+    }
+
+    /// Asks what holds a prompt, or a part of one, in the same way; asked at the last moment
+    /// whether it may still be sent.
+    pub async fn ask_if(
+        &self,
+        permit: Permit,
+        endpoint: &Endpoint,
+        question: &Question,
+        key: Option<&Key>,
+        limits: Limits,
+    ) -> Result<Answer, Fault> {
+        if !permit() {
+            return Err(Fault::new(Stage::Connect, Cause::Barred));
+        }
+        let lane = self.lane(endpoint, limits.bounds)?;
+        self.ask_by(&lane.clients, endpoint, question, key, limits, Some(permit)).await
     }
 
     /// The key that the server there shows now, whoever vouches for it. Nothing is sent to it
@@ -307,7 +329,7 @@ impl Upstream {
         let sort = self.known().sort(endpoint, bounds)?;
         let shown = Shown::default();
         let clients = Clients::noting(&sort, shown.clone())?;
-        let asked = self.ask_by(&clients, endpoint, &Question::get("/"), None, limits).await;
+        let asked = self.ask_by(&clients, endpoint, &Question::get("/"), None, limits, None).await;
         let pin = *shown.lock().unwrap_or_else(PoisonError::into_inner);
         // What it says after it has shown its key is of no interest.
         pin.ok_or_else(|| asked.err().unwrap_or(Fault::new(Stage::Connect, Cause::Tls)))
@@ -320,6 +342,7 @@ impl Upstream {
         question: &Question,
         key: Option<&Key>,
         limits: Limits,
+        permit: Option<Permit>,
     ) -> Result<Answer, Fault> {
         let url = parse_url(endpoint, &question.path)?;
         let mut request = Request::new(Method::GET, url);
@@ -341,7 +364,7 @@ impl Upstream {
         }
         let mut stage = Stage::Head;
         let answering = async {
-            let response = Dialled::new(limits.connect, None)
+            let response = Dialled::new(limits.connect, permit)
                 .during(clients.fresh.execute(request))
                 .await
                 .map_err(|error| fault_of(&error, Stage::Head))?;

@@ -128,16 +128,25 @@ async fn what_is_forbidden_while_a_connection_is_made_is_not_sent() {
     let listener = quiet().await;
     let endpoint = Endpoint::tcp([127, 0, 0, 1].into(), listener.local_addr().unwrap().port());
     let upstream = upstream();
-    for allowed in [0, 1] {
+    let permit = |allowed| -> Permit {
         let asked = AtomicUsize::new(0);
-        let permit: Permit = Arc::new(move || asked.fetch_add(1, Ordering::Relaxed) < allowed);
-        let fault = upstream.send(Call { permit: Some(permit), ..call(&endpoint) }).await.unwrap_err();
-        assert_eq!((fault.stage, fault.cause), (Stage::Connect, Cause::Barred), "{allowed}");
+        Arc::new(move || asked.fetch_add(1, Ordering::Relaxed) < allowed)
+    };
+    for allowed in [0, 1] {
+        let call = Call { permit: Some(permit(allowed)), ..call(&endpoint) };
+        let sent = upstream.send(call).await.map(drop);
+        let question = Question::post("/tokenize", Bytes::from_static(b"a prompt"));
+        let asked = upstream.ask_if(permit(allowed), &endpoint, &question, None, LIMITS).await.map(drop);
+        for fault in [sent.unwrap_err(), asked.unwrap_err()] {
+            assert_eq!((fault.stage, fault.cause), (Stage::Connect, Cause::Barred), "{allowed}");
+        }
     }
-    // The first was not even dialled; the second hung up without a byte.
-    let (mut stream, _) = listener.accept().await.unwrap();
+    // The first were not even dialled; the second hung up without a byte.
     let mut said = Vec::new();
-    stream.read_to_end(&mut said).await.unwrap();
+    for _ in 0..2 {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_to_end(&mut said).await.unwrap();
+    }
     assert!(said.is_empty(), "{said:?}");
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::RequestView;
+use super::{LoadView, RequestView};
 
 /// A column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum Value {
 }
 
 /// The columns, in their order. New ones come at the end.
-pub const COLUMNS: [(&str, Column); 34] = [
+pub const COLUMNS: [(&str, Column); 46] = [
     ("request_id", Column::Text),
     ("at", Column::Time),
     ("caller", Column::Text),
@@ -70,12 +70,25 @@ pub const COLUMNS: [(&str, Column); 34] = [
     ("sent_bytes", Column::Int),
     ("cost_usd", Column::Real),
     ("cost_is_bound", Column::Bool),
+    ("processor_start_percent", Column::Real),
+    ("processor_peak_percent", Column::Real),
+    ("memory_used_start_bytes", Column::Int),
+    ("memory_used_peak_bytes", Column::Int),
+    ("gpu_start_percent", Column::Real),
+    ("gpu_peak_percent", Column::Real),
+    ("gpu_memory_used_start_bytes", Column::Int),
+    ("gpu_memory_used_peak_bytes", Column::Int),
+    ("gpu_temperature_start_celsius", Column::Real),
+    ("gpu_temperature_peak_celsius", Column::Real),
+    ("gpu_power_start_watts", Column::Real),
+    ("gpu_power_peak_watts", Column::Real),
 ];
 
 /// What stands in the columns for a request. Server, kind and model are those that answered,
 /// or were asked last.
 pub fn flat(it: &RequestView) -> [Value; COLUMNS.len()] {
     let last = it.attempts.last();
+    let LoadView { start, peak } = it.hardware.unwrap_or_default();
     [
         text(Some(&it.request_id)),
         text(Some(&it.at)),
@@ -111,6 +124,18 @@ pub fn flat(it: &RequestView) -> [Value; COLUMNS.len()] {
         int(Some(it.sent_bytes)),
         real(it.cost_usd),
         Value::Bool(it.cost_is_bound),
+        real(start.processor_percent),
+        real(peak.processor_percent),
+        int(start.memory_used_bytes),
+        int(peak.memory_used_bytes),
+        real(start.gpu_percent),
+        real(peak.gpu_percent),
+        int(start.gpu_memory_used_bytes),
+        int(peak.gpu_memory_used_bytes),
+        real(start.gpu_temperature_celsius),
+        real(peak.gpu_temperature_celsius),
+        real(start.gpu_power_watts),
+        real(peak.gpu_power_watts),
     ]
 }
 

@@ -30,7 +30,7 @@ impl From<&Fault> for FaultView {
         let retry_after = if let Cause::Busy { retry_after } = fault.cause { retry_after } else { None };
         Self {
             stage: fault.stage,
-            cause: word(fault.cause),
+            cause: fault.cause.word(),
             status: fault.status,
             retry_after_ms: retry_after.map(millis),
             message: fault.to_string(),
@@ -43,13 +43,6 @@ impl From<&LastFault> for FaultView {
     fn from(last: &LastFault) -> Self {
         Self { at: Some(rfc3339(last.at_ms)), ..Self::from(&last.fault) }
     }
-}
-
-/// The name that the store and the API have for a cause.
-fn word(cause: Cause) -> String {
-    let named = serde_json::to_value(cause).ok();
-    let word = named.as_ref().and_then(|it| it.get("cause")).and_then(|it| it.as_str());
-    word.unwrap_or_default().to_owned()
 }
 
 /// The body of every error on the lovable routes; in a stream, one event of it.
@@ -108,9 +101,9 @@ mod tests {
     #[test]
     fn every_cause_has_a_word() {
         for cause in [Cause::Refused, Cause::FirstTokenTimeout, Cause::Busy { retry_after: None }] {
-            assert!(!word(cause).is_empty());
+            assert!(!cause.word().is_empty());
         }
-        assert_eq!(word(Cause::EarlyEnd), "early_end");
+        assert_eq!(Cause::EarlyEnd.word(), "early_end");
     }
 
     #[test]

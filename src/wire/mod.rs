@@ -19,6 +19,7 @@ mod event;
 mod export;
 mod fault;
 mod generate;
+mod hardware;
 mod model;
 mod request;
 mod server;
@@ -27,16 +28,17 @@ mod status;
 
 pub use compare::{CompareView, IntervalView, MeasureView, SideView};
 pub use config::{ConfigView, Setting, SettingSource};
-pub use event::EventView;
+pub use event::{BegunView, EventView};
 pub use export::{COLUMNS, Column, Value, csv_head, csv_line, flat};
 pub use fault::{ErrorBody, ErrorView, FaultView};
 pub use generate::{Content, GenerateBody, ImageUrl, Message, Part, StreamOptions};
+pub use hardware::{GpuView, HardwareView, LoadView, ReadingView};
 pub use model::{ModelList, ModelOnServer, ModelView, models};
 pub use request::{AttemptView, CandidateView, RequestList, RequestView};
 pub use server::{AddServer, Added, LiveFigures, PinWish, ServerList, ServerView, Trust, TrustServer};
 pub use stats::{Group, Quality, StatsList, StatsRow};
 pub use status::{
-    CloudView, GpuView, HardwareView, Health, ModelCounts, RequestCounts, ServerCounts, Status, StoreView,
+    CloudView, Health, ModelCounts, OtlpView, PostgresView, RequestCounts, ServerCounts, Status, StoreView,
 };
 
 /// Two percentiles of a duration in milliseconds.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FaultView, Spread, millis, rfc3339};
+use super::{FaultView, LoadView, Spread, millis, rfc3339};
 use crate::{
     generate::{Attempt, Candidate, Ending, Operation, Outcome, Reason, Substitution, Usage},
     server::{KindId, ModelName, ServerId, Zone},
@@ -82,6 +82,9 @@ pub struct RequestView {
     /// How many bytes the caller took from the first content of the answer on.
     #[serde(default)]
     pub sent_bytes: u64,
+    /// How busy the machine was meanwhile; `null` where that was not seen.
+    #[serde(default)]
+    pub hardware: Option<LoadView>,
 }
 
 /// One try at one server.
@@ -161,6 +164,7 @@ impl From<&Outcome> for RequestView {
             cost_is_bound: cost.is_some_and(|it| it.at_most),
             reason: outcome.reason,
             sent_bytes: outcome.sent,
+            hardware: outcome.load.map(LoadView::from),
         }
     }
 }

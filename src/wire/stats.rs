@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Percentiles, Spread};
+use super::{LoadView, Percentiles, Spread};
 
 /// All rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -132,6 +132,9 @@ pub struct StatsRow {
     /// How long those waited.
     #[serde(default)]
     pub queued_ms: Spread,
+    /// How busy the machine was meanwhile; `null` where that was not seen.
+    #[serde(default)]
+    pub hardware: Option<LoadView>,
 }
 
 /// How good generated code was.

@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    hardware::{Gpu, Hardware},
-    registry::{Admission, Snapshot, Standing},
-};
+use super::HardwareView;
+use crate::registry::{Admission, Snapshot, Standing};
 
 /// Whether the daemon can do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,65 +48,46 @@ pub struct Status {
     pub store: StoreView,
     /// Whether outcomes are stored.
     pub tracking: bool,
+    /// How sending them to a shared database goes; `null` where none is named.
+    #[serde(default)]
+    pub postgres: Option<PostgresView>,
+    /// How it goes with the collector of traces; `null` where none is named.
+    #[serde(default)]
+    pub otlp: Option<OtlpView>,
     /// What the cloud costs; `null` while it is not enabled.
     pub cloud: Option<CloudView>,
     /// Processor, memory and GPU; `null` until measured.
     pub hardware: Option<HardwareView>,
 }
 
-/// How much of the machine is in use. What the system does not show is `null`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HardwareView {
-    /// How many processors there are.
-    pub processors: Option<u32>,
-    /// How much of all of them was used in the last second or so.
-    pub processor_percent: Option<f64>,
-    /// The memory of the machine.
-    pub memory_total_bytes: Option<u64>,
-    /// What of it is taken.
-    pub memory_used_bytes: Option<u64>,
-    /// Its GPUs.
-    pub gpus: Vec<GpuView>,
+/// How it goes with a shared database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresView {
+    /// Host, port and database.
+    pub database: String,
+    /// Whether it takes what it is sent.
+    pub ok: bool,
+    /// How many outcomes are not there yet, at the most.
+    pub waiting: u64,
+    /// How many it refused, which are not sent again, since this daemon started or the database was named.
+    pub refused: u64,
+    /// Whether some were deleted here, for lack of space, before they could be sent.
+    pub deleted_unsent: bool,
+    /// Why it takes nothing: a word for programs (`unreachable`, `login`, ...).
+    pub problem: Option<String>,
+    /// Since when.
+    pub since: Option<String>,
 }
 
-/// One GPU.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GpuView {
-    /// Its name.
-    pub name: String,
-    /// Its maker: `nvidia` or `amd`.
-    pub vendor: String,
-    /// How much of the time it was working.
-    pub busy_percent: Option<f64>,
-    /// Its own memory.
-    pub memory_total_bytes: Option<u64>,
-    /// What of it is taken.
-    pub memory_used_bytes: Option<u64>,
-    /// How hot it is.
-    pub temperature_celsius: Option<f64>,
-    /// What it draws.
-    pub power_watts: Option<f64>,
-}
-
-impl From<&Hardware> for HardwareView {
-    fn from(it: &Hardware) -> Self {
-        let gpu = |it: &Gpu| GpuView {
-            name: it.name.clone(),
-            vendor: it.vendor.to_owned(),
-            busy_percent: it.busy_percent,
-            memory_total_bytes: it.memory_total_bytes,
-            memory_used_bytes: it.memory_used_bytes,
-            temperature_celsius: it.temperature_celsius,
-            power_watts: it.power_watts,
-        };
-        Self {
-            processors: it.processors,
-            processor_percent: it.processor_percent,
-            memory_total_bytes: it.memory_total_bytes,
-            memory_used_bytes: it.memory_used_bytes,
-            gpus: it.gpus.iter().map(gpu).collect(),
-        }
-    }
+/// How it goes with the collector that requests are told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtlpView {
+    /// Whether it took what it got last.
+    pub ok: bool,
+    /// Requests that wait for it.
+    pub waiting: u64,
+    /// Requests that it will never hear of.
+    pub dropped: u64,
 }
 
 /// What the cloud costs.

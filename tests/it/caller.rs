@@ -219,13 +219,25 @@ pub(crate) async fn exchange(
     connection: &mut http1::SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
 ) -> io::Result<Answer> {
+    watched(connection, request, |_| {}).await
+}
+
+/// The same; `watch` is shown all that has come of the body, again with each piece.
+pub(crate) async fn watched(
+    connection: &mut http1::SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+    mut watch: impl FnMut(&[u8]),
+) -> io::Result<Answer> {
     connection.ready().await.map_err(io::Error::other)?;
     let response = connection.send_request(request).await.map_err(io::Error::other)?;
     let (parts, mut body) = response.into_parts();
     let (mut bytes, mut clean) = (Vec::new(), true);
     while let Some(frame) = body.frame().await {
         match frame {
-            Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..])),
+            Ok(frame) => {
+                bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
+                watch(&bytes);
+            }
             Err(_) => {
                 clean = false;
                 break;

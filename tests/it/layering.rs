@@ -18,15 +18,18 @@ const ROOMS: &[&str] = &[
     "spending",
     "stats",
     "ledger",
+    "metrics",
     // Edges, door, faces.
     "hardware",
     "wire",
     "folder",
     "store",
     "upstream",
+    "otlp",
     "scan",
     "simulate",
     "housekeeping",
+    "postgres",
     "relay",
     "client",
     "config",
@@ -35,7 +38,7 @@ const ROOMS: &[&str] = &[
     "daemon",
     "cli",
 ];
-const LAST_PURE: &str = "ledger";
+const LAST_PURE: &str = "metrics";
 const IMPURE: &[&str] = &[
     "tokio",
     "hyper",

@@ -2,9 +2,11 @@
 //! form that it is asked for.
 
 mod agree;
+mod cluster;
 mod cost;
 mod killed;
 mod million;
+mod postgres;
 
 use std::time::Duration;
 

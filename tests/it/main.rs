@@ -5,6 +5,7 @@
 #![expect(clippy::print_stderr, reason = "a test that is left out says so")]
 
 mod bad_input;
+mod bench;
 mod budget;
 mod caller;
 mod clients;
@@ -24,6 +25,7 @@ mod exec;
 mod fault_table;
 mod generate;
 mod http;
+mod kinds;
 mod language;
 mod layering;
 mod ledger;
@@ -31,6 +33,7 @@ mod lifecycle;
 mod live;
 mod load;
 mod matrix;
+mod monitoring;
 mod namespace;
 mod network;
 mod patience;

@@ -5,7 +5,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -20,6 +20,7 @@ use crate::{
     caller::{Answer, chat, request},
     daemon::{Daemon, Options},
     lifecycle::{Home, LOVABLED, output},
+    monitoring::otlp::takes_all,
 };
 
 /// Different in each request, so that one request's phrase in another's answer shows.
@@ -87,8 +88,13 @@ async fn a_proxy_in_the_environment_and_a_redirect_see_nothing() {
 async fn a_phrase_in_a_prompt_is_in_no_log_no_file_and_no_other_answer() {
     let script = || Script { words: 20, between: Duration::from_millis(1), after: 3, ..Script::default() };
     let server = Simulated::start(Shape::Vllm, script()).await.unwrap();
+    let collector = quiet().await;
+    let port = collector.local_addr().unwrap().port();
+    let told = Arc::<Mutex<Vec<u8>>>::default();
+    tokio::spawn(takes_all(collector, told.clone()));
     let mut daemon = Options::alone()
         .env("LOVABLE_LOG", "trace")
+        .config(&format!("[stats]\notlp = \"http://127.0.0.1:{port}\"\n"))
         .config("[patience]\nfirst_token = \"300ms\"\ngap = \"300ms\"\nload = \"300ms\"\nbefore_commit = \"1s\"\n")
         .simulated(&server, "sim", 0)
         .start()
@@ -148,6 +154,7 @@ async fn a_phrase_in_a_prompt_is_in_no_log_no_file_and_no_other_answer() {
         "/lovable/v1/stats/export?format=csv",
         "/lovable/v1/stats/export?format=jsonl",
         "/lovable/v1/config",
+        "/metrics",
     ] {
         let answer = daemon.caller().get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
@@ -156,6 +163,13 @@ async fn a_phrase_in_a_prompt_is_in_no_log_no_file_and_no_other_answer() {
     each_request(&daemon).await;
     each_export(&daemon).await;
     assert!(daemon.stop().await.success());
+    {
+        // The last of it comes while the daemon stops.
+        let told = told.lock().unwrap();
+        let has = |text: &[u8]| memchr::memmem::find(&told, text).is_some();
+        assert!(has(b"POST /v1/traces") && has(b"POST /v1/metrics") && told.len() > 5_000);
+        assert!(!has(b"quagmire"), "a collector was told");
+    }
     let log = daemon.log();
     assert!(log.len() > 1000, "the log is really on: {log}");
     let line = log.lines().find(|line| line.contains("quagmire"));

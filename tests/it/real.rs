@@ -31,7 +31,7 @@ use crate::{
     proof::{Table, times},
 };
 
-fn directory() -> &'static Path {
+pub(crate) fn directory() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         let directory = std::env::var_os("LOVABLE_REAL_SERVERS").map(PathBuf::from);
@@ -103,7 +103,13 @@ impl Real {
         Self::start("vllm", alias, port, command).await
     }
 
-    async fn start(kind: &'static str, alias: &'static str, port: u16, mut command: Command) -> Self {
+    /// Starts a script of `tests/real-servers` that says when its server is ready.
+    pub(crate) async fn start(
+        kind: &'static str,
+        alias: &'static str,
+        port: u16,
+        mut command: Command,
+    ) -> Self {
         command.args(["--port", &port.to_string()]);
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -115,7 +121,12 @@ impl Real {
             }
             false
         };
-        let limit = Duration::from_secs(if kind == "vllm" { 300 } else { 30 });
+        let limit = Duration::from_secs(match kind {
+            "llamacpp" => 30,
+            // It makes its database first, step by step.
+            "openwebui" => 600,
+            _ => 300,
+        });
         assert!(
             timeout(limit, ready).await.expect("it is ready in time"),
             "{kind} ended before it was ready"
@@ -185,7 +196,8 @@ impl Real {
     }
 }
 
-fn script(environment: &str, name: &str) -> Command {
+/// A script of `tests/real-servers`, with the Python of an environment that was set up there.
+pub(crate) fn script(environment: &str, name: &str) -> Command {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real-servers");
     let mut command = Command::new(directory().join(environment).join("bin/python"));
     command.arg(scripts.join(name)).env("PYTHONDONTWRITEBYTECODE", "1");

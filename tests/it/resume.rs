@@ -371,6 +371,31 @@ async fn nobody_waits_three_seconds_for_a_server_that_is_frozen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_a_frozen_server_waits_for_a_busy_one_and_does_not_go_back() {
+    let slow = || Script { slots: 1, between: Duration::from_millis(500), ..Script::default() };
+    let twins = Twins::start(Shape::LlamaCpp, Shape::LlamaCpp, slow).await;
+    twins.first.change(|it| (it.plan, it.after) = (Plan::Always(Fault::StallInMiddle), 1));
+    let freezing = async {
+        while twins.first.counts().received == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        twins.first.change(|it| it.frozen = true);
+    };
+    let body = question(PATHS[0], true, &Value::Null);
+    let mut of_second = body.clone();
+    of_second["model"] = "sim@second".into();
+    let (answer, busy, ()) =
+        tokio::join!(twins.ask(PATHS[0], &body), twins.ask(PATHS[0], &of_second), freezing);
+    for answer in [&answer, &busy] {
+        assert_eq!(answer.verdict(), Verdict::Whole(8), "{}", answer.text());
+    }
+    let id = answer.header("x-lovable-request-id").unwrap();
+    let told = twins.daemon.caller().get(&format!("/lovable/v1/requests/{id}")).await.json();
+    let servers: Vec<_> = told["attempts"].as_array().unwrap().iter().map(|it| &it["server"]).collect();
+    assert_eq!(servers, ["first", "second"], "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_answers_on_the_side_is_waited_for() {
     let twins = Twins::start(Shape::Vllm, Shape::LlamaCpp, || Script {
         before: Duration::from_secs(3),

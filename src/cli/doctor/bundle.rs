@@ -161,6 +161,9 @@ impl Veil {
                 }
             }
         }
+        if let Some(shared) = facts.status.as_ref().and_then(|it| it.postgres.as_ref()) {
+            put(&shared.database, "(database)".to_owned());
+        }
         let state = facts.state.as_ref().map(|it| it.display().to_string());
         let sockets = facts.sockets.iter().map(|it| it.path.display().to_string());
         for (at, path) in sockets.enumerate() {

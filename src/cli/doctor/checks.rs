@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::{
     super::say,
     facts::{Facts, Knock, Multicast, Owner, SocketFact},
+    shared,
 };
 use crate::{
     registry::{Admission, Standing},
@@ -51,6 +52,7 @@ pub(super) const CHECKS: &[Check] = &[
     check("local_network", "the network may be used", local_network),
     check("disk", "there is room on the disk", disk),
     check("moved_aside", "the store is whole", moved_aside),
+    check("postgres", "outcomes reach the shared database, if there is one", shared::postgres),
     check("clock", "the clock goes right", clock),
 ];
 
@@ -58,7 +60,7 @@ const fn check(id: &'static str, fine: &'static str, look: fn(&Facts) -> Vec<Fin
     Check { id, fine, look }
 }
 
-fn found(what: impl Into<String>, fix: impl Into<String>) -> Vec<Finding> {
+pub(super) fn found(what: impl Into<String>, fix: impl Into<String>) -> Vec<Finding> {
     vec![one(what, fix)]
 }
 

@@ -18,6 +18,7 @@ mod bundle;
 mod checks;
 mod facts;
 mod gather;
+mod shared;
 #[cfg(test)]
 mod tests;
 

@@ -14,7 +14,7 @@ use crate::{
     cli::{out::Look, sample},
     registry::{Admission, Standing},
     server::{Problem, Source, Zone},
-    wire::{FaultView, Setting, SettingSource},
+    wire::{FaultView, PostgresView, Setting, SettingSource},
 };
 
 fn own_socket(knock: Knock) -> SocketFact {
@@ -279,6 +279,31 @@ fn a_clock_that_is_wrong() {
 }
 
 #[test]
+fn a_shared_database_that_does_not_get_what_it_should() {
+    let with = |change: fn(&mut PostgresView)| {
+        let mut facts = well();
+        change(facts.status.as_mut().unwrap().postgres.as_mut().unwrap());
+        facts
+    };
+    for (problem, words) in [
+        ("unreachable", ["db.example:5432/team cannot be reached; 12 outcomes wait", "sent by itself"]),
+        ("login", ["refuses the user or the password", "lovablectl config edit"]),
+        ("no_tls", ["does not encrypt", "sslmode=disable"]),
+        ("tls", ["does not prove", "sslrootcert"]),
+        ("not_allowed", ["does not let the user", "insert on lovable.outcomes"]),
+        ("newer", ["newer lovable", "update lovable"]),
+        ("what comes later", ["takes nothing", "lovablectl status"]),
+    ] {
+        let mut facts = with(|_| {});
+        let it = facts.status.as_mut().unwrap().postgres.as_mut().unwrap();
+        (it.ok, it.problem) = (false, Some(problem.to_owned()));
+        check(&facts, "postgres", &words);
+    }
+    check(&with(|it| it.refused = 2), "postgres", &["refused 2 outcomes", "constraint"]);
+    check(&with(|it| it.deleted_unsent = true), "postgres", &["deleted here before", "max_size"]);
+}
+
+#[test]
 fn every_check_has_a_name_of_its_own() {
     let mut names: Vec<_> = CHECKS.iter().map(|it| it.id).collect();
     names.sort_unstable();
@@ -293,8 +318,8 @@ fn secret() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn nothing_private_is_ever_in_a_bundle(secrets in proptest::collection::vec(secret(), 9)) {
-        let [home, user, machine, model, name, host, value, alias, dir] = &secrets[..] else { unreachable!() };
+    fn nothing_private_is_ever_in_a_bundle(secrets in proptest::collection::vec(secret(), 10)) {
+        let [home, user, machine, model, name, host, value, alias, dir, database] = &secrets[..] else { unreachable!() };
         let mut facts = waiting(&format!("http://{host}.example:11434"));
         facts.servers[1].name = Some(name.clone());
         facts.servers[1].id = name.as_str().into();
@@ -315,6 +340,11 @@ proptest! {
             set("state_dir", json!(format!("/home/{home}/{dir}")), SettingSource::Default),
         ];
         facts.status.as_mut().unwrap().reasons = vec![format!("{name} is down: cannot use /home/{home}/{dir}")];
+        let shared = facts.status.as_mut().unwrap().postgres.as_mut().unwrap();
+        shared.database = format!("{database}.example:5432/{database}");
+        shared.problem = Some("login".to_owned());
+        let reason = format!("outcomes wait for PostgreSQL at {database}.example:5432/{database}: no");
+        facts.status.as_mut().unwrap().reasons.push(reason);
         let names = bundle::Names {
             home: Some(format!("/home/{home}")),
             user: Some(user.clone()),

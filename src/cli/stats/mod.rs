@@ -2,6 +2,7 @@
 
 use clap_complete::engine::ArgValueCandidates;
 
+use self::chart::{Step, charts};
 use super::{
     Context, Exit, Trouble, complete, now_ms,
     out::Look,
@@ -13,6 +14,7 @@ use crate::{
     wire::{Group, StatsList, StatsRow, from_rfc3339, rfc3339},
 };
 
+mod chart;
 mod compare;
 mod export;
 mod parquet;
@@ -116,17 +118,48 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Exit, Troub
 }
 
 async fn rows(Rows { by, which }: Rows, context: &mut Context) -> Result<Exit, Trouble> {
+    let since = which.span.since;
     let query = which.query(Some(by.clone()))?;
     let reply = context.client.stats(&query).await?;
-    if !context.json && reply.read()?.rows.is_empty() {
+    if context.json {
+        context.out.json(reply.raw())?;
+        return Ok(Exit::Fine);
+    }
+    if reply.read()?.rows.is_empty() {
         context.talk.line("No request is recorded for this.")?;
         return Ok(Exit::Fine);
     }
-    context.show(&reply, |StatsList { rows }, look| page(&by, rows, look))?;
+    let (step, by_time) = by_and_by(since, query, context).await?;
+    context.show(&reply, |StatsList { rows }, look| {
+        let (table, charts) = (page(&by, rows, look), charts(&by_time, step, look));
+        if charts.is_empty() { table } else { format!("{table}\n{charts}") }
+    })?;
     Ok(Exit::Fine)
 }
 
-fn columns(by: &str) -> [Column; 12] {
+/// The same requests by the hour or by the day, whichever shows more.
+async fn by_and_by(
+    since: Option<u64>,
+    query: StatsQuery,
+    context: &Context,
+) -> Result<(Step, Vec<StatsRow>), Trouble> {
+    let asked = async |step: Step| -> Result<Vec<StatsRow>, Trouble> {
+        let query = StatsQuery { by: Some(step.name().to_owned()), ..query.clone() };
+        Ok(context.client.stats(&query).await?.read()?.rows)
+    };
+    if since.is_none_or(|it| now_ms().saturating_sub(it) > FEW_DAYS_MS) {
+        let days = asked(Step::Day).await?;
+        if days.len() > 3 {
+            return Ok((Step::Day, days));
+        }
+    }
+    Ok((Step::Hour, asked(Step::Hour).await?))
+}
+
+/// As many hours as a line has room for.
+const FEW_DAYS_MS: u64 = 3 * 24 * 3_600_000;
+
+fn columns(by: &str) -> [Column; 13] {
     let title = match by {
         "server" => "SERVER",
         "model" => "MODEL",
@@ -142,6 +175,8 @@ fn columns(by: &str) -> [Column; 12] {
     [
         Column::new(title).shrinks(10),
         Column::new(counted).right(),
+        // How many that is beside the others.
+        Column::new("").leaves(8),
         Column::new("SUCCESS").right(),
         Column::new("FAILED").right().leaves(5),
         Column::new("FIRST p50").right().leaves(1),
@@ -155,7 +190,12 @@ fn columns(by: &str) -> [Column; 12] {
     ]
 }
 
+/// How many cells the longest bar has.
+const BAR: usize = 8;
+
 fn page(by: &str, rows: &[StatsRow], look: Look) -> String {
+    let most = rows.iter().map(|it| it.requests).max().unwrap_or(0).max(1);
+    let busy = say::peak(rows.iter().filter_map(|it| it.hardware.as_ref()).map(|it| &it.peak));
     let rows: Vec<_> = rows
         .iter()
         .map(|it| {
@@ -168,6 +208,7 @@ fn page(by: &str, rows: &[StatsRow], look: Look) -> String {
             vec![
                 Cell::from(key),
                 say::count(it.requests).into(),
+                chart::bar(it.requests as f64 / most as f64, BAR).into(),
                 say::or_dash(it.success_rate.map(say::percent)).into(),
                 say::count(failed).into(),
                 time(it.first_token_ms.p50),
@@ -181,7 +222,11 @@ fn page(by: &str, rows: &[StatsRow], look: Look) -> String {
             ]
         })
         .collect();
-    table(&columns(by), &rows, look)
+    let mut page = table(&columns(by), &rows, look);
+    if let Some(busy) = say::reading(&busy) {
+        page.push_str(&format!("\nThis machine meanwhile, at the most: {busy}\n"));
+    }
+    page
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use crate::{
     failover::Patience,
     housekeeping::{self, Housekeeping, Stored},
     kind,
+    postgres::Sharing,
     registry::{self, Hint, Registry, ServerSettings, Standing},
     relay::{self, Relay},
     route::Fallback,
@@ -153,6 +154,7 @@ impl House {
         let door = Door::new(
             api::Furnishing {
                 house: house.clone(),
+                sharing: Sharing::new(house.clone(), None),
                 relay: relay.clone(),
                 socket: PathBuf::new(),
                 listen: None,

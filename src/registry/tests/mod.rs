@@ -388,6 +388,7 @@ fn a_fault_does_what_its_blame_says() {
     };
     let hint = Some(Duration::from_secs(7));
     check(Cause::Stalled, Standing::Suspect, None, false, true);
+    check(Cause::Unresponsive, Standing::Down, None, false, true);
     check(Cause::Refused, Standing::Down, None, false, true);
     check(Cause::Busy { retry_after: hint }, Standing::Up, None, true, false);
     check(Cause::Busy { retry_after: None }, Standing::Up, None, true, false);

@@ -120,6 +120,7 @@ fn outcome(number: u64, at_ms: u64) -> Outcome {
         usage_estimated: false,
         reason: Some(Reason::Stop),
         sent: tokens * 190,
+        load: None,
     }
 }
 
@@ -156,7 +157,7 @@ async fn fill(house: &Arc<Housekeeping>, count: usize) -> Duration {
         let some: Vec<_> =
             (begin..(begin + AT_ONCE).min(count)).map(|it| outcome(it as u64, at(it))).collect();
         let start = processor();
-        some.into_iter().for_each(|it| house.finished(it));
+        some.into_iter().for_each(|it| house.finished(it, None));
         took += processor() - start;
         house.close().await;
     }

@@ -151,7 +151,12 @@ async fn a_signal_has_it_read_and_what_needs_a_restart_is_named() {
     until_reason(&daemon, &["takes effect after a restart: [log] format = \"json\""]).await;
     assert_eq!(setting(&daemon, "listen.address").await, Some(json!(null)));
     assert_eq!(setting(&daemon, "log.format").await, Some(json!("text")));
-    assert!(daemon.log().contains("WARN") && daemon.log().contains("takes effect after a restart"));
+    // It is in force, and in the status, a moment before it is in the log.
+    let is_logged = async || {
+        let said = daemon.log();
+        said.contains("WARN") && said.contains("takes effect after a restart: [log] format")
+    };
+    until("it is logged", &daemon, is_logged).await;
     write(&daemon, &entry(&server, ""));
     until("nothing waits", &daemon, async || reasons(&daemon).await.is_empty()).await;
 }
