@@ -154,6 +154,12 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_expected() {
     check_problem("[listen]\norigins = [\"*\"]\n", 1, "name an origin");
     check_problem("[log]\nlevel = \"loud\"\n", 1, "`log.level` must be one of");
     check_problem("[stats]\ntracking = \"no\"\n", 2, "`stats.tracking` must be true or false");
+    check_problem(
+        "[stats]\notlp = \"http://me:pw@localhost\"\n",
+        2,
+        "`stats.otlp` must be the URL of a collector such as \"http://127.0.0.1:4318\": it has a name or a \
+         password in it, which would be shown and logged",
+    );
     check_problem("[stats]\nmax_size = \"1MiB\"\n", 1, "`stats.max_size` must be at least 8MiB");
     check_problem("[aliases]\na = \"a\"\n", 2, "`aliases.a` stands for itself");
     check_problem("patience = 3\n", 1, "`patience` must be a table");

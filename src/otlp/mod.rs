@@ -195,7 +195,8 @@ impl Line<'_> {
             let sent = send(&self.client, self.collector.at("/v1/traces"), &message).await;
             self.note(sent.as_ref().err());
             let lost = match sent {
-                Ok(spans) => spans,
+                // It tells spans, of which a request has some.
+                Ok(spans) => spans.min(batch.len() as u64),
                 Err(Trouble::Refused(_)) => batch.len() as u64,
                 Err(Trouble::Away(_, wanted)) => {
                     sleep(wanted.unwrap_or(pause).min(longest)).await;
@@ -228,4 +229,25 @@ impl Line<'_> {
 fn wall_nanos() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::tests::plain;
+
+    #[test]
+    fn what_finds_no_room_is_dropped_and_counted_and_what_a_caller_throws_away_is_neither() {
+        let (queue, told) = mpsc::channel(2);
+        let outbox = Outbox { queue, state: Arc::default() };
+        let outcome = Arc::new(plain());
+        (0..5).for_each(|_| outbox.leave(outcome.clone(), None));
+        assert_eq!(outbox.figures(), Figures { ok: true, waiting: 2, dropped: 3 });
+        let thrown_away = Parent::read("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
+        assert!(thrown_away.is_some());
+        outbox.leave(outcome.clone(), thrown_away);
+        drop(told);
+        outbox.leave(outcome, None);
+        assert_eq!(outbox.figures().dropped, 4);
+    }
 }
