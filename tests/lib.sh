@@ -30,7 +30,7 @@ need_tools() {
         echo "tests need Rust: https://rustup.rs" >&2
         exit 2
     fi
-    for tool in python3:python3 curl:curl haproxy:haproxy taskset:util-linux flock:util-linux ip:iproute2 cc:build-essential systemd-analyze:systemd; do
+    for tool in python3:python3 curl:curl haproxy:haproxy taskset:util-linux flock:util-linux ip:iproute2 dnsmasq:dnsmasq-base cc:build-essential systemd-analyze:systemd; do
         PATH=$PATH:/usr/sbin command -v "${tool%%:*}" >/dev/null || missing+=("${tool#*:}")
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)

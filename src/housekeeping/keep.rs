@@ -12,7 +12,7 @@ use super::{Housekeeping, lock, wall_ms};
 use crate::{
     generate::Outcome,
     ledger,
-    registry::{self, Change, Now, Registry},
+    registry::{self, Change, Now, Registry, says_where},
     stats::{Bucket, Hour, Stats, hour},
     store::{Loaded, Row, Shelf, Store, read_record, record},
 };
@@ -123,6 +123,13 @@ impl Housekeeping {
             Change::Server { server } => &server.id,
             Change::Forgotten { id, .. } => id,
         };
+        if let Change::Forgotten { id, endpoint, kind } = change
+            && says_where(id, endpoint, kind)
+        {
+            // Of whoever has an address for an hour nothing is left behind.
+            self.store.put_all(Shelf::Servers, [(id.as_str().as_bytes().to_vec(), None)]);
+            return;
+        }
         match record(VERSION, change) {
             Ok(record) => self.store.put(Shelf::Servers, id.as_str().as_bytes(), record),
             Err(error) => tracing::error!(%id, %error, "a server cannot be written down"),

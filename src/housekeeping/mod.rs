@@ -43,8 +43,8 @@ use crate::{
     failover::Paces,
     fault::{Blame, Fault},
     generate::Outcome,
-    registry::{Admission, Change, Hint, Now, Registry, Said, Server, Snapshot, Work},
-    scan::Watch,
+    registry::{Admission, Change, Hint, Lookup, Now, Registry, Said, Server, Snapshot, Work},
+    scan::{Stands, Watch},
     server::{Endpoint, KindId, ModelName, Pin, ServerId, Source, Zone},
     stats::{Query, Stats},
     store::Store,
@@ -82,6 +82,8 @@ pub struct Housekeeping {
     unsaved: Notify,
     news: watch::Sender<()>,
     looked: watch::Sender<bool>,
+    /// How lookups in DNS stand.
+    lookups: Mutex<BTreeMap<Lookup, Stands>>,
     hardware: gauge::Seen,
 }
 
@@ -163,6 +165,7 @@ impl Housekeeping {
             unsaved,
             news: watch::channel(()).0,
             looked: watch::channel(true).0,
+            lookups: Mutex::default(),
             hardware: gauge::Seen::default(),
         });
         house.configure(it.settings);
@@ -213,6 +216,11 @@ impl Housekeeping {
     /// What is known of how soon servers begin to answer.
     pub fn with_paces<T>(&self, look: impl FnOnce(&mut Paces) -> T) -> T {
         look(&mut lock(&self.paces))
+    }
+
+    /// How lookups in DNS stand.
+    pub fn lookups(&self) -> BTreeMap<Lookup, Stands> {
+        lock(&self.lookups).clone()
     }
 
     /// The store, for its state of health.

@@ -36,7 +36,8 @@ pub use request::{AttemptView, CandidateView, RequestList, RequestView};
 pub use server::{AddServer, Added, LiveFigures, PinWish, ServerList, ServerView, Trust, TrustServer};
 pub use stats::{Group, Quality, StatsList, StatsRow};
 pub use status::{
-    CloudView, GpuView, HardwareView, Health, ModelCounts, RequestCounts, ServerCounts, Status, StoreView,
+    CloudView, GpuView, HardwareView, Health, LookupView, ModelCounts, RequestCounts, ServerCounts, Status,
+    StoreView,
 };
 
 /// Two percentiles of a duration in milliseconds.
