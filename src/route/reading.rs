@@ -65,7 +65,7 @@ mod tests {
         for number in 0..5 * MORE {
             let name = format!("llama-{number}b");
             let known = readings.of(&Arc::new(Model::named(name.as_str())));
-            assert!(known.is(&Known::named(&name)));
+            assert_eq!(*known, Known::named(&name));
         }
         assert!(readings.0.lock().unwrap().all.len() <= 2 * MORE);
         assert!(Arc::ptr_eq(&first, &readings.of(&model)));
