@@ -47,7 +47,8 @@ need_tools() {
 }
 
 install_packages() {
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
+    # Servers among them are not to be started by that.
+    apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
 }
 
 # set_up_real_servers [vllm [others]]: with the clients, into a directory that outlives `cargo clean`.

@@ -464,8 +464,14 @@ fn the_example_shows_every_setting_with_its_default() {
             assert_eq!(shown.from, Origin::File, "{} is not in the example", setting.key);
         }
         // These are off by default, which TOML cannot write.
-        let off =
-            ["listen.address", "listen.token_file", "limits.gpu_memory", "cloud.daily_usd", "stats.postgres"];
+        let off = [
+            "listen.address",
+            "listen.token_file",
+            "limits.gpu_memory",
+            "cloud.daily_usd",
+            "stats.postgres",
+            "stats.otlp",
+        ];
         if !is_path && !off.contains(&setting.key.as_str()) {
             assert_eq!(shown.value, setting.value, "{}", setting.key);
         }
