@@ -99,8 +99,6 @@ pub enum Source {
     SocketTable,
     /// It is announced in the network, by multicast DNS.
     Mdns,
-    /// A lookup in ordinary DNS lists it.
-    Dns,
     /// `[[servers]]` in the configuration names it.
     Config,
     /// An environment variable names it.
@@ -130,7 +128,7 @@ pub enum Capability {
 }
 
 /// A model as one server offers it. What the server did not say is `None`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Model {
     /// The name to ask for.
     pub name: ModelName,

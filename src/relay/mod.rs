@@ -48,7 +48,7 @@ use crate::{
     generate::Caller,
     housekeeping::Housekeeping,
     queue::Priority,
-    route::{Fallback, Readings},
+    route::Fallback,
     upstream::Upstream,
 };
 
@@ -126,7 +126,6 @@ pub struct Relay {
     settings: ArcSwap<Settings>,
     budget: Mutex<Budget>,
     looks: Looks,
-    readings: Readings,
     held: Arc<AtomicUsize>,
     running: AtomicUsize,
     seed: AtomicU64,
@@ -146,7 +145,6 @@ impl Relay {
             settings: ArcSwap::from_pointee(settings),
             budget: Mutex::new(Budget::new(Instant::now().into_std())),
             looks: Looks::default(),
-            readings: Readings::default(),
             held: Arc::default(),
             running: AtomicUsize::new(0),
             seed: AtomicU64::new(seed),

@@ -23,7 +23,6 @@ mod discovery;
 mod doors;
 mod exec;
 mod fault_table;
-mod fleet;
 mod generate;
 mod http;
 mod kinds;

@@ -3,7 +3,6 @@
 mod always;
 mod announced;
 mod cloud;
-mod listed;
 mod said;
 mod trust;
 
