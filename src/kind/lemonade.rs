@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_model_is_here_unless_it_says_otherwise() {
-        let loaded = vec![json!({"model_name": "a", "recipe_options": {"ctx_size": 8192}})];
+        let loaded = [json!({"model_name": "a", "recipe_options": {"ctx_size": 8192}})];
         let of = |entry: Value| model(&entry, Some(&loaded[..])).unwrap();
         let here = of(json!({"id": "a", "context_length": 4096, "max_context_window": 40960}));
         assert_eq!((here.loaded, here.loaded_context_length, here.zone), (Some(true), Some(8192), None));
