@@ -22,8 +22,11 @@ const LOOKS: u32 = 5;
 /// How soon after the first look the second one follows, for how busy processors are is told
 /// by two; the system counts their time in hundredths of a second.
 const SECOND: Duration = Duration::from_millis(200);
-/// How long somebody who looks first is kept waiting for both.
-const FIRST: Duration = Duration::from_millis(300);
+/// How long somebody who looks first is kept waiting at the most: drivers may be slow. How busy
+/// processors are is told from the second look on, which nobody waits for.
+const FIRST: Duration = Duration::from_millis(50);
+/// How long somebody waits for both looks.
+const BOTH: Duration = Duration::from_millis(300);
 
 /// What was seen last.
 #[derive(Default)]
@@ -47,20 +50,26 @@ impl Housekeeping {
     /// How busy the machine is, as it was seen within the last second. Whoever looks first
     /// waits for a moment; `None` if that was not enough.
     pub async fn hardware(&self) -> Option<Arc<Hardware>> {
-        let is_whole = |it: &Arc<Hardware>| it.processor_percent.is_some();
         if !self.hardware.wanted.swap(true, Ordering::Relaxed) {
             self.hardware.call.notify_one();
         }
-        let both = async {
-            loop {
-                let read = self.hardware.read.notified();
-                if self.hardware.last().as_ref().is_some_and(is_whole) {
-                    return;
-                }
-                read.await;
+        let read = self.hardware.read.notified();
+        if self.hardware.last().is_none() {
+            let _ = tokio::time::timeout(FIRST, read).await;
+        }
+        self.hardware.last()
+    }
+
+    /// The same with how busy the processors are, for whoever comes too seldom to be shown that
+    /// otherwise, and has the time for a second look.
+    pub async fn hardware_at_work(&self) -> Option<Arc<Hardware>> {
+        let until = Instant::now() + BOTH;
+        while self.hardware().await.is_some_and(|it| it.processor_percent.is_none()) {
+            let read = self.hardware.read.notified();
+            if tokio::time::timeout_at(until, read).await.is_err() {
+                break;
             }
-        };
-        let _ = tokio::time::timeout(FIRST, both).await;
+        }
         self.hardware.last()
     }
 

@@ -23,10 +23,11 @@ const OF_GATEWAYS: [&str; 10] = [
     "openai-",
 ];
 
-/// Whether an answer is one of a gateway: LiteLLM by its page at `/`, any by its headers.
-pub(super) fn says(answer: &Answer) -> bool {
-    answer.is_titled("LiteLLM")
-        || answer.headers.iter().any(|(name, _)| OF_GATEWAYS.iter().any(|it| name.starts_with(it)))
+/// Whether an answer is one of a gateway: LiteLLM by its page at `/`, any by its headers but
+/// those that a server of its kind writes itself.
+pub(super) fn says(answer: &Answer, own: &[&str]) -> bool {
+    let of_gateways = |name: &str| OF_GATEWAYS.iter().any(|it| name.starts_with(it)) && !own.contains(&name);
+    answer.is_titled("LiteLLM") || answer.headers.iter().any(|(name, _)| of_gateways(name))
 }
 
 /// Whether it is LiteLLM's: this owner with this constant time (1.106.2). The owner alone is also
@@ -86,8 +87,9 @@ mod tests {
             ..Answer::default()
         };
         for name in ["x-litellm-version", "x-olla-endpoint", "openai-processing-ms", "cf-aig-cache-status"] {
-            assert!(says(&answer(name)), "{name}");
+            assert!(says(&answer(name), &[]), "{name}");
         }
-        assert!(!says(&answer("x-request-id")));
+        assert!(!says(&answer("x-request-id"), &[]));
+        assert!(!says(&answer("openai-processing-ms"), &["openai-processing-ms"]));
     }
 }

@@ -49,6 +49,16 @@ impl Kind for LlamaCppPython {
         said::in_common(refusal, &NOT_HERE)
     }
 
+    fn wants_uuids(&self) -> bool {
+        // 400 and no word else (0.3.36, tried).
+        true
+    }
+
+    fn own_headers(&self) -> &'static [&'static str] {
+        // How long it took, as OpenAI writes it (0.3.36, recorded).
+        &["openai-processing-ms"]
+    }
+
     fn plain_is_cancelled(&self) -> bool {
         // Not known. A plain request goes up as it came, since its streams have no counts.
         true

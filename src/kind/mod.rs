@@ -246,7 +246,8 @@ fn tidy(mut sighting: Sighting, answers: &Answers) -> Sighting {
     }
     sighting.engine_ports.sort_unstable();
     sighting.engine_ports.dedup();
-    sighting.forwards |= answers.iter().any(|(_, it)| gateway::says(it));
+    let own = by_id(sighting.kind.as_str()).map_or(&[][..], |it| it.own_headers());
+    sighting.forwards |= answers.iter().any(|(_, it)| gateway::says(it, own));
     // A name may lead to several addresses; what counts is how far a request may have gone.
     sighting.at = answers.iter().filter_map(|(_, it)| it.at).max_by_key(|it| Zone::of(*it));
     sighting.simulated = answers.iter().any(|(_, it)| it.header("x-lovable-simulated") == Some("1"));
@@ -628,6 +629,16 @@ pub trait Kind: Sync {
     /// Whether it leaves calls of tools without their numbers, or gives all of them the same.
     fn misnumbers_calls(&self) -> bool {
         false
+    }
+
+    /// Whether it refuses a request whose `x-request-id` is no UUID, as ours are not.
+    fn wants_uuids(&self) -> bool {
+        false
+    }
+
+    /// Headers that it writes itself and only gateways write else.
+    fn own_headers(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Whether it silently drops `max_completion_tokens` and wants `max_tokens`.

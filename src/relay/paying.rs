@@ -5,7 +5,7 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 
-use super::{Relay, live::Live, telling::Ear, work::Work};
+use super::{Relay, answer::SERVERS_REQUEST_ID, live::Live, telling::Ear, work::Work};
 use crate::{
     fault::{Fault, Stage},
     generate::{Cost, Most, Operation, Usage},
@@ -63,6 +63,9 @@ impl Work {
         let kind = choice.server.kind.as_str();
         if kind::by_id(kind).is_some_and(|it| it.hands_on()) {
             self.hand_on(choice, &mut headers);
+        }
+        if kind::by_id(kind).is_some_and(|it| it.wants_uuids()) {
+            headers.remove(SERVERS_REQUEST_ID);
         }
         let own = kind::provider(kind).map_or(&[][..], |it| it.headers);
         for (name, value) in own {
