@@ -6,11 +6,8 @@
 
 use serde_json::Value;
 
-use super::{Answers, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing, said};
-use crate::{
-    fault::Cause,
-    server::{Model, Sighting},
-};
+use super::{Answers, Kind, Pulse, Question, Verdict, doing, fact, listing};
+use crate::server::{Model, Sighting};
 
 /// Docker Model Runner.
 pub(super) struct DockerModelRunner;
@@ -40,10 +37,6 @@ impl Kind for DockerModelRunner {
         let Some(version) = answers.get(VERSION) else { return Verdict::Ask(Question::get(VERSION)) };
         let sighting = Sighting { version: fact::only_version(version), ..Sighting::of(self.id()) };
         listing::proof(sighting, list, model)
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
     }
 
     fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {

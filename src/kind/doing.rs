@@ -1,6 +1,8 @@
 //! What a silent server is doing: what all kinds read alike in what it says on the side.
 
-use super::{Answer, Answers, Pulse, Question, Refusal, classify};
+use serde_json::Value;
+
+use super::{Answer, Answers, Pulse, Question, Refusal, classify, listing};
 use crate::{
     fault::Cause,
     server::{Doing, Model},
@@ -30,6 +32,36 @@ pub(super) fn by_memory(models: &[Model], model: &str) -> Pulse {
         Some(false) => Doing::Loading,
         Some(true) | None => Doing::Unknown,
     })
+}
+
+/// The same by its list, in which `read` finds whether a model is in memory.
+pub(super) fn by_list(
+    kind: &str,
+    answers: &Answers,
+    read: impl FnMut(&Value) -> Option<Model>,
+    model: &str,
+) -> Pulse {
+    match well(kind, answers, listing::PATH) {
+        Ok(list) => by_memory(&listing::models(list, read), model),
+        Err(known) => known,
+    }
+}
+
+/// What it does, by how many it says that it works on and how many wait.
+pub(super) fn by_counts(running: Option<f64>, waiting: Option<f64>) -> Doing {
+    match (running, waiting) {
+        (Some(it), _) if it > 0.0 => Doing::Working,
+        (Some(_), Some(it)) if it > 0.0 => Doing::Queued,
+        (Some(_), Some(_)) => Doing::Idle,
+        _ => Doing::Unknown,
+    }
+}
+
+/// The same by two gauges, which may be switched off.
+pub(super) fn by_gauges(metrics: &Answer, running: &str, waiting: &str) -> Doing {
+    let text = String::from_utf8_lossy(&metrics.body);
+    let gauge = |name: &str| gauge(&text, name).filter(|_| metrics.status == 200);
+    by_counts(gauge(running), gauge(waiting))
 }
 
 /// The sum over all lines of a gauge in the text format of Prometheus; `None` where there is

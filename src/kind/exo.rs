@@ -51,10 +51,7 @@ impl Kind for Exo {
     }
 
     fn doors(&self, operation: Operation) -> &'static [Door] {
-        match operation {
-            Operation::Chat => &[Door::OpenAiChat],
-            Operation::Complete | Operation::Embed => &[],
-        }
+        listing::doors_of_chat(operation)
     }
 
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {

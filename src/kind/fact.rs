@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::Answer;
+use crate::server::Endpoint;
 
 /// Longer names than any server has; a header still holds them.
 const LONGEST_NAME: usize = 512;
@@ -30,6 +31,12 @@ pub(super) fn known(value: &Value) -> Option<String> {
 /// A number that counts something; zero stands for "not known" everywhere.
 pub(super) fn count(value: &Value) -> Option<u64> {
     value.as_u64().filter(|it| *it > 0)
+}
+
+/// The port of a server on this machine, by its address.
+pub(super) fn port_here(value: &Value) -> Option<u16> {
+    let endpoint = Endpoint::parse(value.as_str()?).ok()?;
+    endpoint.port().filter(|_| endpoint.is_local())
 }
 
 /// A parameter count as people write it: `8.2B`.

@@ -10,8 +10,7 @@ use super::Answer;
 
 /// Beginnings of names of headers that only gateways write, or pass on from who sells answers.
 /// Most of these servers have others behind them, of which nothing is said.
-const OF_GATEWAYS: [&str; 10] = [
-    "x-litellm-",
+const OF_GATEWAYS: [&str; 9] = [
     "x-olla-",
     "x-portkey-",
     "helicone-",
@@ -27,7 +26,12 @@ const OF_GATEWAYS: [&str; 10] = [
 /// those that a server of its kind writes itself.
 pub(super) fn says(answer: &Answer, own: &[&str]) -> bool {
     let of_gateways = |name: &str| OF_GATEWAYS.iter().any(|it| name.starts_with(it)) && !own.contains(&name);
-    answer.is_titled("LiteLLM") || answer.headers.iter().any(|(name, _)| of_gateways(name))
+    is_litellm(answer) || answer.headers.iter().any(|(name, _)| of_gateways(name))
+}
+
+/// Whether an answer is one of LiteLLM, by its page or its headers.
+pub(super) fn is_litellm(answer: &Answer) -> bool {
+    answer.is_titled("LiteLLM") || answer.headers.iter().any(|(name, _)| name.starts_with("x-litellm-"))
 }
 
 /// Whether it is LiteLLM's: this owner with this constant time (1.106.2). The owner alone is also

@@ -2,8 +2,8 @@
 //!
 //! It refuses to stream, so it is asked for whole answers.
 
-use super::{Answers, Door, Kind, Operation, Refusal, Verdict, listing, said};
-use crate::{fault::Cause, server::Sighting};
+use super::{Answers, Door, Kind, Operation, Verdict, listing};
+use crate::server::Sighting;
 
 /// GPT4All.
 pub(super) struct Gpt4All;
@@ -30,10 +30,6 @@ impl Kind for Gpt4All {
 
     fn doors(&self, operation: Operation) -> &'static [Door] {
         listing::doors_of_words(operation)
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
     }
 
     fn plain_is_cancelled(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Answer, Kind, Refusal, Verdict, fact, said, sold, sold::Provider};
+use super::{Answer, Kind, Refusal, Verdict, fact, listing, said, sold, sold::Provider};
 use crate::{
     dialect::Door,
     fault::Cause,
@@ -33,10 +33,7 @@ impl Kind for Groq {
     }
 
     fn doors(&self, operation: Operation) -> &'static [Door] {
-        match operation {
-            Operation::Chat => &[Door::OpenAiChat],
-            Operation::Complete | Operation::Embed => &[],
-        }
+        listing::doors_of_chat(operation)
     }
 
     fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {

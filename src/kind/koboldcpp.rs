@@ -5,11 +5,8 @@
 
 use serde_json::Value;
 
-use super::{Answers, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing, said};
-use crate::{
-    fault::Cause,
-    server::{Doing, Model, Sighting},
-};
+use super::{Answers, Kind, Pulse, Question, Verdict, doing, fact, listing};
+use crate::server::{Doing, Model, Sighting};
 
 /// KoboldCpp.
 pub(super) struct KoboldCpp;
@@ -47,10 +44,6 @@ impl Kind for KoboldCpp {
         let context = context.success().and_then(|it| fact::count(&it["value"]));
         let sighting = Sighting { version: fact::text(&version["version"]), ..Sighting::of(self.id()) };
         listing::proof(sighting, list, |entry| model(entry, context))
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
     }
 
     fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {

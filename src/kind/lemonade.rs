@@ -5,11 +5,8 @@
 
 use serde_json::Value;
 
-use super::{Answers, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing, said};
-use crate::{
-    fault::Cause,
-    server::{Capability, Doing, Endpoint, Model, Sighting, Zone},
-};
+use super::{Answers, Kind, Pulse, Question, Verdict, doing, fact, listing};
+use crate::server::{Capability, Doing, Model, Sighting, Zone};
 
 /// Lemonade.
 pub(super) struct Lemonade;
@@ -44,12 +41,9 @@ impl Kind for Lemonade {
         }
         let mut sighting = Sighting::of(self.id());
         sighting.version = fact::text(&health["version"]);
-        sighting.engine_ports = loaded.into_iter().flatten().filter_map(engine_port).collect();
+        sighting.engine_ports =
+            loaded.into_iter().flatten().filter_map(|it| fact::port_here(&it["backend_url"])).collect();
         listing::proof(sighting, list, |entry| model(entry, loaded))
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
     }
 
     fn pulse(&self, name: &str, answers: &Answers, _: &Answers) -> Pulse {
@@ -88,12 +82,6 @@ fn model(entry: &Value, loaded: Option<&[Value]>) -> Option<Model> {
     Some(model)
 }
 
-/// The port of a server that it runs for a model on this machine.
-fn engine_port(entry: &Value) -> Option<u16> {
-    let endpoint = Endpoint::parse(entry["backend_url"].as_str()?).ok()?;
-    endpoint.port().filter(|_| endpoint.is_local())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,8 +100,9 @@ mod tests {
 
     #[test]
     fn its_own_servers_are_not_found_twice() {
-        assert_eq!(engine_port(&json!({"backend_url": "http://127.0.0.1:8001/v1"})), Some(8001));
-        assert_eq!(engine_port(&json!({"backend_url": "https://api.example.com/v1"})), None);
-        assert_eq!(engine_port(&json!({"backend_url": ""})), None);
+        let port = |entry: Value| fact::port_here(&entry["backend_url"]);
+        assert_eq!(port(json!({"backend_url": "http://127.0.0.1:8001/v1"})), Some(8001));
+        assert_eq!(port(json!({"backend_url": "https://api.example.com/v1"})), None);
+        assert_eq!(port(json!({"backend_url": ""})), None);
     }
 }

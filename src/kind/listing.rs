@@ -136,6 +136,14 @@ pub(super) fn is_loaded(state: &str) -> Option<bool> {
     }
 }
 
+/// The doors of a server that only holds conversations.
+pub(super) fn doors_of_chat(operation: Operation) -> &'static [Door] {
+    match operation {
+        Operation::Chat => super::openai_doors(operation),
+        Operation::Complete | Operation::Embed => &[],
+    }
+}
+
 /// The doors of a server that has no vectors.
 pub(super) fn doors_of_words(operation: Operation) -> &'static [Door] {
     match operation {

@@ -28,14 +28,14 @@ impl Kind for LiteLlm {
 
     fn recognise(&self, answers: &Answers) -> Verdict {
         let Some(list) = answers.get(listing::PATH) else {
-            let says_so = answers.iter().any(|(_, it)| is_litellm(it));
+            let says_so = answers.iter().any(|(_, it)| gateway::is_litellm(it));
             return if says_so { listing::ask() } else { Verdict::No };
         };
         let listed = match Listing::of(list) {
             Listing::Models(entries) => !entries.is_empty() && entries.iter().all(gateway::is_of_litellm),
             Listing::Torn | Listing::Other => false,
         };
-        if !listed && !answers.iter().any(|(_, it)| is_litellm(it)) {
+        if !listed && !answers.iter().any(|(_, it)| gateway::is_litellm(it)) {
             return Verdict::No;
         }
         let version = answers.iter().find_map(|(_, it)| it.header("x-litellm-version"));
@@ -62,10 +62,6 @@ impl Kind for LiteLlm {
     fn wants_max_tokens(&self) -> bool {
         true
     }
-}
-
-fn is_litellm(answer: &Answer) -> bool {
-    answer.is_titled("LiteLLM") || answer.headers.iter().any(|(name, _)| name.starts_with("x-litellm-"))
 }
 
 /// Without a database it says 400 or 500 to a missing key.

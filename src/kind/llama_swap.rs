@@ -5,11 +5,8 @@
 
 use serde_json::Value;
 
-use super::{Answers, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing, said};
-use crate::{
-    fault::Cause,
-    server::{Endpoint, Model, Sighting, Zone},
-};
+use super::{Answers, Kind, Pulse, Question, Verdict, doing, fact, listing};
+use crate::server::{Model, Sighting, Zone};
 
 /// llama-swap.
 pub(super) struct LlamaSwap;
@@ -39,21 +36,18 @@ impl Kind for LlamaSwap {
         let Some(running) = answers.get(RUNNING) else { return Verdict::Ask(Question::get(RUNNING)) };
         let version = version.success().and_then(|it| fact::text(&it["version"]));
         let running = running.success().unwrap_or_default();
-        let engine_ports = running["running"].as_array().into_iter().flatten().filter_map(engine_port);
+        let engine_ports = running["running"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|it| fact::port_here(&it["proxy"]));
         let sighting = Sighting { version, engine_ports: engine_ports.collect(), ..Sighting::of(self.id()) };
         listing::proof(sighting, list, model)
     }
 
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
-    }
-
     fn pulse(&self, name: &str, answers: &Answers, _: &Answers) -> Pulse {
         // A request waits while its model is swapped in.
-        match doing::well(self.id(), answers, listing::PATH) {
-            Ok(list) => doing::by_memory(&listing::models(list, model), name),
-            Err(known) => known,
-        }
+        doing::by_list(self.id(), answers, model, name)
     }
 
     fn wants_max_tokens(&self) -> bool {
@@ -67,12 +61,6 @@ fn model(entry: &Value) -> Option<Model> {
     let peer = fact::text(&entry["meta"]["llamaswap"]["peerID"]).is_some();
     model.zone = peer.then_some(Zone::Cloud);
     Some(model)
-}
-
-/// The port of a server that it has started on this machine.
-fn engine_port(entry: &Value) -> Option<u16> {
-    let endpoint = Endpoint::parse(entry["proxy"].as_str()?).ok()?;
-    endpoint.port().filter(|_| endpoint.is_local())
 }
 
 #[cfg(test)]

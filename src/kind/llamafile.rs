@@ -3,8 +3,8 @@
 //! It says so in every response. In its other mode it is llama.cpp's server and says that, so
 //! it is taken for one.
 
-use super::{Answers, Kind, Refusal, Verdict, fact, listing, said};
-use crate::{fault::Cause, server::Sighting};
+use super::{Answers, Kind, Verdict, fact, listing};
+use crate::server::Sighting;
 
 /// llamafile.
 pub(super) struct Llamafile;
@@ -35,10 +35,6 @@ impl Kind for Llamafile {
             model.loaded = Some(true);
             Some(model)
         })
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
     }
 
     fn wants_max_tokens(&self) -> bool {

@@ -3,11 +3,8 @@
 //! It imitates Ollama, down to the text of the root where it is told to. A document of its own
 //! tells who it is, and is open to everybody.
 
-use super::{Answer, Answers, Kind, Pulse, Question, Refusal, Verdict, doing, fact, listing, said};
-use crate::{
-    fault::Cause,
-    server::{Problem, Sighting},
-};
+use super::{Answer, Answers, Kind, Pulse, Question, Verdict, doing, fact, listing};
+use crate::server::{Problem, Sighting};
 
 /// LocalAI.
 pub(super) struct LocalAi;
@@ -51,10 +48,6 @@ impl Kind for LocalAi {
             return Verdict::Ask(Question::get(listing::PATH));
         };
         listing::proof(sighting, list, listing::model)
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
     }
 
     fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {

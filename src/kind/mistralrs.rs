@@ -5,11 +5,8 @@
 
 use serde_json::Value;
 
-use super::{Answers, Kind, Pulse, Refusal, Verdict, doing, listing, listing::Listing, said};
-use crate::{
-    fault::Cause,
-    server::{Model, Sighting},
-};
+use super::{Answers, Kind, Pulse, Verdict, doing, listing, listing::Listing};
+use crate::server::{Model, Sighting};
 
 /// mistral.rs.
 pub(super) struct MistralRs;
@@ -42,16 +39,9 @@ impl Kind for MistralRs {
         listing::proof(Sighting::of(self.id()), list, model)
     }
 
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
-    }
-
     fn pulse(&self, name: &str, answers: &Answers, _: &Answers) -> Pulse {
         // What was unloaded is loaded again for a request.
-        match doing::well(self.id(), answers, listing::PATH) {
-            Ok(list) => doing::by_memory(&listing::models(list, model), name),
-            Err(known) => known,
-        }
+        doing::by_list(self.id(), answers, model, name)
     }
 
     fn wants_max_tokens(&self) -> bool {

@@ -3,8 +3,8 @@
 //! It is asked only for chats, at paths of its own and with a key of one of its users. Who
 //! answers is its administrator's choice, so it counts as far away until a person says otherwise.
 
-use super::{Answers, Door, Kind, Operation, Pulse, Question, Refusal, Verdict, doing, fact, listing, said};
-use crate::{fault::Cause, server::Sighting};
+use super::{Answers, Door, Kind, Operation, Pulse, Question, Verdict, doing, fact, listing};
+use crate::server::Sighting;
 
 /// Open WebUI.
 pub(super) struct OpenWebUi;
@@ -49,14 +49,7 @@ impl Kind for OpenWebUi {
     }
 
     fn doors(&self, operation: Operation) -> &'static [Door] {
-        match operation {
-            Operation::Chat => &[Door::OpenAiChat],
-            Operation::Complete | Operation::Embed => &[],
-        }
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
+        listing::doors_of_chat(operation)
     }
 
     fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {

@@ -5,11 +5,8 @@
 //! generates a token in many releases, and what its scheduler is asked waits for a step of it:
 //! neither is asked to find it.
 
-use super::{Answer, Answers, Continuation, Kind, Pulse, Question, Refusal, Verdict, doing, listing, said};
-use crate::{
-    fault::Cause,
-    server::{Capability, Doing, Sighting},
-};
+use super::{Answer, Answers, Continuation, Kind, Pulse, Question, Verdict, doing, listing};
+use crate::server::{Capability, Sighting};
 
 /// SGLang.
 pub(super) struct Sglang;
@@ -46,10 +43,6 @@ impl Kind for Sglang {
         })
     }
 
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
-    }
-
     fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {
         if let Err(known) = doing::well(self.id(), answers, listing::PATH) {
             return known;
@@ -57,15 +50,10 @@ impl Kind for Sglang {
         let Some(loads) = answers.get(LOADS) else { return Pulse::Ask(Question::get(LOADS)) };
         // Older releases do not say it.
         let loads = loads.success().unwrap_or_default();
-        let sum = |field: &str| -> Option<u64> {
-            loads["loads"].as_array()?.iter().map(|it| it[field].as_u64()).sum()
+        let sum = |field: &str| -> Option<f64> {
+            loads["loads"].as_array()?.iter().map(|it| it[field].as_f64()).sum()
         };
-        Pulse::Is(match (sum("num_running_reqs"), sum("num_waiting_reqs")) {
-            (Some(1..), _) => Doing::Working,
-            (Some(0), Some(1..)) => Doing::Queued,
-            (Some(0), Some(0)) => Doing::Idle,
-            _ => Doing::Unknown,
-        })
+        Pulse::Is(doing::by_counts(sum("num_running_reqs"), sum("num_waiting_reqs")))
     }
 
     fn continuation(&self) -> Continuation {
@@ -85,6 +73,7 @@ impl Kind for Sglang {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::Doing;
     use serde_json::{Value, json};
 
     #[test]

@@ -3,8 +3,8 @@
 //! It lists its workers with their addresses, but what stands there may pass requests on as well,
 //! so it counts as far away until a person says otherwise.
 
-use super::{Answers, Kind, Pulse, Question, Refusal, Verdict, doing, listing, listing::Listing, said};
-use crate::{fault::Cause, server::Sighting};
+use super::{Answers, Kind, Pulse, Question, Verdict, doing, listing, listing::Listing};
+use crate::server::Sighting;
 
 /// SGLang's router.
 pub(super) struct SglangRouter;
@@ -37,10 +37,6 @@ impl Kind for SglangRouter {
             return Verdict::No;
         }
         listing::proof(Sighting { forwards: true, ..Sighting::of(self.id()) }, list, listing::model)
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
     }
 
     fn pulse(&self, _: &str, answers: &Answers, _: &Answers) -> Pulse {

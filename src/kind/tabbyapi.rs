@@ -4,13 +4,8 @@
 //! of all that lies in its folder, but the model in memory answers, whatever name is asked for:
 //! only that one is offered.
 
-use super::{
-    Answers, Continuation, Json, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said,
-};
-use crate::{
-    fault::Cause,
-    server::{Model, Problem, Sighting},
-};
+use super::{Answers, Continuation, Json, Kind, Question, Verdict, fact, listing, listing::Listing};
+use crate::server::{Model, Problem, Sighting};
 
 /// TabbyAPI.
 pub(super) struct TabbyApi;
@@ -57,10 +52,6 @@ impl Kind for TabbyApi {
                 vec![Model { loaded: Some(true), loaded_context_length: context, ..Model::named(name) }];
         }
         Verdict::proof(sighting)
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
     }
 
     fn continuation(&self) -> Continuation {

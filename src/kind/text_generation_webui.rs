@@ -3,11 +3,8 @@
 //! Its list says `user`, as many a small server does; a path of its own says which model it has
 //! in memory. That one answers, whatever name is asked for.
 
-use super::{Answers, Kind, Question, Refusal, Verdict, fact, listing, listing::Listing, said};
-use crate::{
-    fault::Cause,
-    server::{Model, Sighting},
-};
+use super::{Answers, Kind, Question, Verdict, fact, listing, listing::Listing};
+use crate::server::{Model, Sighting};
 
 /// text-generation-webui.
 pub(super) struct TextGenerationWebUi;
@@ -41,10 +38,6 @@ impl Kind for TextGenerationWebUi {
         let name = fact::text(&info["model_name"]).filter(|it| it != "None");
         let model = name.map(|it| Model { loaded: Some(true), ..Model::named(it) });
         Verdict::proof(Sighting { models: model.into_iter().collect(), ..Sighting::of(self.id()) })
-    }
-
-    fn classify(&self, refusal: Refusal<'_>) -> Option<Cause> {
-        said::in_common(refusal, &[])
     }
 
     fn plain_is_cancelled(&self) -> bool {

@@ -7,10 +7,7 @@ use super::{
     Answers, Continuation, Door, Kind, Operation, Pulse, Question, Refusal, Verdict, doing, fact, listing,
     listing::Listing, said,
 };
-use crate::{
-    fault::Cause,
-    server::{Doing, Sighting},
-};
+use crate::{fault::Cause, server::Sighting};
 
 /// Text Generation Inference.
 pub(super) struct Tgi;
@@ -72,14 +69,7 @@ impl Kind for Tgi {
             return known;
         }
         let Some(metrics) = answers.get(METRICS) else { return Pulse::Ask(Question::get(METRICS)) };
-        let text = String::from_utf8_lossy(&metrics.body);
-        let gauge = |name: &str| doing::gauge(&text, name).filter(|_| metrics.status == 200);
-        Pulse::Is(match (gauge("tgi_batch_current_size"), gauge("tgi_queue_size")) {
-            (Some(batch), _) if batch > 0.0 => Doing::Working,
-            (Some(_), Some(queue)) if queue > 0.0 => Doing::Queued,
-            (Some(_), Some(_)) => Doing::Idle,
-            _ => Doing::Unknown,
-        })
+        Pulse::Is(doing::by_gauges(metrics, "tgi_batch_current_size", "tgi_queue_size"))
     }
 
     fn continuation(&self) -> Continuation {

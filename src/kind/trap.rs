@@ -1,5 +1,6 @@
 //! The traps of recognition that are in no recording, and its "never"s.
 
+use bytes::Bytes;
 use proptest::{prelude::*, sample::select};
 use serde_json::json;
 

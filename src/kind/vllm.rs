@@ -90,18 +90,11 @@ impl Kind for Vllm {
             return known;
         }
         let Some(metrics) = answers.get(METRICS) else { return Pulse::Ask(Question::get(METRICS)) };
-        let text = String::from_utf8_lossy(&metrics.body);
-        let gauge = |name: &str| doing::gauge(&text, name).filter(|_| metrics.status == 200);
-        Pulse::Is(match (gauge("vllm:num_requests_running"), gauge("vllm:num_requests_waiting")) {
+        let doing = doing::by_gauges(metrics, "vllm:num_requests_running", "vllm:num_requests_waiting");
+        Pulse::Is(match (doing, progress(earlier)) {
             // An engine that hangs counts what it runs as well, but gets nowhere with it.
-            (Some(running), _) if running > 0.0 => match progress(earlier) {
-                before @ Some(_) if progress(answers) == before => Doing::Unknown,
-                _ => Doing::Working,
-            },
-            (Some(_), Some(waiting)) if waiting > 0.0 => Doing::Queued,
-            (Some(_), Some(_)) => Doing::Idle,
-            // They can be switched off.
-            _ => Doing::Unknown,
+            (Doing::Working, before @ Some(_)) if progress(answers) == before => Doing::Unknown,
+            (doing, _) => doing,
         })
     }
 
