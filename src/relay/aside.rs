@@ -20,7 +20,7 @@ use crate::{
     route::{self, Ask, Decision, Fallback, Fidelity},
     scan::Watch,
     server::{Check, Endpoint, ModelName, Pin, ServerId},
-    upstream::Limits,
+    upstream::{Limits, Permit},
 };
 
 /// For all servers together: clients count before each request, and an estimate is better
@@ -39,6 +39,18 @@ const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
 
 /// For what a server is told of an answer: the caller waits for the rest of it.
 const TIME_FOR_TOLD: Duration = Duration::from_millis(500);
+
+/// A server that counts, and whether it may still be given what it is to count.
+pub(super) struct Counter {
+    pub(super) server: Arc<Server>,
+    pub(super) permit: Permit,
+}
+
+impl Counter {
+    fn tokenizer(&self) -> Option<Tokenizer> {
+        kind::by_id(self.server.kind.as_str())?.tokenizer()
+    }
+}
 
 /// What a server is to be told of an answer.
 pub(super) enum ToldSo {
@@ -113,8 +125,8 @@ impl Relay {
     pub async fn count_tokens(&self, counting: Counting<'_>) -> Option<u64> {
         let until = Instant::now() + TIME;
         for (server, model) in self.who_counts(counting.head) {
-            let tokenizer = kind::by_id(server.kind.as_str())?.tokenizer()?;
-            match timeout_at(until, self.counted_by(&server, &model, tokenizer, &counting)).await {
+            let permit = permit(&self.house, server.clone(), server.zone);
+            match timeout_at(until, self.counted_by(&Counter { server, permit }, &model, &counting)).await {
                 Ok(Some(count)) => return Some(count),
                 Ok(None) => {}
                 Err(_) => return None,
@@ -124,34 +136,32 @@ impl Relay {
     }
 
     /// The same of a conversation that is about to be sent to this server.
-    pub(super) async fn count_before_sending(&self, server: &Server, chat: Bytes) -> Option<u64> {
-        let tokenizer = kind::by_id(server.kind.as_str())?.tokenizer()?;
-        timeout_at(Instant::now() + TIME, self.counted_chat(server, tokenizer, chat)).await.ok()?
+    pub(super) async fn count_before_sending(&self, by: &Counter, chat: Bytes) -> Option<u64> {
+        timeout_at(Instant::now() + TIME, self.counted_chat(by, by.tokenizer()?, chat)).await.ok()?
     }
 
     /// How many tokens that is by the count of the server that is told. `None` where it has no
     /// tokenizer, or its template does not put the turn at the end.
-    pub(super) async fn tokens_told(&self, server: &Server, told: &ToldSo) -> Option<u64> {
-        let tokenizer = kind::by_id(server.kind.as_str())?.tokenizer()?;
+    pub(super) async fn tokens_told(&self, by: &Counter, told: &ToldSo) -> Option<u64> {
         let until = Instant::now() + TIME_FOR_TOLD;
-        timeout_at(until, self.told_by(server, tokenizer, told)).await.ok()?
+        timeout_at(until, self.told_by(by, by.tokenizer()?, told)).await.ok()?
     }
 
-    async fn told_by(&self, server: &Server, tokenizer: Tokenizer, told: &ToldSo) -> Option<u64> {
+    async fn told_by(&self, by: &Counter, tokenizer: Tokenizer, told: &ToldSo) -> Option<u64> {
         match (tokenizer, told) {
             (Tokenizer::Conversation, ToldSo::Text { model, text }) => {
                 let text = json!({"model": model, "prompt": text, "add_special_tokens": false});
-                self.conversation(server, text.to_string().into()).await
+                self.conversation(by, text.to_string().into()).await
             }
             (Tokenizer::Conversation, ToldSo::Turn { without, with }) => {
-                let without = self.conversation(server, without.clone()).await?;
-                self.conversation(server, with.clone()).await?.checked_sub(without)
+                let without = self.conversation(by, without.clone()).await?;
+                self.conversation(by, with.clone()).await?.checked_sub(without)
             }
-            (Tokenizer::Text, ToldSo::Text { text, .. }) => self.text(server, text, false).await,
+            (Tokenizer::Text, ToldSo::Text { text, .. }) => self.text(by, text, false).await,
             (Tokenizer::Text, ToldSo::Turn { without, with }) => {
-                let without = self.applied(server, without.clone()).await?;
-                let with = self.applied(server, with.clone()).await?;
-                self.text(server, with.strip_prefix(&without)?, false).await
+                let without = self.applied(by, without.clone()).await?;
+                let with = self.applied(by, with.clone()).await?;
+                self.text(by, with.strip_prefix(&without)?, false).await
             }
         }
     }
@@ -198,52 +208,45 @@ impl Relay {
         route::choose(&snapshot, &ask)
     }
 
-    async fn counted_by(
-        &self,
-        server: &Server,
-        model: &str,
-        tokenizer: Tokenizer,
-        counting: &Counting<'_>,
-    ) -> Option<u64> {
-        let native = self.question(server, COUNT_TOKENS, (counting.native)(model)).await;
+    async fn counted_by(&self, by: &Counter, model: &str, counting: &Counting<'_>) -> Option<u64> {
+        let native = self.question(by, COUNT_TOKENS, (counting.native)(model)).await;
         if let Some(count) = native.and_then(|it| it["input_tokens"].as_u64()) {
             return Some(count);
         }
-        self.counted_chat(server, tokenizer, (counting.chat)(model)?).await
+        self.counted_chat(by, by.tokenizer()?, (counting.chat)(model)?).await
     }
 
     /// The tokens of a conversation in OpenAI's language, as this server counts them.
-    async fn counted_chat(&self, server: &Server, tokenizer: Tokenizer, chat: Bytes) -> Option<u64> {
+    async fn counted_chat(&self, by: &Counter, tokenizer: Tokenizer, chat: Bytes) -> Option<u64> {
         match tokenizer {
-            Tokenizer::Conversation => self.conversation(server, chat).await,
+            Tokenizer::Conversation => self.conversation(by, chat).await,
             Tokenizer::Text => {
-                let prompt = self.applied(server, chat).await?;
-                self.text(server, &prompt, true).await
+                let prompt = self.applied(by, chat).await?;
+                self.text(by, &prompt, true).await
             }
         }
     }
 
     /// The tokens of a conversation, or of a text.
-    async fn conversation(&self, server: &Server, body: Bytes) -> Option<u64> {
-        self.question(server, "/tokenize", body).await?["count"].as_u64()
+    async fn conversation(&self, by: &Counter, body: Bytes) -> Option<u64> {
+        self.question(by, "/tokenize", body).await?["count"].as_u64()
     }
 
     /// A conversation as a text.
-    async fn applied(&self, server: &Server, chat: Bytes) -> Option<String> {
-        Some(self.question(server, "/apply-template", chat).await?["prompt"].as_str()?.to_owned())
+    async fn applied(&self, by: &Counter, chat: Bytes) -> Option<String> {
+        Some(self.question(by, "/apply-template", chat).await?["prompt"].as_str()?.to_owned())
     }
 
     /// The tokens of a text, those among them that begin each prompt or not.
-    async fn text(&self, server: &Server, text: &str, special: bool) -> Option<u64> {
+    async fn text(&self, by: &Counter, text: &str, special: bool) -> Option<u64> {
         let text = json!({"content": text, "add_special": special});
-        let answer = self.question(server, "/tokenize", text.to_string().into()).await?;
+        let answer = self.question(by, "/tokenize", text.to_string().into()).await?;
         Some(answer["tokens"].as_array()?.len() as u64)
     }
 
     /// The JSON of a success. A refusal here says nothing about the server: it is not remembered.
-    async fn question(&self, server: &Server, path: &'static str, body: Bytes) -> Option<Value> {
-        let question = Question::post(path, body);
-        let permit = permit(&self.house, Arc::new(server.clone()), server.zone);
+    async fn question(&self, by: &Counter, path: &'static str, body: Bytes) -> Option<Value> {
+        let (question, Counter { server, permit }) = (Question::post(path, body), by);
         let limits = Limits {
             time: TIME,
             connect: self.settings.load().patience.connect,
@@ -251,7 +254,7 @@ impl Relay {
             bytes: BYTES,
         };
         let key = self.house.key(&server.endpoint);
-        let asked = self.upstream.ask_if(permit, &server.endpoint, &question, key.as_ref(), limits);
+        let asked = self.upstream.ask_if(permit.clone(), &server.endpoint, &question, key.as_ref(), limits);
         let answer = asked.await.ok()?;
         (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok())?
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Errand, Relay, Settings,
+    aside::Counter,
     before::Before,
     live::{Live, Mode, Start, Taken},
     telling,
@@ -51,7 +52,11 @@ impl Work {
                 }
                 Decision::Server(choice) if choice.near_the_bound && self.telling.is_uncounted() => {
                     let tokens = match self.to_be_counted(choice) {
-                        Some(chat) => relay.count_before_sending(&choice.server, chat).await,
+                        Some(chat) => {
+                            let permit = permit(&relay.house, choice.server.clone(), choice.zone);
+                            let by = Counter { server: choice.server.clone(), permit };
+                            relay.count_before_sending(&by, chat).await
+                        }
                         None => None,
                     };
                     self.telling.count(tokens);
@@ -251,7 +256,10 @@ impl Work {
                     return Err(Fault::new(Stage::Connect, Cause::Barred));
                 }
                 let (body, learned) = match before {
-                    Some(before) => before.by(&relay, &server, body, &patience).await?,
+                    Some(before) => {
+                        let by = Counter { server: server.clone(), permit: permit.clone() };
+                        before.by(&relay, &by, body, &patience).await?
+                    }
                     None => (body, Learned::default()),
                 };
                 let path = kind::path(server.kind.as_str(), at);

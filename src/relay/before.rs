@@ -1,17 +1,17 @@
 //! What a server is asked just before it goes on with an answer: to render the conversation,
 //! where only it can, or how many tokens it is told, where it has a tokenizer.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use super::{Relay, aside::ToldSo, asking::permit};
+use super::{
+    Relay,
+    aside::{Counter, ToldSo},
+};
 use crate::{
     dialect::{Door, To},
     failover::Patience,
     fault::{Cause, Fault, Stage},
     kind::{self, Question, Refusal},
-    registry::Server,
     resume::{Learned, Rendered, Seam, left},
     upstream::Limits,
 };
@@ -43,14 +43,14 @@ impl Before {
     pub(super) async fn by(
         self,
         relay: &Relay,
-        server: &Server,
+        by: &Counter,
         body: Bytes,
         patience: &Patience,
     ) -> Result<(Bytes, Learned), Fault> {
         match self {
-            Self::Render(rendered, model) => render(*rendered, &model, relay, server, body, patience).await,
+            Self::Render(rendered, model) => render(*rendered, &model, relay, by, body, patience).await,
             Self::Count(Count { at, told, limit }) => {
-                let tokens = relay.tokens_told(server, &told).await;
+                let tokens = relay.tokens_told(by, &told).await;
                 let limit = limit.zip(tokens).map(|(limit, tokens)| left(limit, tokens));
                 let body = limit.map_or_else(|| body.clone(), |it| at.dialect().limit(&body, it));
                 Ok((body, Learned { tokens, closing: None }))
@@ -71,7 +71,7 @@ async fn render(
     rendered: Rendered,
     model: &str,
     relay: &Relay,
-    server: &Server,
+    Counter { server, permit }: &Counter,
     question: Bytes,
     patience: &Patience,
 ) -> Result<(Bytes, Learned), Fault> {
@@ -80,7 +80,7 @@ async fn render(
     let limits =
         Limits { time: patience.load, connect: patience.connect, bounds: server.bounds, bytes: LONGEST_TEXT };
     let key = relay.house.key(&server.endpoint);
-    let permit = permit(&relay.house, Arc::new(server.clone()), server.zone);
+    let permit = permit.clone();
     let answer = relay.upstream.ask_if(permit, &server.endpoint, &question, key.as_ref(), limits).await?;
     if answer.status != 200 {
         let refusal = Refusal { status: answer.status, retry_after: None, body: &answer.body };
