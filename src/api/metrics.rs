@@ -2,7 +2,7 @@
 //! numbers for whoever sends them elsewhere.
 
 use hyper::{
-    Response, StatusCode,
+    Response,
     header::{CONTENT_TYPE, HeaderValue},
 };
 use prometheus_client::{
@@ -33,7 +33,6 @@ pub(super) async fn metrics(knock: Knock) -> Response<Body> {
         return knock.refuse(&Failure::Internal);
     }
     let mut response = Response::new(full(text));
-    *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(prometheus_text::CONTENT_TYPE));
     response
 }

@@ -51,19 +51,9 @@ impl Rooms {
         self.house.configure(of_housekeeping(config));
         self.sharing.configure(of_sharing(config));
         self.relay.configure(of_relay(config));
-        let looking = of_scan(config, self.listen, self.house.instance());
-        // Whoever listens to the network begins anew with other settings.
-        self.looking.send_if_modified(|it| {
-            let is_new = *it != looking;
-            *it = looking;
-            is_new
-        });
-        let collector = of_otlp(config);
-        self.collecting.send_if_modified(|it| {
-            let is_new = *it != collector;
-            *it = collector;
-            is_new
-        });
+        // Whoever listens to the network, or sends to a collector, begins anew with other settings.
+        tell_if_new(&self.looking, of_scan(config, self.listen, self.house.instance()));
+        tell_if_new(&self.collecting, of_otlp(config));
         self.tell(started, now, None);
     }
 
@@ -88,6 +78,14 @@ pub(super) fn of_housekeeping(config: &Config) -> housekeeping::Settings {
         tracking: config.stats.tracking,
         queue: config.queue.size,
     }
+}
+
+fn tell_if_new<T: PartialEq>(to: &watch::Sender<T>, new: T) {
+    to.send_if_modified(|it| {
+        let is_new = *it != new;
+        *it = new;
+        is_new
+    });
 }
 
 /// Who wants nothing to be written down wants nothing to be sent either.

@@ -64,7 +64,7 @@ impl Housekeeping {
     /// otherwise, and has the time for a second look.
     pub async fn hardware_at_work(&self) -> Option<Arc<Hardware>> {
         let until = Instant::now() + BOTH;
-        while self.hardware().await.is_some_and(|it| it.processor_percent.is_none()) {
+        while self.hardware().await.is_none_or(|it| it.processor_percent.is_none()) {
             let read = self.hardware.read.notified();
             if tokio::time::timeout_at(until, read).await.is_err() {
                 break;

@@ -86,11 +86,18 @@ pub(super) async fn send(client: &Client, to: Url, message: &impl Message) -> Re
     let request =
         client.post(to).header(CONTENT_TYPE, "application/x-protobuf").body(message.encode_to_vec());
     let away = |error: reqwest::Error| Trouble::Away(cause(&error).to_owned(), None);
-    let response = request.send().await.map_err(away)?;
+    let mut response = request.send().await.map_err(away)?;
     let status = response.status();
     if status.is_success() {
-        let reply = response.bytes().await.map_err(away)?;
-        let reply = (reply.len() <= LONGEST_REPLY).then(|| Reply::decode(reply).ok()).flatten();
+        let mut reply = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(away)? {
+            if reply.len() + piece.len() > LONGEST_REPLY {
+                // It has taken all, and what it says beside that is no answer.
+                return Ok(0);
+            }
+            reply.extend_from_slice(&piece);
+        }
+        let reply = Reply::decode(&*reply).ok();
         let rejected = reply.and_then(|it| it.partial_success).map_or(0, |it| it.rejected);
         return Ok(u64::try_from(rejected).unwrap_or(0));
     }
@@ -119,6 +126,11 @@ fn cause(error: &reqwest::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
 
     #[test]
@@ -136,5 +148,25 @@ mod tests {
             let why = Collector::parse(wrong).unwrap_err();
             assert!(!why.contains("secret"), "{why}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_collector_says_without_end_is_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = Url::parse(&format!("http://{}/v1/traces", listener.local_addr().unwrap())).unwrap();
+        let wrote = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut wrote = 0;
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            // Until it is hung up on.
+            while stream.write_all(&[0; 4096]).await.is_ok() {
+                wrote += 4096;
+            }
+            wrote
+        });
+        assert_eq!(send(&client().unwrap(), to, &Reply::default()).await, Ok(0));
+        assert!(wrote.await.unwrap() < 64 << 20, "the sockets hold some of it");
     }
 }
