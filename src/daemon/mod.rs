@@ -44,6 +44,7 @@ pub fn run(plan: Plan) -> Result<(), RunError> {
     raise_file_limit();
     leave_no_core();
     let workers = std::thread::available_parallelism().map_or(1, |it| it.get().min(MOST_WORKERS));
+    scan::begin_ticks();
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("lovabled")
@@ -85,7 +86,6 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     tasks.spawn(house.clone().keep_figures());
     tasks.spawn(house.clone().tidy());
     tasks.spawn(sharing.run());
-    tasks.spawn(house.clone().watch_clock());
     tasks.spawn(house.clone().watch_hardware());
     let searching = scan::run(looking.subscribe(), upstream, house.clone(), stopping.clone());
     tasks.spawn(async move {

@@ -4,20 +4,20 @@
 //! still. After it connections are dead, servers that were down may be up, and nothing that
 //! anybody asked for by a number of seconds means anything any more.
 
-use std::{sync::Arc, time::Duration};
-
-use super::{Housekeeping, now};
+use super::{Housekeeping, lock, now};
 use crate::registry::Now;
 
-/// How often the clocks are compared: all servers are to be usable within two seconds.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is no sleep but a clock that is set right a little, or a machine that is slow.
 const JITTER_MS: u64 = 2_000;
 
 /// Both clocks as they were at the last look.
-struct Clocks(Now);
+pub(super) struct Clocks(Now);
 
 impl Clocks {
+    pub(super) fn as_of(now: Now) -> Self {
+        Self(now)
+    }
+
     /// Whether the wall clock has run ahead since the last look.
     fn have_jumped(&mut self, now: Now) -> bool {
         let waited = now.at.saturating_duration_since(self.0.at).as_millis();
@@ -28,23 +28,20 @@ impl Clocks {
 }
 
 impl Housekeeping {
-    /// Looks at all servers anew whenever the machine has slept, until dropped.
-    pub async fn watch_clock(self: Arc<Self>) {
-        let mut clocks = Clocks(now());
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            if clocks.have_jumped(now()) {
-                tracing::info!("the machine has slept; all servers are looked at anew");
-                self.change(|registry, now| registry.on_wake(now));
-                self.woken.notify_one();
-            }
+    /// Has all servers looked at anew if the machine has slept since this was called last. They
+    /// are to be usable within two seconds, so this is called more often.
+    pub(super) fn look_at_clocks(&self) {
+        if lock(&self.clocks).have_jumped(now()) {
+            tracing::info!("the machine has slept; all servers are looked at anew");
+            self.change(|registry, now| registry.on_wake(now));
+            self.woken.notify_one();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
 

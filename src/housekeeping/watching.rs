@@ -44,6 +44,10 @@ impl Watch for Housekeeping {
         snapshot.servers.iter().any(|it| it.endpoint == *endpoint || it.also_at.contains(endpoint))
     }
 
+    fn tick(&self) {
+        self.look_at_clocks();
+    }
+
     async fn woken(&self) {
         self.woken.notified().await;
     }

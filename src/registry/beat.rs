@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// How long after it took a connection a server is reached for again. With three misses of
-/// 0.4 s each that makes 1.9 s at the most until it counts as gone.
-const EVERY: Duration = Duration::from_millis(700);
+/// 0.3 s each that makes 1.95 s at the most until it counts as gone.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// So many misses in a row make it gone: one is a packet lost, two a laptop's radio asleep.
 const MISSES: u32 = 3;

@@ -26,6 +26,7 @@ mod probe;
 mod process;
 pub mod skip;
 mod table;
+mod tick;
 
 use std::{
     collections::BTreeSet,
@@ -33,17 +34,18 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::MissedTickBehavior,
+    time::sleep_until,
 };
 
 pub use crate::scan::{
     mdns::Announcement,
     owner::{Owners, owner_of},
+    tick::begin as begin_ticks,
 };
 use crate::{
     fault::Fault,
@@ -56,10 +58,6 @@ use crate::{
     server::{Bounds, Endpoint, KindId, Sighting, Source},
     upstream::{Key, Upstream},
 };
-
-/// How often the table is read. A new server should be usable within a second:
-/// half of it is for noticing, the other half for the conversation.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Addresses that did not answer and of which the network was not asked yet. When there are
 /// more, these are the same ones again.
@@ -77,6 +75,8 @@ pub trait Watch: Send + Sync + 'static {
     fn announced(&self, endpoint: Endpoint, name: &str);
     /// Whether a server was recognised there.
     fn is_server(&self, endpoint: &Endpoint) -> bool;
+    /// Called at each tick, about twice a second: for what nobody tells and is seen by looking.
+    fn tick(&self) {}
     /// Resolves when the machine has slept.
     fn woken(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
@@ -224,20 +224,12 @@ impl<W: Watch> Scan<W> {
         if table.is_none() {
             self.guess(&[]);
             let _ = looked.send(());
-            // An error means that nothing is changed any more.
-            while self.told.changed().await.is_ok() {
-                let before = self.usual_ports.clone();
-                self.update();
-                self.guess(&before);
-            }
-            return std::future::pending().await;
+            return self.guess_anew().await;
         }
         let mut looked = Some(looked);
-        let mut every = tokio::time::interval(LOOK_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut listeners = Vec::new();
         loop {
-            every.tick().await;
+            self.watch.tick();
             if self.told.has_changed().unwrap_or(false) {
                 self.update();
             }
@@ -254,6 +246,20 @@ impl<W: Watch> Scan<W> {
             }
             if let Some(looked) = looked.take() {
                 let _ = looked.send(());
+            }
+            sleep_until(tick::next()).await;
+        }
+    }
+
+    /// Guesses again whenever there are other settings, for ever.
+    async fn guess_anew(mut self) {
+        loop {
+            sleep_until(tick::next()).await;
+            self.watch.tick();
+            if self.told.has_changed().unwrap_or(false) {
+                let before = self.usual_ports.clone();
+                self.update();
+                self.guess(&before);
             }
         }
     }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     sync::mpsc::Sender,
     task::{Id, JoinError, JoinSet},
@@ -20,7 +21,10 @@ use tokio::{
 use crate::{
     fault::{Cause, Fault, Stage},
     kind::{self, Answer, Answers, Question, Verdict},
-    scan::Watch,
+    scan::{
+        Watch,
+        tick::{self, TICK},
+    },
     server::{Endpoint, KindId, ModelName, Sighting},
     upstream::{Key, Limits, Upstream},
 };
@@ -35,9 +39,10 @@ const AFAR_AT_ONCE: usize = 12;
 
 /// How long a server in the network that was there a moment ago may take to take a connection.
 /// It is missed three times before it counts as gone, which together takes two seconds.
-const REACH: Duration = Duration::from_millis(400);
+const REACH: Duration = Duration::from_millis(300);
 
-/// Wake-ups are no closer than this: what is due within it is asked together.
+/// Wake-ups are no closer than this: what is due within it is asked together. What is due
+/// later than at the next tick waits for one.
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// A server on this machine answers a GET in milliseconds unless it is in
@@ -76,7 +81,8 @@ pub(super) async fn run<W: Watch>(
     let prober = Arc::new(Prober { upstream, watch, missing, instance, kept: Mutex::default() });
     let (mut near, mut afar) = (VecDeque::new(), VecDeque::new());
     let mut tasks = JoinSet::new();
-    let mut beats = JoinSet::new();
+    // A few microseconds each, and no reason to wake another thread.
+    let mut beats = FuturesUnordered::new();
     let mut asked: HashMap<Id, Endpoint> = HashMap::new();
     let mut due = prober.watch.due();
     let mut first_round: Option<BTreeSet<Endpoint>> = Some(due.iter().cloned().collect());
@@ -90,7 +96,7 @@ pub(super) async fn run<W: Watch>(
         }
         for endpoint in prober.watch.beats() {
             let prober = prober.clone();
-            beats.spawn(async move { prober.reach(&endpoint).await });
+            beats.push(async move { prober.reach(&endpoint).await });
         }
         while tasks.len() < AT_ONCE {
             let room_afar = asked.values().filter(|it| !it.is_local()).count() < AFAR_AT_ONCE;
@@ -100,18 +106,20 @@ pub(super) async fn run<W: Watch>(
             let task = tasks.spawn(async move { prober.look(&at).await });
             asked.insert(task.id(), endpoint);
         }
-        let next = prober.watch.poll_timeout().map(Instant::from_std);
+        let next = prober.watch.poll_timeout().map(Instant::from_std).map(|at| {
+            let now = Instant::now();
+            if at > now + TICK { tick::not_before(at) } else { at.max(now + TOGETHER) }
+        });
         let wake = async {
             match next {
-                Some(at) => sleep_until(at.max(Instant::now() + TOGETHER)).await,
+                Some(at) => sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = wake => {}
             () = prober.watch.changed() => {}
-            // One that panicked is reached for again a little later than others.
-            Some(_) = beats.join_next() => {}
+            Some(()) = beats.next() => {}
             Some(ended) = tasks.join_next_with_id() => {
                 let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
                 let endpoint = asked.remove(&id);

@@ -22,6 +22,10 @@ const SCHEMA_KEY: &str = "schema";
 /// a gigabyte; a few dozen servers need next to nothing, and rows are read once.
 const CACHE: u64 = 2 << 20;
 
+/// How late a thread of sled's may look up from waiting.
+#[cfg(target_os = "linux")]
+const SLACK: Duration = Duration::from_secs(1);
+
 /// One database as it was opened, with its trees.
 pub(super) struct Base<const N: usize> {
     pub(super) db: Db,
@@ -102,8 +106,27 @@ pub(super) fn open_or_begin_anew<const N: usize>(
 
 /// sled panics on some damage instead of reporting it.
 fn open_caught<const N: usize>(path: &Path, trees: [&str; N], look: Look) -> Result<Base<N>, Trouble> {
-    panic::catch_unwind(|| open(path, trees, look))
+    unhurried(|| panic::catch_unwind(|| open(path, trees, look)))
         .unwrap_or_else(|panic| Err(Trouble::Damaged(words(&*panic))))
+}
+
+/// Has the threads that begin meanwhile wake together with others. sled (0.34) keeps seven that
+/// wait for work and look up each second, each at a moment of its own; work still wakes them at
+/// once.
+fn unhurried<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::set_current_timer_slack;
+        let slack = u64::try_from(SLACK.as_nanos()).ok().and_then(std::num::NonZeroU64::new);
+        // Where it cannot be set they wake as they would.
+        let _ = set_current_timer_slack(slack);
+        let done = work();
+        // None is what this thread began with.
+        let _ = set_current_timer_slack(None);
+        done
+    }
+    #[cfg(not(target_os = "linux"))]
+    work()
 }
 
 pub(super) fn words(panic: &(dyn Any + Send)) -> String {

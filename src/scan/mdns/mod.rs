@@ -17,7 +17,7 @@ use mdns_sd::{IfKind, Receiver, ResolvedService, ScopedIp, ServiceDaemon, Servic
 use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 pub use self::announce::Announcement;
@@ -26,7 +26,7 @@ use self::{
     record::{Interface, Record, judge},
 };
 use crate::{
-    scan::{Settings, Watch},
+    scan::{Settings, Watch, tick},
     server::{Endpoint, Source},
 };
 
@@ -229,8 +229,7 @@ struct Ears<W: Watch> {
 impl<W: Watch> Ears<W> {
     async fn listen(&mut self, voice: &Voice, missed: &mut mpsc::Receiver<Endpoint>) -> End {
         let mut events = voice.events();
-        let mut weigh = tokio::time::interval(WEIGH_EVERY);
-        weigh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut weigh_at = Instant::now();
         let mut answered_by = Some(Instant::now() + ANSWERED_BY);
         loop {
             self.tell();
@@ -242,7 +241,8 @@ impl<W: Watch> Ears<W> {
                     None => return End::Flood,
                 },
                 Some(endpoint) = missed.recv() => self.on_missed(&endpoint, voice),
-                _ = weigh.tick() => {
+                () = sleep_until(weigh_at) => {
+                    weigh_at = tick::not_before(Instant::now() + WEIGH_EVERY);
                     if voice.weight().await > MOST_KEPT {
                         return End::Flood;
                     }
