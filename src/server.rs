@@ -99,6 +99,8 @@ pub enum Source {
     SocketTable,
     /// It is announced in the network, by multicast DNS.
     Mdns,
+    /// A lookup in ordinary DNS lists it.
+    Dns,
     /// `[[servers]]` in the configuration names it.
     Config,
     /// An environment variable names it.
@@ -128,7 +130,7 @@ pub enum Capability {
 }
 
 /// A model as one server offers it. What the server did not say is `None`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// The name to ask for.
     pub name: ModelName,

@@ -32,7 +32,7 @@ need_tools() {
     fi
     # Debian has its programs of PostgreSQL by version.
     local postgres=(/usr/lib/postgresql/*/bin)
-    for tool in python3:python3 curl:curl haproxy:haproxy taskset:util-linux flock:util-linux ip:iproute2 cc:build-essential systemd-analyze:systemd initdb:postgresql promtool:prometheus; do
+    for tool in python3:python3 curl:curl haproxy:haproxy taskset:util-linux flock:util-linux ip:iproute2 dnsmasq:dnsmasq-base cc:build-essential systemd-analyze:systemd initdb:postgresql promtool:prometheus; do
         PATH=$PATH:/usr/sbin:${postgres[-1]} command -v "${tool%%:*}" >/dev/null || missing+=("${tool#*:}")
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)

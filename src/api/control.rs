@@ -9,16 +9,16 @@ use super::{Door, Knock, body, json};
 use crate::{
     fault::{Cause, Failure, Fault},
     generate::Usd,
-    housekeeping::wall_ms,
+    housekeeping::{Look, wall_ms},
     postgres,
     registry::{Admission, Server, Standing},
     relay::Body,
     server::{Address, Endpoint, Pin, Problem, Zone},
-    stats::{Spread, hour},
+    stats::{Row, Spread, hour},
     wire::{
-        AddServer, Added, CloudView, HardwareView, Health, LiveFigures, ModelCounts, ModelList, ModelView,
-        OtlpView, Percentiles, PinWish, PostgresView, RequestCounts, ServerCounts, ServerList, ServerView,
-        Status, StoreView, TrustServer, models as model_views, rfc3339,
+        AddServer, Added, CloudView, HardwareView, Health, LiveFigures, LookupView, ModelCounts, ModelList,
+        ModelView, OtlpView, Percentiles, PinWish, PostgresView, RequestCounts, ServerCounts, ServerList,
+        ServerView, Status, StoreView, TrustServer, models as model_views, rfc3339,
     },
 };
 
@@ -43,6 +43,12 @@ pub(super) fn status_of(door: &Door) -> Status {
     reasons.extend(store.reasons);
     let sharing = door.sharing.status();
     reasons.extend(sharing.as_ref().and_then(behind));
+    let lookups: Vec<LookupView> = house
+        .lookups()
+        .into_iter()
+        .map(|(at, it)| LookupView { name: at.to_string(), servers: it.servers, trouble: it.trouble })
+        .collect();
+    reasons.extend(lookups.iter().filter_map(LookupView::reason));
     for server in &snapshot.servers {
         if let Some(reason) = reason(server) {
             reasons.push(reason);
@@ -91,6 +97,7 @@ pub(super) fn status_of(door: &Door) -> Status {
         tracking: house.tracking(),
         postgres: sharing.map(shared),
         otlp: house.told().map(|it| OtlpView { ok: it.ok, waiting: it.waiting, dropped: it.dropped }),
+        lookups,
         cloud: house.spent().map(|it| CloudView {
             spent_today_usd: it.today.dollars(),
             daily_usd: it.daily.map(Usd::dollars),
@@ -180,21 +187,29 @@ pub(super) async fn servers(knock: Knock) -> Response<Body> {
 }
 
 pub(super) fn server_views(door: &Door) -> Vec<ServerView> {
-    door.house.snapshot().servers.iter().map(|it| server_view(door, it)).collect()
+    let (snapshot, look) = (door.house.snapshot(), door.house.traffic().look());
+    let figures = door.house.with_stats(|it| it.all_live(hour(wall_ms())));
+    snapshot.servers.iter().map(|it| view_of(door, it, &look, figures.get(&it.id))).collect()
 }
 
 pub(super) fn server_view(door: &Door, server: &Server) -> ServerView {
     let figures = door.house.with_stats(|it| it.live(&server.id, hour(wall_ms())));
+    view_of(door, server, &door.house.traffic().look(), Some(&figures))
+}
+
+fn view_of(door: &Door, server: &Server, look: &Look, figures: Option<&Row>) -> ServerView {
     let traffic = door.house.traffic();
-    let percentiles = |it: Spread| Percentiles { p50: it.p50, p95: it.p95 };
+    let percentiles = |of: fn(&Row) -> Spread| {
+        figures.map(of).map_or_else(Percentiles::default, |it| Percentiles { p50: it.p50, p95: it.p95 })
+    };
     let live = LiveFigures {
-        in_flight: traffic.look().of(&server.id),
+        in_flight: look.of(&server.id),
         limit: traffic.limit(&server.id, server.limit),
         queued: traffic.queued_for(&server.id).try_into().unwrap_or(u32::MAX),
-        latency_ms: percentiles(figures.total_ms),
-        first_token_ms: percentiles(figures.first_token_ms),
-        tokens_per_second: figures.tokens_per_second.p50,
-        success_rate: figures.success_rate,
+        latency_ms: percentiles(|it| it.total_ms),
+        first_token_ms: percentiles(|it| it.first_token_ms),
+        tokens_per_second: figures.and_then(|it| it.tokens_per_second.p50),
+        success_rate: figures.and_then(|it| it.success_rate),
     };
     ServerView::of(server, &live)
 }

@@ -40,6 +40,7 @@ fn server(id: &str, kind: &str, url: &str, models: Vec<Model>) -> Server {
         models: models.into_iter().map(Arc::new).collect(),
         limit: None,
         priority: 0,
+        weight: None,
         last_seen_ms: Some(NOW_MS - 1_000),
         since_ms: NOW_MS - 3_600_000,
         last_fault: None,
@@ -162,6 +163,7 @@ pub(super) fn status() -> Status {
             since: None,
         }),
         otlp: None,
+        lookups: Vec::new(),
         cloud: Some(CloudView { spent_today_usd: 0.734, daily_usd: Some(5.0) }),
         hardware: Some(HardwareView {
             processors: Some(8),
@@ -202,6 +204,7 @@ pub(super) fn nothing_found() -> Status {
         requests: RequestCounts::default(),
         listen: None,
         tracking: false,
+        lookups: Vec::new(),
         store: StoreView { path: None, bytes: None, ok: false, dropped: 4 },
         cloud: None,
         postgres: None,

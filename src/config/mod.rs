@@ -5,6 +5,7 @@
 //! default. Everything has a default, so a missing file is an empty one; an
 //! unknown name is refused with the nearest that exists.
 
+mod fleets;
 mod paths;
 mod reader;
 mod servers;
@@ -31,6 +32,7 @@ use crate::{
     postgres::{self, Database},
     registry::Trust,
     route::Fallback,
+    scan::Fleet,
     server::{Endpoint, KindId},
     spending::Prices,
     upstream::Key,
@@ -89,6 +91,8 @@ pub struct Discovery {
     pub socket_table: bool,
     /// Whether servers are found that announce themselves in the network.
     pub mdns: bool,
+    /// `[[discovery.dns]]`: fleets whose servers DNS lists.
+    pub fleets: Vec<Fleet>,
     /// Whether this daemon announces itself there.
     pub advertise: bool,
     /// Servers that are trusted though they are another user's or on another machine.
@@ -102,6 +106,7 @@ impl Default for Discovery {
             skip_ports: Vec::new(),
             socket_table: true,
             mdns: true,
+            fleets: Vec::new(),
             advertise: false,
             trust: Vec::new(),
         }
@@ -436,6 +441,8 @@ fn read(reader: &mut Reader<'_>, around: &Surroundings<'_>) -> Config {
     section.take(reader, "mdns", &mut discovery.mdns);
     section.take(reader, "advertise", &mut discovery.advertise);
     section.take(reader, "trust", &mut discovery.trust);
+    let configured = section.list(reader, "dns");
+    discovery.fleets = fleets::from_file(reader, configured);
     section.done(reader);
 
     let section = root.section(reader, "cloud");

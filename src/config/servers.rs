@@ -3,7 +3,7 @@
 //! A key belongs to the endpoint that it was set for and goes nowhere else.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     ops::Range,
     os::unix::fs::MetadataExt,
@@ -145,14 +145,19 @@ pub(super) fn from_file(
     around: &Surroundings<'_>,
 ) -> Vec<ServerEntry> {
     let mut servers: Vec<ServerEntry> = Vec::new();
+    // The addresses that were written, and all that they name.
+    let (mut written, mut named) = (BTreeSet::new(), BTreeSet::new());
     for section in sections {
         let span = section.span.clone();
         let label = section.key("url");
         let Some(server) = entry(reader, section, around) else { continue };
-        if servers.iter().any(|it| same_place(&it.endpoint, &server.endpoint)) {
+        let all = places(&server.endpoint);
+        if named.contains(&server.endpoint) || all.iter().any(|it| written.contains(it)) {
             reader.problem(span, format!("`{label}` is there twice: {}", server.endpoint));
             continue;
         }
+        written.insert(server.endpoint.clone());
+        named.extend(all);
         servers.push(server);
     }
     servers

@@ -4,6 +4,7 @@ use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use super::*;
 use crate::{
+    registry::Lookup,
     server::{Endpoint, Zone},
     upstream::Key,
 };
@@ -118,6 +119,66 @@ fn settings_are_read() {
     assert_eq!(config.listen.origins, ["https://chat.example"]);
     assert_eq!(config.log, Log { format: LogFormat::Json, level: "debug".to_owned() });
     assert!(!config.stats.tracking);
+}
+
+#[test]
+fn fleets_in_dns_are_read_and_have_bounds() {
+    let loaded = loaded(
+        r#"
+        [[discovery.dns]]
+        name = "_vLLM._tcp.Lab.example."
+        [[discovery.dns]]
+        name = "pool.lab.example"
+        port = 8000
+        kind = "vllm"
+        resolver = "127.0.0.1:8600"
+        ttl_min = "1s"
+        ttl_max = "10m"
+        keep = "1h"
+        [[discovery.dns]]
+        name = "pool.lab.example"
+        port = 8001
+        resolver = "fd00::53"
+        "#,
+    );
+    let lookup = |name: &str, port| Lookup { name: name.to_owned(), port };
+    let [plain, pool, other] = &loaded.config.discovery.fleets[..] else { panic!("{loaded:?}") };
+    assert_eq!(*plain, Fleet::named(lookup("_vllm._tcp.lab.example", None)));
+    assert_eq!(
+        *pool,
+        Fleet {
+            lookup: lookup("pool.lab.example", Some(8000)),
+            kind: Some("vllm".into()),
+            resolver: Some("127.0.0.1:8600".parse().unwrap()),
+            ttl_min: Duration::from_secs(1),
+            ttl_max: Duration::from_secs(600),
+            keep: Duration::from_secs(3600),
+        }
+    );
+    assert_eq!(other.resolver, Some("[fd00::53]:53".parse().unwrap()));
+    let wrong = |line: &str, words: &str| check_problem(&format!("[[discovery.dns]]\n{line}\n"), 2, words);
+    for name in
+        ["10.0.0.7", "localhost", "a..b", "a b.example", "http://pool.example", "pool.example:8000", "."]
+    {
+        wrong(&format!("name = \"{name}\""), "`discovery.dns[0].name` must be a name in DNS");
+    }
+    wrong(
+        "resolver = \"dns.example\"\nname = \"a.b\"",
+        "`discovery.dns[0].resolver` must be the address of a resolver",
+    );
+    let wrong = |lines: &str, words: &str| {
+        check_problem(&format!("[[discovery.dns]]\nname = \"a.b\"\n{lines}\n"), 1, words);
+    };
+    wrong("ttl_min = \"10ms\"", "`discovery.dns[0].ttl_min` must be at least a second");
+    wrong("ttl_max = \"2s\"", "`discovery.dns[0].ttl_min` must not be longer than `ttl_max`");
+    wrong("keep = \"30s\"", "`discovery.dns[0].keep` must not be shorter than `ttl_max`");
+    wrong("kind = \"openai\"", "`discovery.dns[0].kind` cannot be one that sells answers");
+    check_problem("[[discovery.dns]]\nport = 8000\n", 1, "`discovery.dns[0].name` is missing");
+    check_problem(
+        "[[discovery.dns]]\nname = \"a.b\"\n[[discovery.dns]]\nname = \"A.b\"\n",
+        3,
+        "`discovery.dns[1].name` is there twice: a.b",
+    );
 }
 
 #[test]

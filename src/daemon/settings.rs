@@ -129,6 +129,7 @@ pub(super) fn of_scan(config: &Config, listen: Option<SocketAddr>, instance: &st
         socket_table: discovery.socket_table,
         own: listen.into_iter().collect(),
         mdns: discovery.mdns,
+        fleets: discovery.fleets.clone(),
         announce,
         instance: instance.to_owned(),
         ..scan::Settings::default()

@@ -17,7 +17,7 @@ use crate::{
     generate::Outcome,
     ledger,
     metrics::Counted,
-    registry::{self, Change, Now, Registry},
+    registry::{self, Change, Now, Registry, says_where},
     stats::{Bucket, Hour, Stats, hour},
     store::{Loaded, Row, Shelf, Store, read_record, record},
 };
@@ -134,6 +134,13 @@ impl Housekeeping {
             Change::Server { server } => &server.id,
             Change::Forgotten { id, .. } => id,
         };
+        if let Change::Forgotten { id, endpoint, kind } = change
+            && says_where(id, endpoint, kind)
+        {
+            // Of whoever has an address for an hour nothing is left behind.
+            self.store.put_all(Shelf::Servers, [(id.as_str().as_bytes().to_vec(), None)]);
+            return;
+        }
         match record(VERSION, change) {
             Ok(record) => self.store.put(Shelf::Servers, id.as_str().as_bytes(), record),
             Err(error) => tracing::error!(%id, %error, "a server cannot be written down"),

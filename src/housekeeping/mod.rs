@@ -48,8 +48,8 @@ use crate::{
     fault::{Blame, Fault},
     generate::Outcome,
     otlp::Outbox,
-    registry::{Admission, Change, Hint, Now, Registry, Said, Server, Snapshot, Work},
-    scan::Watch,
+    registry::{Admission, Change, Hint, Lookup, Now, Registry, Said, Server, Snapshot, Work},
+    scan::{Stands, Watch},
     server::{Endpoint, KindId, ModelName, Pin, ServerId, Source, Zone},
     stats::{Query, Stats},
     store::Store,
@@ -89,6 +89,8 @@ pub struct Housekeeping {
     kept: watch::Sender<u64>,
     news: watch::Sender<()>,
     looked: watch::Sender<bool>,
+    /// How lookups in DNS stand.
+    lookups: Mutex<BTreeMap<Lookup, Stands>>,
     hardware: gauge::Seen,
     running: Running,
     /// Where what is over is left for a collector, if there is one.
@@ -176,6 +178,7 @@ impl Housekeeping {
             kept,
             news: watch::channel(()).0,
             looked: watch::channel(true).0,
+            lookups: Mutex::default(),
             hardware: gauge::Seen::default(),
             running: Running::default(),
             outbox: ArcSwapOption::empty(),
@@ -228,6 +231,11 @@ impl Housekeeping {
     /// What is known of how soon servers begin to answer.
     pub fn with_paces<T>(&self, look: impl FnOnce(&mut Paces) -> T) -> T {
         look(&mut lock(&self.paces))
+    }
+
+    /// How lookups in DNS stand.
+    pub fn lookups(&self) -> BTreeMap<Lookup, Stands> {
+        lock(&self.lookups).clone()
     }
 
     /// The store, for its state of health.

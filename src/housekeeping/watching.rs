@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::{Housekeeping, lock, now};
 use crate::{
     fault::{Cause, Fault, Stage},
-    registry::Hint,
-    scan::Watch,
+    registry::{Hint, Listings, Lookup},
+    scan::{Stands, Watch},
     server::{Bounds, Endpoint, KindId, Sighting, Source},
     upstream::Key,
 };
@@ -37,6 +37,18 @@ impl Watch for Housekeeping {
         // A name in the network vouches for nothing; what the person trusts is an address.
         let hint = Hint { trusted: false, endpoint, source: Source::Mdns, settings: None };
         self.change(|registry, now| registry.on_announced(hint, name, now));
+    }
+
+    fn listed(&self, lookup: &Lookup, all: &Listings) {
+        self.change(|registry, now| registry.on_listed(lookup, all, now));
+    }
+
+    fn lookup_stands(&self, lookup: &Lookup, stands: Option<Stands>) {
+        let mut all = lock(&self.lookups);
+        match stands {
+            Some(stands) => drop(all.insert(lookup.clone(), stands)),
+            None => drop(all.remove(lookup)),
+        }
     }
 
     fn is_server(&self, endpoint: &Endpoint) -> bool {

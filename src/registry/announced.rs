@@ -76,7 +76,9 @@ impl Registry {
 
     /// Whether nobody tells of an address any more but through a server that was there.
     fn is_left(&self, endpoint: &Endpoint) -> bool {
-        let told = |place: &Place| place.is_named() || place.hints.contains_key(&Source::Mdns);
+        let told = |place: &Place| {
+            place.is_named() || [Source::Mdns, Source::Dns].iter().any(|it| place.hints.contains_key(it))
+        };
         !endpoint.is_local() && !self.places.get(endpoint).is_some_and(told)
     }
 

@@ -1,8 +1,8 @@
 //! From a registry to changes and back: the store, the feed, and what readers hold.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Admission, Change, Health, Known, Now, Place, Registry, Server, Snapshot};
+use super::{Admission, Change, Health, Known, Now, Registry, Server, Snapshot};
 use crate::server::{ModelName, Source, Zone};
 
 /// Names of former models that are kept; the oldest habit of a caller is not worth more.
@@ -28,7 +28,7 @@ impl Registry {
         match change {
             Change::Forgotten { id, endpoint, kind } => {
                 self.remove(&id, &mut Vec::new());
-                self.retired.insert(id, (endpoint, kind));
+                self.retire(id, &endpoint, &kind);
             }
             Change::Server { server } => self.restore(&server, now),
         }
@@ -45,13 +45,16 @@ impl Registry {
             self.retired.insert(id, (stored.endpoint.clone(), stored.kind.clone()));
             return;
         }
+        if Self::was_listed_only(stored) {
+            self.retire(id, &stored.endpoint, &stored.kind);
+            return;
+        }
         for endpoint in std::iter::once(&stored.endpoint).chain(&stored.also_at) {
             if self.settings.cloud.bars(endpoint) {
                 continue;
             }
-            let ruled = self.settings.covers(endpoint);
-            let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
-            place.rule(ruled);
+            let place = self.places.get_or_insert(endpoint, now.at);
+            place.rule(self.settings.covers(endpoint, &place.listed));
             if place.server.is_some() {
                 // Found by itself meanwhile; the store is older than that.
                 continue;
@@ -91,15 +94,37 @@ impl Registry {
     /// Makes the picture that readers take.
     pub(super) fn rebuild(&mut self) {
         let servers: Vec<Arc<Server>> = self.servers.values().map(|it| Arc::clone(&it.shown)).collect();
-        let lost = |it: &&ModelName| {
-            !self.formerly.contains(*it) && !servers.iter().any(|server| server.has(it.as_str()))
-        };
-        let before = self.snapshot.servers.iter().flat_map(|it| &it.models).map(|it| &it.name);
-        let lost: Vec<ModelName> = before.filter(lost).cloned().collect();
+        let mut lost = left_behind(&self.snapshot.servers, &servers);
+        lost.retain(|it| !self.formerly.contains(it));
+        if !lost.is_empty() {
+            let models = servers.iter().flat_map(|it| &it.models);
+            let there: BTreeSet<&str> = models
+                .flat_map(|it| std::iter::once(&it.name).chain(&it.aliases))
+                .map(ModelName::as_str)
+                .collect();
+            lost.retain(|it| !there.contains(it.as_str()));
+        }
         if !lost.is_empty() {
             let room = FORMERLY.saturating_sub(self.formerly.len());
             Arc::make_mut(&mut self.formerly).extend(lost.into_iter().take(room));
         }
         self.snapshot = Arc::new(Snapshot { servers, formerly: Arc::clone(&self.formerly) });
     }
+}
+
+/// Names of models that some server had and has no more, be they elsewhere or not. Both lists are
+/// in the order of ids; nearly all servers are the very same in both.
+fn left_behind(before: &[Arc<Server>], now: &[Arc<Server>]) -> BTreeSet<ModelName> {
+    let mut now = now.iter().peekable();
+    let mut left = BTreeSet::new();
+    for old in before {
+        while now.next_if(|it| it.id < old.id).is_some() {}
+        let new = now.peek().filter(|it| it.id == old.id);
+        if new.is_some_and(|it| Arc::ptr_eq(it, old)) {
+            continue;
+        }
+        let names = old.models.iter().map(|it| &it.name);
+        left.extend(names.filter(|it| !new.is_some_and(|new| new.has(it.as_str()))).cloned());
+    }
+    left
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Server, Trust, id};
+use super::{Listing, Lookup, Server, Trust, id};
 use crate::{
     kind,
     server::{Endpoint, KindId, Pin, Source, Zone},
@@ -22,9 +22,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether a rule of the person covers an address.
-    pub(super) fn covers(&self, endpoint: &Endpoint) -> bool {
-        self.trust.iter().any(|it| it.covers(endpoint))
+    /// Whether a rule of the person covers an address, or a name under which it is listed.
+    pub(super) fn covers(&self, endpoint: &Endpoint, listed: &BTreeMap<Lookup, Listing>) -> bool {
+        let by_name = |rule: &Trust| listed.keys().any(|it| rule.covers_name(&it.name, endpoint.port()));
+        self.trust.iter().any(|it| it.covers(endpoint) || by_name(it))
     }
 }
 

@@ -43,6 +43,20 @@ pub(super) fn make(
         .unwrap_or_else(|| kind.into())
 }
 
+/// The id of a kind at an address of the network, which is nobody else's: `vllm-10-0-0-7`, with
+/// its port where that is not the usual one.
+pub(super) fn of_address(kind: &str, endpoint: &Endpoint) -> Option<String> {
+    let Address::Tcp { port, tls: false, .. } = endpoint.address() else { return None };
+    let ip = endpoint.ip().filter(|it| !it.is_loopback() && endpoint.has_no_path())?;
+    let groups: Vec<String> = match ip {
+        IpAddr::V4(ip) => ip.octets().iter().map(ToString::to_string).collect(),
+        IpAddr::V6(ip) => ip.segments().iter().map(|it| format!("{it:x}")).collect(),
+    };
+    let usual = kind::by_id(kind).and_then(|it| it.usual_ports().first().copied());
+    let port = (Some(*port) != usual).then(|| port.to_string());
+    Some([vec![kind.to_owned()], groups, port.into_iter().collect()].concat().join("-"))
+}
+
 /// Small letters, digits and single hyphens.
 pub(super) fn slug(name: &str) -> String {
     let mut slug = String::new();

@@ -36,6 +36,8 @@ pub(super) struct Known {
     pub(super) draining: bool,
     /// When it is reached for next, and how often it was missed.
     pub(super) beat: Beat,
+    /// When the agenda says that it is reached for.
+    pub(super) beat_noted: Option<Instant>,
     /// How many requests it says that it works on at once.
     pub(super) slots: Option<u32>,
     pub(super) engine_ports: Vec<u16>,
@@ -59,6 +61,7 @@ impl Known {
             health,
             draining: false,
             beat: Beat::default(),
+            beat_noted: None,
             slots: None,
             engine_ports: Vec::new(),
             engine_of: None,
@@ -93,7 +96,7 @@ impl Known {
         self.forwards = sighting.forwards || (self.forwards && sighting.problem.is_some());
         self.now.last_seen_ms = Some(now.wall_ms);
         self.health.seen(now.at);
-        self.beat = Beat::after(now.at);
+        self.beat.well(now.at);
     }
 
     /// It is at another address: what was wrong at the old one is over.
@@ -179,9 +182,12 @@ pub(super) fn is_gone(fault: &Fault) -> bool {
 fn keep_equal(old: &[Arc<Model>], new: Vec<Model>) -> Vec<Arc<Model>> {
     let mut models: Vec<Arc<Model>> = new
         .into_iter()
-        .map(|model| match old.iter().find(|it| ***it == model) {
-            Some(kept) => Arc::clone(kept),
-            None => Arc::new(model),
+        .map(|model| {
+            let at = old.binary_search_by(|it| it.name.cmp(&model.name)).ok();
+            match at.and_then(|it| old.get(it)).filter(|it| ***it == model) {
+                Some(kept) => Arc::clone(kept),
+                None => Arc::new(model),
+            }
         })
         .collect();
     models.sort_by(|a, b| a.name.cmp(&b.name));

@@ -17,8 +17,11 @@ mod hint;
 mod id;
 mod known;
 mod lack;
+mod listed;
+mod pace;
 mod person;
 mod place;
+mod places;
 mod said;
 mod same;
 #[cfg(test)]
@@ -34,6 +37,7 @@ use std::{
 
 pub use hint::{Cloud, Hint, ServerSettings, Settings};
 pub use lack::{Lack, Work};
+pub use listed::{Listing, Listings, Lookup, says_where};
 pub use said::{Said, Trust};
 pub use trust::{Bond, Identity, Word};
 pub use view::{Admission, Change, LastFault, Now, Server, Snapshot, Standing};
@@ -41,7 +45,9 @@ pub use view::{Admission, Change, LastFault, Now, Server, Snapshot, Standing};
 use self::{
     health::{Health, Witness},
     known::{Known, is_gone},
+    pace::Pace,
     place::{Ask, Place},
+    places::Places,
 };
 use crate::{
     fault::{Blame, Cause, Fault},
@@ -64,12 +70,26 @@ const CLOUD_TROUBLED: Duration = Duration::from_secs(600);
 /// nothing depends on them while what they belong to is there.
 const SECONDARY: Duration = Duration::from_secs(60);
 
+/// One turn of being asked, and how many there are at once: all that a desktop has. A thousand
+/// servers that are new are known within ten seconds.
+const LOOK: Duration = Duration::from_millis(10);
+const LOOKS_AT_ONCE: u32 = 100;
+
+/// Servers that are well are asked again one after the other, so far apart at least. Beyond two
+/// hundred of them each is asked more rarely than `every`.
+const EACH_LOOK: Duration = Duration::from_millis(50);
+
 /// The owner of everything known about servers.
 #[derive(Debug)]
 pub struct Registry {
     settings: Settings,
-    places: BTreeMap<Endpoint, Place>,
+    places: Places,
     servers: BTreeMap<ServerId, Known>,
+    /// When servers of the network are reached for.
+    beats: BTreeSet<(Instant, ServerId)>,
+    /// Turns of being asked, and of being reached for.
+    looks: Pace,
+    reaches: Pace,
     /// Ids of forgotten servers, with the only ones who may have them again.
     retired: BTreeMap<ServerId, (Endpoint, KindId)>,
     formerly: Arc<BTreeSet<ModelName>>,
@@ -84,8 +104,11 @@ impl Registry {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
-            places: BTreeMap::new(),
+            places: Places::default(),
             servers: BTreeMap::new(),
+            beats: BTreeSet::new(),
+            looks: Pace::new(LOOK, LOOKS_AT_ONCE),
+            reaches: Pace::new(beat::REACH, beat::REACHES_AT_ONCE),
             retired: BTreeMap::new(),
             formerly: Arc::default(),
             snapshot: Arc::default(),
@@ -106,10 +129,9 @@ impl Registry {
         }
         self.watched |= source == Source::SocketTable;
         let known = self.places.contains_key(&endpoint);
-        let ruled = self.settings.covers(&endpoint);
-        let place = self.places.entry(endpoint.clone()).or_insert_with(|| Place::new(now.at));
+        let place = self.places.get_or_insert(&endpoint, now.at);
         let first = place.hints.insert(source, trusted).is_none();
-        place.rule(ruled);
+        place.rule(self.settings.covers(&endpoint, &place.listed));
         place.weigh_trust(&endpoint, self.watched);
         if settings.is_some() {
             place.settings = settings;
@@ -117,7 +139,7 @@ impl Registry {
         let news = match source {
             Source::SocketTable | Source::Added => true,
             Source::Config | Source::Environment => first,
-            Source::Mdns => first || place.is_silent(),
+            Source::Mdns | Source::Dns => first || place.is_silent(),
             // Beside the table of sockets it says the same once more.
             Source::Port => !place.hints.contains_key(&Source::SocketTable),
         };
@@ -194,24 +216,20 @@ impl Registry {
         self.told(changes)
     }
 
-    /// The addresses to ask now. Each counts as being asked until it is reported on.
+    /// The addresses to ask now, as many as there are turns for. Each counts as being asked
+    /// until it is reported on.
     pub fn due(&mut self, now: Now) -> Vec<Endpoint> {
-        let is_due = |place: &Place| matches!(place.ask, Ask::At(at) if at <= now.at);
-        let due = self.places.iter_mut().filter(|(_, place)| is_due(place));
-        due.map(|(endpoint, place)| {
-            place.begin(now.at);
-            endpoint.clone()
-        })
-        .collect()
+        let mut due = Vec::new();
+        while self.places.next().is_some_and(|at| at <= now.at) && self.looks.take(now.at) {
+            due.extend(self.places.begin_next(now.at));
+        }
+        due
     }
 
     /// When something becomes due, or a server is to be reached for.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let times = self.places.values().filter_map(|place| match place.ask {
-            Ask::At(at) => Some(at),
-            Ask::Asking | Ask::Never => None,
-        });
-        times.chain(self.next_beat()).min()
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let look = self.places.next().map(|at| self.looks.not_before(at));
+        look.into_iter().chain(self.next_beat()).min()
     }
 
     /// An address was recognised. Of an address that nobody hints at any more
@@ -226,7 +244,7 @@ impl Registry {
         let again = match sighting.problem {
             None if far => IN_THE_CLOUD,
             Some(_) if far => CLOUD_TROUBLED,
-            None => self.settings.every,
+            None => self.settings.every.max(Pace::round(EACH_LOOK, self.servers.len())),
             Some(Problem::Loading) => WHILE_LOADING,
             Some(_) => WHILE_TROUBLED,
         };
@@ -235,7 +253,8 @@ impl Registry {
             self.sweep(endpoint);
             return Vec::new();
         }
-        if let Some(kind) = self.person_says(endpoint).and_then(|it| it.kind.clone())
+        let listed = self.places.get(endpoint).and_then(|it| it.listing()?.kind.clone());
+        if let Some(kind) = self.person_says(endpoint).and_then(|it| it.kind.clone()).or(listed)
             && sighting.kind == "openai-compatible"
         {
             sighting.kind = kind;
@@ -417,6 +436,7 @@ impl Registry {
         let place = self.places.get(&endpoint);
         let trusted = place.is_some_and(Place::is_trusted);
         let word = place.and_then(|it| it.word.clone());
+        let listing = place.and_then(Place::listing).cloned();
         let is_it = word.as_ref().is_none_or(|it| it.is_about(&server.now.kind));
         let trusted = trusted && is_it;
         let (zone, bounds) = (self.zone(&endpoint), self.bounds_of_requests(&endpoint));
@@ -431,9 +451,12 @@ impl Registry {
             _ if server.draining => Admission::Draining,
             _ => Admission::Open,
         };
+        // Whoever names a server says where it stands.
+        let tier = listing.as_ref().map_or(0, |it| i32::from(it.tier));
+        server.now.priority = settings.as_ref().map_or(tier, |it| it.priority);
+        server.now.weight = listing.and_then(|it| it.weight);
         let settings = settings.unwrap_or_default();
         server.now.name = settings.name;
-        server.now.priority = settings.priority;
         // Who passes requests on to who knows whom is as far away as anybody can be.
         let zone = if server.forwards { Zone::Cloud } else { zone };
         server.now.zone = settings.zone.unwrap_or(zone);
@@ -444,7 +467,11 @@ impl Registry {
         server.now.limit = settings.limit.or(server.slots).map(|it| it.max(1));
         let was = server.shown.standing;
         changes.extend(server.publish(now));
-        if server.shown.standing == Standing::Down && was != Standing::Down {
+        let (noted, next) = (server.beat_noted, beat::next(server));
+        server.beat_noted = next;
+        let (is_down, was_down) = (server.shown.standing == Standing::Down, was == Standing::Down);
+        self.note_beat(id, noted, next);
+        if is_down && !was_down {
             self.reconsider_engines(now);
         }
     }

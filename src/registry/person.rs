@@ -47,7 +47,7 @@ impl Registry {
 
     /// Asks every address again at once, but for those that are something else.
     pub fn probe_all(&mut self, now: Now) {
-        for place in self.places.values_mut().filter(|place| place.ask != Ask::Never) {
+        for (_, place) in self.places.iter_mut().filter(|(_, place)| place.ask != Ask::Never) {
             place.postpone(now.at);
         }
     }
@@ -66,7 +66,7 @@ impl Registry {
     /// The machine has slept: every address is due, and nothing that was waited for is waited
     /// for any longer.
     pub fn on_wake(&mut self, now: Now) -> Vec<Change> {
-        for place in self.places.values_mut() {
+        for (_, place) in self.places.iter_mut() {
             place.rouse(now.at);
         }
         let ids: Vec<ServerId> = self.servers.keys().cloned().collect();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    registry::{Hint, ServerSettings, Word, health::pause},
+    registry::{Hint, Listing, Lookup, ServerSettings, Word, health::pause},
     server::{Endpoint, ServerId, Source, Zone},
 };
 
@@ -48,6 +48,8 @@ pub(super) struct Place {
     /// Who told us of it, and whether that source vouches for it.
     pub(super) hints: BTreeMap<Source, bool>,
     pub(super) settings: Option<ServerSettings>,
+    /// What lookups in ordinary DNS say of it, by what was looked up.
+    pub(super) listed: BTreeMap<Lookup, Listing>,
     /// The names that it was announced under in the network.
     pub(super) names: BTreeSet<String>,
     /// How often it was put off to see whether a server has moved here.
@@ -59,6 +61,8 @@ pub(super) struct Place {
     /// Sightings in a row that did not look like the server which this is another address of.
     pub(super) odd: u32,
     pub(super) ask: Ask,
+    /// When the agenda says that it is asked.
+    pub(super) noted: Option<Instant>,
     /// What is being asked may be about the listener before this one.
     again: bool,
     /// A person does not want to see what is here, until there is something new.
@@ -81,12 +85,14 @@ impl Place {
         Self {
             hints: BTreeMap::new(),
             settings: None,
+            listed: BTreeMap::new(),
             names: BTreeSet::new(),
             put_off: 0,
             server: None,
             engine: false,
             odd: 0,
             ask: Ask::At(now),
+            noted: None,
             again: false,
             dismissed: false,
             silences: 0,
@@ -116,6 +122,7 @@ impl Place {
     /// Nobody's word for it counts any more.
     pub(super) fn let_go(&mut self) {
         self.hints.clear();
+        self.listed.clear();
         self.settings = None;
         self.vouched = false;
         self.abandon();

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{Change, Cloud, Hint, Now, Registry, place::Place};
+use super::{Change, Cloud, Hint, Now, Registry};
 use crate::server::{Address, Endpoint, ServerId};
 
 /// All that the configuration and the environment say about servers.
@@ -54,19 +54,25 @@ impl Trust {
         let Address::Tcp { host, port, .. } = endpoint.address() else { return false };
         match self {
             Self::Network { ip, bits } => host.parse::<IpAddr>().is_ok_and(|it| same_network(it, *ip, *bits)),
-            Self::Names { end, port: only } => {
-                let is_name = host.parse::<IpAddr>().is_err();
-                is_name
-                    && host.len() > end.len()
-                    && host.ends_with(end.as_str())
-                    && only.is_none_or(|it| it == *port)
-            }
+            Self::Names { .. } => host.parse::<IpAddr>().is_err() && self.covers_name(host, Some(*port)),
             Self::Host { host: trusted, port: only } => {
                 let same = trusted == host
                     || (trusted == "localhost" && endpoint.ip().is_some_and(|it| it.is_loopback()));
                 same && only.is_none_or(|it| it == *port)
             }
         }
+    }
+}
+
+impl Trust {
+    /// Whether this name is meant, which nobody but the person gave.
+    pub(super) fn covers_name(&self, name: &str, port: Option<u16>) -> bool {
+        let (is_it, only) = match self {
+            Self::Network { .. } => return false,
+            Self::Names { end, port } => (name.len() > end.len() && name.ends_with(end.as_str()), *port),
+            Self::Host { host, port } => (host == name, *port),
+        };
+        is_it && (only.is_none() || only == port)
     }
 }
 
@@ -95,17 +101,16 @@ impl Registry {
         let mut named: BTreeMap<Endpoint, Hint> =
             named.into_iter().map(|it| (it.endpoint.clone(), it)).collect();
         named.retain(|endpoint, _| !self.settings.cloud.bars(endpoint));
-        for endpoint in named.keys().filter(|it| !self.places.contains_key(*it)).cloned().collect::<Vec<_>>()
-        {
-            self.places.insert(endpoint, Place::new(now.at));
+        for endpoint in named.keys() {
+            self.places.get_or_insert(endpoint, now.at);
         }
-        for (endpoint, place) in &mut self.places {
+        for (endpoint, place) in self.places.iter_mut() {
             let hint = named.get(endpoint);
             let server = place.server.as_ref().and_then(|it| self.servers.get(it));
             let is_well = server.is_some_and(|it| it.is_well());
             let kind = |settings: Option<&super::ServerSettings>| settings.and_then(|it| it.kind.clone());
             let other_kind = kind(place.settings.as_ref()) != kind(hint.and_then(|it| it.settings.as_ref()));
-            let ruled = self.settings.covers(endpoint);
+            let ruled = self.settings.covers(endpoint, &place.listed);
             let was_named = place.is_in_writing();
             place.on_person(endpoint, self.watched, ruled, hint);
             if hint.is_some() && (other_kind || !was_named) {
@@ -118,7 +123,9 @@ impl Registry {
         for id in ids {
             self.refresh(&id, now, &mut changes);
         }
-        self.places.retain(|_, place| !place.is_idle());
+        let idle =
+            self.places.iter().filter(|(_, place)| place.is_idle()).map(|(endpoint, _)| endpoint.clone());
+        idle.collect::<Vec<_>>().iter().for_each(|it| self.places.remove(it));
         self.told(changes)
     }
 

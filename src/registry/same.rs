@@ -13,9 +13,10 @@ use super::{
     Change, Health, Known, Now, Registry, SECONDARY, Server, ServerSettings, Standing, Word,
     announced::Whence,
     id,
+    listed::says_where,
     place::{Ask, Place},
 };
-use crate::server::{Address, Bounds, Endpoint, ServerId, Sighting};
+use crate::server::{Address, Bounds, Endpoint, KindId, ServerId, Sighting};
 
 /// So many different looks in a row make a view a server of its own.
 const ODD_LOOKS: u32 = 3;
@@ -77,7 +78,7 @@ impl Registry {
             return;
         }
         self.refresh(&id, now, changes);
-        self.hide_engines(now, changes);
+        self.hide_engines(&id, now, changes);
     }
 
     fn create(&mut self, endpoint: &Endpoint, sighting: &Sighting, now: Now) -> ServerId {
@@ -87,7 +88,9 @@ impl Registry {
             None => {
                 let name = self.person_says(endpoint).and_then(|it| it.name.as_deref());
                 let taken = |id: &str| self.servers.contains_key(id) || self.retired.contains_key(id);
-                id::make(sighting.kind.as_str(), endpoint, name, taken)
+                let own = id::of_address(sighting.kind.as_str(), endpoint);
+                let own = own.filter(|it| name.is_none() && self.is_listed_at(endpoint) && !taken(it));
+                own.map_or_else(|| id::make(sighting.kind.as_str(), endpoint, name, taken), ServerId::from)
             }
         };
         self.retired.remove(&id);
@@ -111,6 +114,7 @@ impl Registry {
             models: Vec::new(),
             limit: None,
             priority: 0,
+            weight: None,
             last_seen_ms: None,
             since_ms: now.wall_ms,
             last_fault: None,
@@ -121,8 +125,8 @@ impl Registry {
         self.created += 1;
         self.servers.insert(id.clone(), Known::new(server, Health::new(Standing::Up), self.created));
         // Who is not to get anything does not get it by listening under another name.
-        let mut others = self.places.iter().filter(|(it, _)| are_views(it, endpoint));
-        let refused = others.any(|(_, it)| it.word == Some(Word::Distrusted));
+        let is_refused = |it: &Place| it.word == Some(Word::Distrusted);
+        let refused = self.places.iter().any(|(at, it)| is_refused(it) && are_views(at, endpoint));
         if let Some(place) = self.places.get_mut(endpoint) {
             place.server = Some(id.clone());
             place.odd = 0;
@@ -135,6 +139,10 @@ impl Registry {
 
     /// The server that this sighting is another view of: the oldest one.
     fn twin(&self, endpoint: &Endpoint, sighting: &Sighting) -> Option<ServerId> {
+        // Only loopback has several names for one listener.
+        if !endpoint.is_local() {
+            return None;
+        }
         let own = self.server_at(endpoint).and_then(|id| self.servers.get(&id)).map(|it| it.order);
         let older = |it: &&Known| own.is_none_or(|own| it.order < own);
         let alive = |it: &&Known| it.health.standing != Standing::Down;
@@ -145,13 +153,15 @@ impl Registry {
 
     fn looks_like(&self, id: &ServerId, endpoint: &Endpoint, sighting: &Sighting) -> bool {
         let Some(server) = self.servers.get(id) else { return false };
+        if !are_views(&server.now.endpoint, endpoint) {
+            return false;
+        }
         let trust = |at: &Endpoint| self.places.get(at).map(Place::is_trusted);
         let names = |model: &crate::server::Model| model.name.clone();
         let mut theirs: Vec<_> = sighting.models.iter().map(names).collect();
         theirs.sort();
         theirs.dedup();
-        are_views(&server.now.endpoint, endpoint)
-            && server.now.kind == sighting.kind
+        server.now.kind == sighting.kind
             && server.now.version == sighting.version
             && server.now.instance == sighting.instance
             && server.now.models.iter().map(|it| names(it)).eq(theirs)
@@ -228,15 +238,27 @@ impl Registry {
     pub(super) fn remove(&mut self, id: &ServerId, changes: &mut Vec<Change>) {
         let Some(server) = self.servers.remove(id) else { return };
         self.detach(id);
+        self.note_beat(id, server.beat_noted, None);
         let (endpoint, kind) = (server.now.endpoint, server.now.kind);
-        self.retired.insert(id.clone(), (endpoint.clone(), kind.clone()));
+        self.retire(id.clone(), &endpoint, &kind);
         changes.push(Change::Forgotten { id: id.clone(), endpoint, kind });
     }
 
+    /// Keeps an id for who had it, unless it says by itself whose it is.
+    pub(super) fn retire(&mut self, id: ServerId, endpoint: &Endpoint, kind: &KindId) {
+        if !says_where(&id, endpoint, kind) {
+            self.retired.insert(id, (endpoint.clone(), kind.clone()));
+        }
+    }
+
     pub(super) fn detach(&mut self, id: &ServerId) {
-        for place in self.places.values_mut().filter(|it| it.server.as_ref() == Some(id)) {
-            place.server = None;
-            place.odd = 0;
+        let there = self.places.iter().filter(|(_, it)| it.server.as_ref() == Some(id));
+        let there: Vec<Endpoint> = there.map(|(endpoint, _)| endpoint.clone()).collect();
+        for endpoint in there {
+            if let Some(place) = self.places.get_mut(&endpoint) {
+                place.server = None;
+                place.odd = 0;
+            }
         }
     }
 
@@ -269,8 +291,12 @@ impl Registry {
         }
     }
 
-    /// After news of any server: others may turn out to be its engines.
-    fn hide_engines(&mut self, now: Now, changes: &mut Vec<Change>) {
+    /// After news of a server: others may turn out to be its engines.
+    fn hide_engines(&mut self, id: &ServerId, now: Now, changes: &mut Vec<Change>) {
+        let has_any = |it: &Known| !it.engine_ports.is_empty() || it.now.kind == "ollama";
+        if !self.servers.get(id).is_some_and(has_any) {
+            return;
+        }
         let mains = self.servers.values().map(|it| (it.now.endpoint.clone(), it.engine_of.clone()));
         let mains: Vec<_> = mains.collect();
         for (endpoint, engine_of) in mains {
@@ -282,8 +308,12 @@ impl Registry {
 
     /// Engines come into question as servers when the one who ran them is gone.
     pub(super) fn reconsider_engines(&mut self, now: Now) {
-        for place in self.places.values_mut().filter(|it| it.engine && it.ask != Ask::Never) {
-            place.hurry(now.at);
+        let engines = self.places.iter().filter(|(_, it)| it.engine && it.ask != Ask::Never);
+        let engines: Vec<Endpoint> = engines.map(|(endpoint, _)| endpoint.clone()).collect();
+        for endpoint in engines {
+            if let Some(place) = self.places.get_mut(&endpoint) {
+                place.hurry(now.at);
+            }
         }
     }
 
@@ -307,6 +337,9 @@ impl Registry {
     /// What a person says about an address: `localhost` is also what its IPv4 address is.
     pub(super) fn person_says(&self, endpoint: &Endpoint) -> Option<&ServerSettings> {
         let own = self.places.get(endpoint).and_then(|it| it.settings.as_ref());
+        if own.is_some() || !endpoint.is_local() {
+            return own;
+        }
         own.or_else(|| {
             let same = |it: &Endpoint| are_views(it, endpoint) && it.ip() == endpoint.ip();
             self.places.iter().find(|(it, place)| place.settings.is_some() && same(it))?.1.settings.as_ref()
@@ -326,5 +359,5 @@ fn are_views(a: &Endpoint, b: &Endpoint) -> bool {
         return false;
     };
     let path = |it: &Endpoint| it.url("").split('/').skip(3).collect::<Vec<_>>().join("/");
-    a != b && a.is_local() && b.is_local() && port == other && tls == too && path(a) == path(b)
+    port == other && tls == too && a != b && a.is_local() && b.is_local() && path(a) == path(b)
 }

@@ -108,6 +108,9 @@ pub struct Server {
     pub limit: Option<u32>,
     /// Lower is asked first. 0 unless configured.
     pub priority: i32,
+    /// Its share of the requests, among those beside it; `None` where nobody gave it one.
+    #[serde(default)]
+    pub weight: Option<u16>,
     /// When it last answered, milliseconds since 1970.
     pub last_seen_ms: Option<u64>,
     /// Since when it has this standing, milliseconds since 1970.

@@ -185,6 +185,7 @@ impl Relay {
         let settings = self.settings.load();
         let ask = Ask {
             head,
+            readings: &self.readings,
             aliases: &settings.aliases,
             chains: &settings.chains,
             fallback: if head.model == "auto" { Fallback::Local } else { Fallback::Same },

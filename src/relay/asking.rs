@@ -175,6 +175,7 @@ impl Work {
         };
         let ask = Ask {
             head: of_the_rest.as_ref().unwrap_or(&self.errand.request.head),
+            readings: &relay.readings,
             aliases: &self.settings.aliases,
             chains: &self.settings.chains,
             fallback: self.fallback_of_the_rest(self.errand.fallback(&self.settings)),

@@ -48,7 +48,7 @@ use crate::{
     generate::Caller,
     housekeeping::Housekeeping,
     queue::Priority,
-    route::Fallback,
+    route::{Fallback, Readings},
     upstream::Upstream,
 };
 
@@ -126,6 +126,7 @@ pub struct Relay {
     settings: ArcSwap<Settings>,
     budget: Mutex<Budget>,
     looks: Looks,
+    readings: Readings,
     held: Arc<AtomicUsize>,
     running: AtomicUsize,
     seed: AtomicU64,
@@ -145,6 +146,7 @@ impl Relay {
             settings: ArcSwap::from_pointee(settings),
             budget: Mutex::new(Budget::new(Instant::now().into_std())),
             looks: Looks::default(),
+            readings: Readings::default(),
             held: Arc::default(),
             running: AtomicUsize::new(0),
             seed: AtomicU64::new(seed),

@@ -45,7 +45,7 @@ struct Size {
 const APART: f64 = 1.35;
 
 /// What is known of a model: what its names say, and what its server tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Known {
     identities: Vec<Identity>,
     parameters: Option<f64>,

@@ -9,7 +9,9 @@
 mod identity;
 mod name;
 mod rank;
+mod reading;
 mod room;
+mod share;
 mod stand_in;
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,7 @@ use self::{
     rank::{Rank, Reason},
     stand_in::{Reach, Sameness, StandIns},
 };
-pub use self::{name::nearest_of as nearest, rank::Fidelity};
+pub use self::{name::nearest_of as nearest, rank::Fidelity, reading::Readings};
 use crate::{
     generate::{Candidate, Head, Length, Substitution, Usd},
     registry::{Server, Snapshot, Standing},
@@ -75,6 +77,8 @@ impl FromStr for Fallback {
 pub struct Ask<'a> {
     /// What is wanted.
     pub head: &'a Head,
+    /// What names of models say, as far as they were read before.
+    pub readings: &'a Readings,
     /// Aliases from the configuration.
     pub aliases: &'a BTreeMap<String, String>,
     /// For names, the models that stand in for them, in this order.
@@ -175,13 +179,17 @@ pub enum Decision {
     Nobody(String),
 }
 
-/// Chooses who is asked next, and says of every server that has the model what
-/// was thought of it: the chosen one first.
+/// Of so many that are able, and of so many that are out, it is said what was thought of them: it
+/// is kept with each request.
+const MOST_CANDIDATES: usize = 24;
+
+/// Chooses who is asked next, and says of the servers that have the model what
+/// was thought of them: the chosen one first.
 pub fn choose(snapshot: &Snapshot, ask: &Ask<'_>) -> (Decision, Vec<Candidate>) {
     let asked = name::follow(ask.aliases, &ask.head.model);
     let stand_ins = match StandIns::of(snapshot, asked, ask) {
         Ok(stand_ins) => stand_ins,
-        Err(unknown) => return (unknown.decide(snapshot, asked, ask.aliases), Vec::new()),
+        Err(unknown) => return (unknown.decide(snapshot, asked, ask), Vec::new()),
     };
     let (mut able, mut out) = (Vec::new(), Vec::new());
     for reach in stand_ins.reaches() {
@@ -215,6 +223,12 @@ fn divide<'a>(
     }
     come_home(&mut able, ask);
     keep_room(&mut able, snapshot, ask);
+    share::share(&mut able, ask);
+    // Of a thousand only the best matter, and who could take over from them.
+    if able.len() > MOST_CANDIDATES {
+        able.select_nth_unstable_by_key(MOST_CANDIDATES, |it: &Judged<'_>| it.rank);
+        able.truncate(MOST_CANDIDATES);
+    }
     able.sort_unstable_by_key(|it: &Judged<'_>| it.rank);
     (able, out)
 }
@@ -286,6 +300,7 @@ fn decide<'a>(
     }
     candidates.extend(
         out.iter()
+            .take(MOST_CANDIDATES)
             .map(|(it, reason)| Candidate { excluded: Some(reason.to_string().into()), ..it.candidate() }),
     );
     (decision, candidates)

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decision, identity::Known};
+use super::{Ask, Decision, identity::Known};
 use crate::{
     registry::{Admission, Server, Snapshot},
     server::Model,
@@ -142,12 +142,7 @@ pub(super) struct Unknown;
 
 impl Unknown {
     /// A typo, unless there is a better reason why the name means nothing now.
-    pub(super) fn decide(
-        self,
-        snapshot: &Snapshot,
-        asked: &str,
-        aliases: &BTreeMap<String, String>,
-    ) -> Decision {
+    pub(super) fn decide(self, snapshot: &Snapshot, asked: &str, ask: &Ask<'_>) -> Decision {
         if snapshot.servers.iter().all(|it| it.models.is_empty()) {
             let text = if snapshot.servers.is_empty() {
                 "no model server was found yet; see `lovablectl servers`"
@@ -156,7 +151,7 @@ impl Unknown {
             };
             return Decision::Nobody(text.to_owned());
         }
-        Decision::UnknownModel { nearest: nearest(snapshot, asked, aliases) }
+        Decision::UnknownModel { nearest: nearest(snapshot, asked, ask) }
     }
 }
 
@@ -180,16 +175,16 @@ pub(super) fn was_here(snapshot: &Snapshot, asked: &str) -> bool {
         || (!asked.contains(':') && snapshot.formerly.contains(format!("{asked}:latest").as_str()))
 }
 
-fn nearest(snapshot: &Snapshot, asked: &str, aliases: &BTreeMap<String, String>) -> Vec<String> {
+fn nearest(snapshot: &Snapshot, asked: &str, ask: &Ask<'_>) -> Vec<String> {
     let open = || snapshot.servers.iter().filter(|it| it.admission == Admission::Open);
     let models = open().flat_map(|it| &it.models);
     let names = models.flat_map(|it| std::iter::once(&it.name).chain(&it.aliases)).map(|it| it.as_str());
     // An alias that leads nowhere helps nobody.
-    let lead_somewhere = aliases.keys().filter(|it| resolve(snapshot, follow(aliases, it)).is_ok());
+    let lead_somewhere = ask.aliases.keys().filter(|it| resolve(snapshot, follow(ask.aliases, it)).is_ok());
     let alike = nearest_of(asked, names.chain(lead_somewhere.map(String::as_str)));
     // The same model by the name that a server here gives it was surely meant.
     let wanted = Known::named(asked);
-    let same = open().flat_map(|it| &it.models).filter(|it| wanted.is(&Known::of(it)));
+    let same = open().flat_map(|it| &it.models).filter(|it| wanted.is(&ask.readings.of(it)));
     let same: BTreeSet<&str> = same.map(|it| it.name.as_str()).collect();
     let mut all: Vec<String> = same.iter().map(|it| (*it).to_owned()).collect();
     all.extend(alike.into_iter().filter(|it| !same.contains(it.as_str())));

@@ -43,7 +43,7 @@ pub(super) struct Rank<'a> {
     /// change from request to request.
     taste: Option<&'a str>,
     fidelity: Fidelity,
-    load: u32,
+    load: u64,
     salt: u64,
 }
 
@@ -101,7 +101,9 @@ impl<'a> Rank<'a> {
         in_flight: u32,
         ask: &Ask<'_>,
     ) -> Self {
-        let busy = in_flight >= server.limit.unwrap_or(USUAL_LIMIT);
+        // Where somebody set its share, that says how much it is good for.
+        let usual = if server.weight.is_some() { u32::MAX } else { USUAL_LIMIT };
+        let busy = in_flight >= server.limit.unwrap_or(usual);
         Self {
             sameness,
             doubtful: any && is_doubtful(model, ask.head.operation),
@@ -131,6 +133,12 @@ impl<'a> Rank<'a> {
     /// The same, where the conversation is at home.
     pub(super) fn at_home(self) -> Self {
         Self { affinity: Affinity::Home, ..self }
+    }
+
+    /// The same, where shares are set: whether it has much more than its own, and its lot.
+    pub(super) fn by_share(self, is_behind: bool, lot: f64) -> Self {
+        // Saturates; a millionth decides nothing.
+        Self { busy: self.busy || is_behind, load: (lot * 1e6) as u64, ..self }
     }
 
     /// The same, where the model has no room beside those of other servers.
@@ -188,7 +196,7 @@ impl<'a> Rank<'a> {
         } else if self.fidelity != better.fidelity {
             "it has to be asked in another language"
         } else if self.load != better.load {
-            "it has more to do"
+            "it has more to do, or its share is smaller"
         } else {
             "by lot, among equals"
         }
@@ -212,8 +220,8 @@ fn footing(server: &Server, in_flight: u32, salt: u64) -> Footing {
 }
 
 /// How much of what a server can do at once it does, in thousandths.
-fn load(limit: Option<u32>, in_flight: u32) -> u32 {
-    in_flight.saturating_mul(1000) / limit.unwrap_or(USUAL_LIMIT).max(1)
+fn load(limit: Option<u32>, in_flight: u32) -> u64 {
+    u64::from(in_flight) * 1000 / u64::from(limit.unwrap_or(USUAL_LIMIT).max(1))
 }
 
 /// What a server that does not say is taken to work on at once, when it is compared with
@@ -233,7 +241,7 @@ pub(super) fn is_doubtful(model: &Model, operation: Operation) -> bool {
 /// Equal servers come in another order for each request, and in the same one
 /// for equal salts: FNV-1a of the id, then the last step of SplitMix64, without
 /// which ids that differ in one digit would be ordered alike too often.
-fn mix(salt: u64, id: &str) -> u64 {
+pub(super) fn mix(salt: u64, id: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = salt ^ id.bytes().fold(0xcbf2_9ce4_8422_2325, step);
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

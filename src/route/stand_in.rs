@@ -6,7 +6,7 @@
 //! while nobody within the last one can answer, so a farther model never wins over a
 //! nearer one, and most requests never look further than names.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, sync::Arc};
 
 use super::{
     Ask, Fallback,
@@ -99,14 +99,14 @@ pub(super) struct StandIns<'a> {
     means_cloud: bool,
     chain: Vec<Link<'a>>,
     farthest: Reach,
-    /// What is known of the model that was asked for; one entry for each server that has it.
-    asked: OnceCell<Vec<Known>>,
+    /// What is known of the model that was asked for; more than one thing where servers differ.
+    asked: OnceCell<Vec<Arc<Known>>>,
 }
 
 /// One name of a chain.
 struct Link<'a> {
     meant: Meant<'a>,
-    known: OnceCell<Vec<Known>>,
+    known: OnceCell<Vec<Arc<Known>>>,
 }
 
 impl<'a> StandIns<'a> {
@@ -181,7 +181,7 @@ impl<'a> StandIns<'a> {
         })
     }
 
-    fn tier(&self, server: &Server, model: &Model, reach: Reach) -> Option<Tier> {
+    fn tier(&self, server: &Server, model: &Arc<Model>, reach: Reach) -> Option<Tier> {
         if self.meant.is_any() {
             return Some(Tier::Any(self.cost(server, model)));
         }
@@ -191,7 +191,7 @@ impl<'a> StandIns<'a> {
         if reach < Reach::Equivalents {
             return None;
         }
-        let known = Known::of(model);
+        let known = self.ask.readings.of(model);
         if is_all(self.asked(), &known) {
             return Some(Tier::Equivalent);
         }
@@ -200,7 +200,8 @@ impl<'a> StandIns<'a> {
         }
         let place = self.chain.iter().enumerate().find_map(|(at, link)| {
             let here = link.meant.is_at(server);
-            let other_name = || is_all(link.known(self.snapshot), &known).then_some(Tier::Chain(at, true));
+            let other_name =
+                || is_all(link.known(self.snapshot, self.ask), &known).then_some(Tier::Chain(at, true));
             let by_name = link.meant.named(server, model).map(|_| Tier::Chain(at, false));
             here.then(|| by_name.or_else(other_name)).flatten()
         });
@@ -234,25 +235,31 @@ impl<'a> StandIns<'a> {
         Some((cloud.price)(server, model).unwrap_or(Usd::from_nanos(u64::MAX)))
     }
 
-    fn asked(&self) -> &[Known] {
-        self.asked.get_or_init(|| known(self.snapshot, &self.meant))
+    fn asked(&self) -> &[Arc<Known>] {
+        self.asked.get_or_init(|| known(self.snapshot, &self.meant, self.ask))
     }
 }
 
 impl Link<'_> {
-    fn known(&self, snapshot: &Snapshot) -> &[Known] {
-        self.known.get_or_init(|| known(snapshot, &self.meant))
+    fn known(&self, snapshot: &Snapshot, ask: &Ask<'_>) -> &[Arc<Known>] {
+        self.known.get_or_init(|| known(snapshot, &self.meant, ask))
     }
 }
 
 /// What servers that are trusted tell of a model; where none has it, its name has to do.
-fn known(snapshot: &Snapshot, meant: &Meant<'_>) -> Vec<Known> {
+fn known(snapshot: &Snapshot, meant: &Meant<'_>, ask: &Ask<'_>) -> Vec<Arc<Known>> {
     let Meant::Model { name, .. } = meant else { return Vec::new() };
     let usable = snapshot.servers.iter().filter(name::is_usable).filter(|it| meant.is_at(it));
     let models = usable.flat_map(|server| server.models.iter().map(move |model| (server, model)));
-    let all: Vec<Known> =
-        models.filter(|it| meant.named(it.0, it.1).is_some()).map(|it| Known::of(it.1)).collect();
-    if all.is_empty() { vec![Known::named(name)] } else { all }
+    let mut all: Vec<Arc<Known>> = Vec::new();
+    for (_, model) in models.filter(|it| meant.named(it.0, it.1).is_some()) {
+        let known = ask.readings.of(model);
+        // A fleet says the same of it a thousand times.
+        if !all.contains(&known) {
+            all.push(known);
+        }
+    }
+    if all.is_empty() { vec![Arc::new(Known::named(name))] } else { all }
 }
 
 /// Whether somebody in the cloud has the model that is meant, and nobody nearer.
@@ -265,7 +272,7 @@ fn is_only_in_cloud(snapshot: &Snapshot, meant: &Meant<'_>) -> bool {
 
 /// Whether a model is the same as each of these: servers that mean different models by one
 /// name leave open which of them was meant.
-fn is_all(all: &[Known], model: &Known) -> bool {
+fn is_all(all: &[Arc<Known>], model: &Known) -> bool {
     !all.is_empty() && all.iter().all(|it| it.is(model))
 }
 

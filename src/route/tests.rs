@@ -1,6 +1,7 @@
 mod cloud;
 mod failing;
 mod room;
+mod share;
 mod stand_in;
 mod way;
 
@@ -40,6 +41,7 @@ fn server(id: &str, models: &[&str]) -> Server {
         models: models.iter().map(|it| Arc::new(Model::named(*it))).collect(),
         limit: None,
         priority: 0,
+        weight: None,
         last_seen_ms: None,
         since_ms: 0,
         last_fault: None,
@@ -71,6 +73,7 @@ fn change(mut server: Server, words: &str, now: Instant) -> Server {
             "lan" => server.zone = Zone::Lan,
             "cloud" => server.zone = Zone::Cloud,
             "prio-1" => server.priority = -1,
+            _ if word.starts_with("weight") => server.weight = word[6..].parse().ok(),
             "limit2" => server.limit = Some(2),
             "limit8" => server.limit = Some(8),
             "loaded" => each(&mut server, |it| it.loaded = Some(true)),
@@ -116,6 +119,7 @@ fn each(server: &mut Server, change: impl Fn(&mut Model)) {
 }
 
 struct World {
+    readings: Readings,
     snapshot: Snapshot,
     now: Instant,
     aliases: BTreeMap<String, String>,
@@ -150,6 +154,7 @@ fn world(servers: &[(&str, &str)]) -> World {
 fn with(mut servers: Vec<Server>) -> World {
     servers.sort_by(|a, b| a.id.cmp(&b.id));
     World {
+        readings: Readings::default(),
         snapshot: Snapshot { servers: servers.into_iter().map(Arc::new).collect(), ..Default::default() },
         now: Instant::now(),
         aliases: BTreeMap::new(),
@@ -205,6 +210,7 @@ impl World {
     fn ask_with<'a>(&'a self, in_flight: &'a dyn Fn(&ServerId) -> u32) -> Ask<'a> {
         Ask {
             head: &self.head,
+            readings: &self.readings,
             aliases: &self.aliases,
             chains: &self.chains,
             fallback: self.fallback,

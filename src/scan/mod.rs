@@ -1,10 +1,11 @@
 //! Finds servers on this machine and in its networks: watches who listens, hears
 //! who is announced, asks what is due, reports what was said.
 //!
-//! Three loops. One compares the table of listening sockets with what it was
-//! half a second ago and hints at what is new or gone; one does the same with
-//! what multicast DNS says (`mdns`); the third asks the endpoints that the
-//! registry calls due, and only tells the second whom it missed. What an answer
+//! Four loops. One compares the table of listening sockets with what it was
+//! half a second ago and hints at what is new or gone; two do the same with
+//! what multicast DNS says (`mdns`), and with what ordinary DNS lists under names
+//! that the person gave (`dns`); the last asks the endpoints that the
+//! registry calls due, and only tells `mdns` whom it missed. What an answer
 //! means is the kinds' knowledge, what follows from it the registry's; both are
 //! behind `Watch`.
 //!
@@ -19,7 +20,9 @@
 //! asked every few seconds; then nobody can tell whose a listener is, so it
 //! counts as another user's.
 
+mod dns;
 mod mdns;
+mod near;
 mod owner;
 mod place;
 mod probe;
@@ -43,6 +46,7 @@ use tokio::{
 };
 
 pub use crate::scan::{
+    dns::{Fleet, Stands},
     mdns::Announcement,
     owner::{Owners, owner_of},
     tick::begin as begin_ticks,
@@ -50,7 +54,7 @@ pub use crate::scan::{
 use crate::{
     fault::Fault,
     kind,
-    registry::Hint,
+    registry::{Hint, Listings, Lookup},
     scan::{
         place::{Difference, Places},
         table::Table,
@@ -73,6 +77,10 @@ pub trait Watch: Send + Sync + 'static {
     fn other_program(&self, endpoint: &Endpoint);
     /// A service of this name was announced in the network.
     fn announced(&self, endpoint: Endpoint, name: &str);
+    /// A lookup in DNS lists these addresses, and no others.
+    fn listed(&self, _lookup: &Lookup, _all: &Listings) {}
+    /// How a lookup in DNS stands; `None`: it is made no more.
+    fn lookup_stands(&self, _lookup: &Lookup, _stands: Option<Stands>) {}
     /// Whether a server was recognised there.
     fn is_server(&self, endpoint: &Endpoint) -> bool;
     /// Called at each tick, about twice a second: for what nobody tells and is seen by looking.
@@ -130,6 +138,8 @@ pub struct Settings {
     pub proc_root: PathBuf,
     /// Whether servers are found that announce themselves in the network.
     pub mdns: bool,
+    /// The fleets that are looked up in DNS.
+    pub fleets: Vec<Fleet>,
     /// What is announced of this daemon, if anything.
     pub announce: Option<Announcement>,
     /// What this daemon calls itself, so that it does not find itself.
@@ -146,6 +156,7 @@ impl Default for Settings {
             owners: Owners::read(rustix::process::getuid().as_raw(), Path::new("/etc")),
             proc_root: "/proc".into(),
             mdns: false,
+            fleets: Vec::new(),
             announce: None,
             instance: String::new(),
         }
@@ -185,6 +196,7 @@ pub async fn run<W: Watch>(
     let (missing, missed) = mpsc::channel(MISSED);
     let instance = settings.borrow().instance.clone();
     let hearing = mdns::run(settings.clone(), watch.clone(), missed, stop.clone());
+    let listing = dns::run(settings.clone(), watch.clone(), stop.clone());
     let looking = Scan::new(settings, watch.clone()).run(looked);
     let asking = async {
         // An error means that nobody looks any more, and this ends with that.
@@ -199,7 +211,28 @@ pub async fn run<W: Watch>(
         }
     };
     // Who listens to the network says goodbye to it.
-    tokio::join!(hearing, until_told);
+    tokio::join!(hearing, listing, until_told);
+}
+
+/// Ready once there are other settings.
+async fn news(told: &mut tokio::sync::watch::Receiver<Settings>) {
+    if told.changed().await.is_err() {
+        // Nothing is changed any more.
+        std::future::pending().await
+    }
+}
+
+/// Ready once the daemon is told to stop, or is gone.
+async fn is_told(stop: &mut tokio::sync::watch::Receiver<bool>) {
+    let _ = stop.wait_for(|it| *it).await;
+}
+
+/// Ready at a time, or never.
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The loop that watches who listens.

@@ -376,6 +376,21 @@ impl Stats {
         Row::new(Key::Name(Some(server.to_string())), &sums)
     }
 
+    /// The same of all servers that were asked anything then.
+    pub fn all_live(&self, now: Hour) -> BTreeMap<ServerId, Row> {
+        let recent = self.buckets.iter().rev().take_while(|(it, _)| it.hour >= now.saturating_sub(1));
+        let mut all: BTreeMap<&ServerId, Sums> = BTreeMap::new();
+        for (bucket, it) in recent.filter(|(it, _)| it.counts == Counts::Attempts) {
+            if let Some(server) = &bucket.server {
+                all.entry(server).or_default().merge(it);
+            }
+        }
+        let row = |(server, sums): (&ServerId, Sums)| {
+            (server.clone(), Row::new(Key::Name(Some(server.to_string())), &sums))
+        };
+        all.into_iter().map(row).collect()
+    }
+
     /// What has happened since the daemon started.
     pub fn totals(&self) -> Totals {
         self.totals

@@ -38,7 +38,8 @@ pub use request::{AttemptView, CandidateView, RequestList, RequestView};
 pub use server::{AddServer, Added, LiveFigures, PinWish, ServerList, ServerView, Trust, TrustServer};
 pub use stats::{Group, Quality, StatsList, StatsRow};
 pub use status::{
-    CloudView, Health, ModelCounts, OtlpView, PostgresView, RequestCounts, ServerCounts, Status, StoreView,
+    CloudView, Health, LookupView, ModelCounts, OtlpView, PostgresView, RequestCounts, ServerCounts, Status,
+    StoreView,
 };
 
 /// Two percentiles of a duration in milliseconds.

@@ -52,6 +52,12 @@ pub struct ServerView {
     pub queued: u32,
     /// How many it may have at once.
     pub limit: Option<u32>,
+    /// Lower is asked first.
+    #[serde(default)]
+    pub priority: i32,
+    /// Its share of the requests beside others of its priority, where records in DNS give it one.
+    #[serde(default)]
+    pub weight: Option<u16>,
     /// Whole answers.
     pub latency_ms: Percentiles,
     /// First content.
@@ -141,6 +147,8 @@ impl ServerView {
             in_flight: live.in_flight,
             queued: live.queued,
             limit: live.limit.or(server.limit),
+            priority: server.priority,
+            weight: server.weight,
             latency_ms: live.latency_ms,
             first_token_ms: live.first_token_ms,
             tokens_per_second: live.tokens_per_second,

@@ -54,10 +54,31 @@ pub struct Status {
     /// How it goes with the collector of traces; `null` where none is named.
     #[serde(default)]
     pub otlp: Option<OtlpView>,
+    /// How the lookups in DNS stand that the configuration names.
+    #[serde(default)]
+    pub lookups: Vec<LookupView>,
     /// What the cloud costs; `null` while it is not enabled.
     pub cloud: Option<CloudView>,
     /// Processor, memory and GPU; `null` until measured.
     pub hardware: Option<HardwareView>,
+}
+
+/// A lookup in DNS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupView {
+    /// The name that is looked up, with the port where servers are at its addresses.
+    pub name: String,
+    /// How many servers it lists, as far as that holds.
+    pub servers: usize,
+    /// What is wrong with it; `null` when nothing is.
+    pub trouble: Option<String>,
+}
+
+impl LookupView {
+    /// Why it keeps all from being well.
+    pub fn reason(&self) -> Option<String> {
+        self.trouble.as_ref().map(|trouble| format!("the DNS lookup of {}: {trouble}", self.name))
+    }
 }
 
 /// How it goes with a shared database.

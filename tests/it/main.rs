@@ -23,6 +23,7 @@ mod discovery;
 mod doors;
 mod exec;
 mod fault_table;
+mod fleet;
 mod generate;
 mod http;
 mod kinds;

@@ -8,7 +8,7 @@
 #![cfg(target_os = "linux")]
 
 mod cost;
-mod far;
+pub(crate) mod far;
 mod forged;
 mod journey;
 mod lovables;
@@ -32,6 +32,11 @@ const FAR: &str = "10.77.0.2";
 
 /// Runs the test of this name in a network of its own.
 async fn at_home(name: &str, test: impl Future<Output = ()>) {
+    in_own_network(&format!("network::{name}"), test).await;
+}
+
+/// The same of a test with this whole name.
+pub(crate) async fn in_own_network(name: &str, test: impl Future<Output = ()>) {
     if std::env::var_os(INSIDE).is_some() {
         return test.await;
     }
@@ -41,7 +46,7 @@ async fn at_home(name: &str, test: impl Future<Output = ()>) {
     }
     let mut command = Command::new("unshare");
     command.arg("--net").arg(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("network::{name}"), "--nocapture", "--include-ignored"]);
+    command.args(["--exact", name, "--nocapture", "--include-ignored"]);
     command.env(INSIDE, "1").stdin(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.expect("unshare of util-linux is there");
     let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).join("\n");
@@ -51,7 +56,7 @@ async fn at_home(name: &str, test: impl Future<Output = ()>) {
 }
 
 /// Two machines with a cable between them.
-async fn cabled() -> Far {
+pub(crate) async fn cabled() -> Far {
     ip("link set lo up").await;
     ip("link add home type veth peer name cable").await;
     let far = Far::start().await;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     registry::{Admission, Standing},
     server::{Endpoint, Problem, Source, Zone},
-    wire::{ServerView, from_rfc3339},
+    wire::{LookupView, ServerView, from_rfc3339},
 };
 
 /// Something that is wrong, and what mends it.
@@ -50,6 +50,7 @@ pub(super) const CHECKS: &[Check] = &[
     check("variables", "the daemon sees the variables of this shell", variables),
     check("multicast", "servers on the network can be found", multicast),
     check("local_network", "the network may be used", local_network),
+    check("lookups", "what the configuration looks up in DNS is found", lookups),
     check("disk", "there is room on the disk", disk),
     check("moved_aside", "the store is whole", moved_aside),
     check("postgres", "outcomes reach the shared database, if there is one", shared::postgres),
@@ -381,6 +382,22 @@ fn local_network(facts: &Facts) -> Vec<Finding> {
         "no server on the network can be reached, those of this machine can",
         "System Settings, Privacy & Security, Local Network: switch lovabled on, then restart it",
     )
+}
+
+fn lookups(facts: &Facts) -> Vec<Finding> {
+    let all = facts.status.iter().flat_map(|it| &it.lookups);
+    let finding = |it: &LookupView| {
+        let what = say::clean(&it.reason()?);
+        // What stands behind the port is nothing that DNS is asked for.
+        let name = it.name.split(':').next().unwrap_or_default();
+        Some(one(
+            what,
+            format!(
+                "see what the resolver says (dig SRV {name}), or name another: resolver in [[discovery.dns]]"
+            ),
+        ))
+    };
+    all.filter_map(finding).collect()
 }
 
 /// With less the store cannot write what it has to.

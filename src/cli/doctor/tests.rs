@@ -14,7 +14,7 @@ use crate::{
     cli::{out::Look, sample},
     registry::{Admission, Standing},
     server::{Problem, Source, Zone},
-    wire::{FaultView, PostgresView, Setting, SettingSource},
+    wire::{FaultView, LookupView, PostgresView, Setting, SettingSource},
 };
 
 fn own_socket(knock: Knock) -> SocketFact {
@@ -262,6 +262,17 @@ fn a_full_disk_and_a_store_that_keeps_nothing() {
     let mut facts = well();
     facts.status.as_mut().unwrap().store.ok = false;
     check(&facts, "disk", &["nothing is kept"]);
+}
+
+#[test]
+fn a_lookup_that_does_not_go_well() {
+    let mut facts = well();
+    let trouble = Some("the resolver does not answer in time".to_owned());
+    let lookup = LookupView { name: "pool.lab.example:8000".to_owned(), servers: 3, trouble };
+    facts.status.as_mut().unwrap().lookups = vec![lookup];
+    check(&facts, "lookups", &["pool.lab.example:8000", "in time", "dig SRV pool.lab.example", "resolver"]);
+    facts.status.as_mut().unwrap().lookups[0].trouble = None;
+    assert!(Report::of(&facts).ok);
 }
 
 #[test]

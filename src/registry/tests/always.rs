@@ -28,6 +28,7 @@ enum Event {
     Wait(u64),
     Hint(&'static str, Source, bool, Option<&'static str>),
     Announced(&'static str, &'static str),
+    Listed(Vec<&'static str>),
     Beat(&'static str, Option<Fault>),
     Said(Vec<(&'static str, bool)>, Vec<&'static str>),
     Gone(&'static str, Source),
@@ -87,6 +88,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (place(), source()).prop_map(|(a, b)| Event::Gone(a, b)),
         2 => (lan(), select(vec!["desk", "attic"])).prop_map(|(a, b)| Event::Announced(a, b)),
         2 => lan().prop_map(|it| Event::Gone(it, Source::Mdns)),
+        2 => btree_set(lan(), 0..3).prop_map(|it| Event::Listed(it.into_iter().collect())),
         2 => (lan(), prop::option::of(fault())).prop_map(|(a, b)| Event::Beat(a, b)),
         2 => (btree_map(place(), any::<bool>(), 0..3), btree_set(place(), 0..2)).prop_map(|(named, ruled)| {
             Event::Said(named.into_iter().collect(), ruled.into_iter().collect())
@@ -177,6 +179,11 @@ fn play(world: &mut World, event: Event, seen: &mut Seen) {
         Event::Announced(place, name) => {
             let hint = Hint { endpoint: at(place), source: Source::Mdns, trusted: false, settings: None };
             registry.on_announced(hint, name, now)
+        }
+        Event::Listed(places) => {
+            let lookup = Lookup { name: "fleet.example".to_owned(), port: None };
+            let all = places.iter().map(|it| (at(it), Listing::default())).collect();
+            registry.on_listed(&lookup, &all, now)
         }
         Event::Beat(place, fault) => registry.on_beat(&at(place), fault.map_or(Ok(()), Err), now),
         Event::Said(named, ruled) => {
@@ -318,13 +325,18 @@ proptest! {
         let mut after = restart(&world);
         let shown = |world: &World| {
             let servers = world.registry.snapshot().servers.clone();
+            // Who is only listed is found anew when the lookup is made anew.
+            let servers = servers.into_iter().filter(|it| !Registry::was_listed_only(it));
             let show = |it: Arc<Server>| (it.id.clone(), it.endpoint.clone(), it.also_at.clone(), it.models.clone());
-            servers.into_iter().map(show).collect::<Vec<_>>()
+            servers.map(show).collect::<Vec<_>>()
         };
         prop_assert_eq!(shown(&world), shown(&after));
-        let stored = |world: &World| world.registry.replicate().iter().map(|it| match it {
-            Change::Server { server } => server.id.clone(),
-            Change::Forgotten { id, .. } => id.clone(),
+        let stored = |world: &World| world.registry.replicate().iter().filter_map(|it| match it {
+            Change::Server { server } => {
+                let is_left_out = says_where(&server.id, &server.endpoint, &server.kind);
+                (!Registry::was_listed_only(server) || !is_left_out).then(|| server.id.clone())
+            }
+            Change::Forgotten { id, .. } => Some(id.clone()),
         }).collect::<BTreeSet<_>>();
         prop_assert_eq!(stored(&world), stored(&after));
         seen.asked.clear();

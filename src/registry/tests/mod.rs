@@ -3,6 +3,7 @@
 mod always;
 mod announced;
 mod cloud;
+mod listed;
 mod said;
 mod trust;
 

@@ -26,7 +26,7 @@ use self::{
     record::{Interface, Record, judge},
 };
 use crate::{
-    scan::{Settings, Watch, tick},
+    scan::{Settings, Watch, is_told, news, tick, until},
     server::{Endpoint, Source},
 };
 
@@ -124,19 +124,6 @@ pub(super) async fn run<W: Watch>(
             }
         }
     }
-}
-
-/// Ready once there are other settings.
-async fn news(told: &mut watch::Receiver<Settings>) {
-    if told.changed().await.is_err() {
-        // Nothing is changed any more.
-        future::pending().await
-    }
-}
-
-/// Ready once the daemon is told to stop, or is gone.
-async fn is_told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|it| *it).await;
 }
 
 /// Whether the port of multicast DNS can be had beside others; the thread would not say.
@@ -320,13 +307,6 @@ impl<W: Watch> Ears<W> {
 impl<W: Watch> Drop for Ears<W> {
     fn drop(&mut self) {
         self.forget();
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => future::pending().await,
     }
 }
 

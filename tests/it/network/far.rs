@@ -31,9 +31,9 @@ const GROUP: (Ipv4Addr, u16) = (Ipv4Addr::new(224, 0, 0, 251), 5353);
 
 /// What it is told.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Order {
-    /// To start a server shaped like the one of that number.
-    Serve { shape: usize, port: u16 },
+pub(crate) enum Order {
+    /// To start a server shaped like the one of that number, which pauses between two words.
+    Serve { shape: usize, port: u16, pause: Duration },
     /// To say what the server at that port got.
     Counts { port: u16 },
     /// To announce a service.
@@ -48,20 +48,20 @@ pub(super) enum Order {
 
 /// What a server got.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Got {
-    pub(super) connections: u64,
-    pub(super) probes: u64,
-    pub(super) prompts: u64,
+pub(crate) struct Got {
+    pub(crate) connections: u64,
+    pub(crate) probes: u64,
+    pub(crate) prompts: u64,
 }
 
 /// The other machine; dropping it ends it and its network.
-pub(super) struct Far {
+pub(crate) struct Far {
     child: Child,
     ears: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
 }
 
 impl Far {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut command = Command::new("unshare");
         command.arg("--net").arg(std::env::current_exe().unwrap());
         command.args(["--exact", "network::far::a_machine_for_as_long_as_its_parent_lives", "--nocapture"]);
@@ -73,16 +73,16 @@ impl Far {
         far
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
     /// The words that run another command on that machine.
-    pub(super) fn there(&self) -> [String; 2] {
+    pub(crate) fn there(&self) -> [String; 2] {
         ["nsenter".to_owned(), format!("--net=/proc/{}/ns/net", self.pid())]
     }
 
-    pub(super) async fn ip(&self, args: &str) {
+    pub(crate) async fn ip(&self, args: &str) {
         let [program, net] = self.there();
         let mut command = Command::new(program);
         command.args([net.as_str(), "ip"]);
@@ -90,37 +90,42 @@ impl Far {
     }
 
     /// Pulls the cable, behind the switch.
-    pub(super) async fn unplug(&self) {
+    pub(crate) async fn unplug(&self) {
         self.ip("link set cable nomaster").await;
     }
 
-    pub(super) async fn plug(&self) {
+    pub(crate) async fn plug(&self) {
         self.ip("link set cable master lan").await;
     }
 
-    pub(super) async fn serve(&self, shape: Shape, port: u16) {
-        let shape = Shape::ALL.iter().position(|it| *it == shape).unwrap();
-        self.tell(&Order::Serve { shape, port }).await;
+    pub(crate) async fn serve(&self, shape: Shape, port: u16) {
+        self.serve_slowly(shape, port, Duration::ZERO).await;
     }
 
-    pub(super) async fn got(&self, port: u16) -> Got {
+    /// The same; it pauses so long between two words.
+    pub(crate) async fn serve_slowly(&self, shape: Shape, port: u16, pause: Duration) {
+        let shape = Shape::ALL.iter().position(|it| *it == shape).unwrap();
+        self.tell(&Order::Serve { shape, port, pause }).await;
+    }
+
+    pub(crate) async fn got(&self, port: u16) -> Got {
         serde_json::from_str(&self.tell(&Order::Counts { port }).await).unwrap()
     }
 
     /// Announces a service at whatever addresses that machine has.
-    pub(super) async fn announce(&self, kind: &str, name: &str, port: u16) {
+    pub(crate) async fn announce(&self, kind: &str, name: &str, port: u16) {
         self.tell(&Order::Announce { kind: kind.to_owned(), name: name.to_owned(), port }).await;
     }
 
-    pub(super) async fn withdraw(&self, kind: &str, name: &str) {
+    pub(crate) async fn withdraw(&self, kind: &str, name: &str) {
         self.tell(&Order::Withdraw { kind: kind.to_owned(), name: name.to_owned() }).await;
     }
 
-    pub(super) async fn say(&self, packets: Vec<Vec<u8>>) {
+    pub(crate) async fn say(&self, packets: Vec<Vec<u8>>) {
         self.tell(&Order::Say { packets }).await;
     }
 
-    pub(super) async fn forward(&self, port: u16, to: u16) {
+    pub(crate) async fn forward(&self, port: u16, to: u16) {
         self.tell(&Order::Forward { port, to }).await;
     }
 
@@ -161,9 +166,9 @@ async fn a_machine_for_as_long_as_its_parent_lives() {
     while let Some(line) = orders.recv().await {
         let mut said = "done".to_owned();
         match serde_json::from_str(&line).unwrap() {
-            Order::Serve { shape, port } => {
+            Order::Serve { shape, port, pause } => {
                 let at = At::Address(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-                let script = Script { words: 5, ..Script::default() };
+                let script = Script { words: 5, between: pause, ..Script::default() };
                 servers.insert(port, Simulated::start_at(Shape::ALL[shape], script, at).await.unwrap());
             }
             Order::Counts { port } => {
@@ -227,7 +232,7 @@ fn say(packets: &[Vec<u8>]) {
     }
 }
 
-pub(super) async fn forward(port: u16, to: u16) {
+pub(crate) async fn forward(port: u16, to: u16) {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.unwrap();
     tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
