@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// So many misses in a row make it gone: one is a packet lost, two a laptop's radio asleep.
 const MISSES: u32 = 3;
 
-/// One turn of reaching for a server, and how many there are at once. Beyond seventy servers
+/// One turn of reaching for a server, and how many there are at once. Beyond a hundred servers
 /// each is reached for more rarely than `EVERY`, and a cable that is pulled is known later: by the
 /// first request that runs into it, or when its turn comes.
 pub(super) const REACH: Duration = Duration::from_millis(10);
