@@ -26,12 +26,14 @@ mod verify;
 use std::{
     collections::BTreeMap,
     fmt,
+    io::Read as _,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use flate2::read::GzDecoder;
 use http_body_util::BodyExt;
 use reqwest::{
     Method, Request, Response, Url, Version,
@@ -348,7 +350,7 @@ impl Upstream {
         let mut request = Request::new(Method::GET, url);
         let headers = request.headers_mut();
         // A llama.cpp with its web page inside answers 415 to whoever does not
-        // take gzip, on `/` alone; of that page nothing is read but its headers.
+        // take gzip, on `/` alone.
         let encoding = if question.path == "/" { "gzip" } else { "identity" };
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding));
         if let Some(key) = key {
@@ -487,11 +489,24 @@ async fn read_answer(mut response: Response, limit: usize) -> Result<Answer, Fau
         }
     }
     if spoken_http {
-        return Ok(Answer { status, headers, body: body.freeze(), at });
+        let answer = Answer { status, headers, body: body.freeze(), at };
+        return Ok(if answer.header("content-encoding") == Some("gzip") {
+            unpacked(answer, limit)
+        } else {
+            answer
+        });
     }
     // A record of type 21 and major version 3 is a TLS alert.
     let cause = if body.starts_with(&[0x15, 0x03]) { Cause::Tls } else { Cause::BadHead };
     Err(Fault::new(Stage::Head, cause))
+}
+
+/// What a packed body says, as far as it was read and no more than may be read.
+fn unpacked(answer: Answer, limit: usize) -> Answer {
+    let mut body = Vec::new();
+    // What is broken or cut off says what came out of it until there.
+    let _ = GzDecoder::new(&answer.body[..]).take(limit as u64).read_to_end(&mut body);
+    Answer { body: body.into(), ..answer }
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 use std::{
     future::Future,
+    io::Write as _,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use flate2::{Compression, write::GzEncoder};
 use reqwest::header::HeaderName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -414,6 +416,30 @@ async fn a_probe_tells_http_from_tls_and_from_the_rest() {
 async fn a_probe_reads_no_more_than_it_may() {
     let page = format!("HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n{}", "x".repeat(9_999_999));
     assert_eq!(asked(page).await.unwrap().body.len(), LIMITS.bytes);
+}
+
+#[tokio::test]
+async fn a_packed_page_is_read_as_what_it_says_and_no_further_than_it_may() {
+    let packed = |page: &[u8]| {
+        let mut packer = GzEncoder::new(Vec::new(), Compression::default());
+        packer.write_all(page).unwrap();
+        packer.finish().unwrap()
+    };
+    let head = |length: usize| {
+        format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {length}\r\n\r\n").into_bytes()
+    };
+    let page = b"<title>Open WebUI</title>";
+    let body = packed(page);
+    let answer = asked([head(body.len()), body.clone()].concat()).await.unwrap();
+    assert_eq!(answer.body, &page[..]);
+    // A small body may stand for a giant one, be cut off by our own limit, or be no such thing.
+    let bomb = packed(&vec![b'x'; 9_999_999]);
+    assert_eq!(asked([head(bomb.len()), bomb].concat()).await.unwrap().body.len(), LIMITS.bytes);
+    let noise: Vec<u8> = (0..9_999_999_u32).map(|it| (it.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let long = packed(&noise);
+    let answer = asked([head(long.len()), long].concat()).await.unwrap();
+    assert!(!answer.body.is_empty() && noise.starts_with(&answer.body));
+    assert_eq!(asked([head(5), b"hello".to_vec()].concat()).await.unwrap().body, "");
 }
 
 #[tokio::test]

@@ -25,6 +25,9 @@ struct Other {
     model: Called,
     /// What it runs, below the folder of models; none for a gateway.
     file: Option<&'static str>,
+    /// How many tokens more than it said the one who goes on counts: mlx-lm (0.32) leaves out the
+    /// blank before the first word, which is a token with it and several without.
+    recounted: usize,
 }
 
 /// How a server calls a model.
@@ -40,6 +43,7 @@ const LLAMA_CPP_PYTHON: Other = Other {
     environment: "llamacpppython",
     model: Called::So("other"),
     file: Some("slow.gguf"),
+    recounted: 0,
 };
 
 /// The others that a package index has and that run here.
@@ -49,13 +53,26 @@ const OTHERS: [Other; 5] = [
         environment: "vllm",
         model: Called::So("tests/other"),
         file: Some("slow-v"),
+        recounted: 0,
     },
-    Other { kind: "mlxlm", environment: "mlxlm", model: Called::ByPath, file: Some("slow-v") },
-    Other { kind: "litellm", environment: "litellm", model: Called::So("other"), file: None },
+    Other { kind: "mlxlm", environment: "mlxlm", model: Called::ByPath, file: Some("slow-v"), recounted: 3 },
+    Other { kind: "litellm", environment: "litellm", model: Called::So("other"), file: None, recounted: 0 },
     // It lists what it does not know the name of.
-    Other { kind: "sglangrouter", environment: "sglangrouter", model: Called::So("unknown"), file: None },
+    Other {
+        kind: "sglangrouter",
+        environment: "sglangrouter",
+        model: Called::So("unknown"),
+        file: None,
+        recounted: 0,
+    },
     // It lists what is behind it by the name that it has there.
-    Other { kind: "openwebui", environment: "openwebui", model: Called::So(BEHIND), file: None },
+    Other {
+        kind: "openwebui",
+        environment: "openwebui",
+        model: Called::So(BEHIND),
+        file: None,
+        recounted: 0,
+    },
 ];
 
 /// What the model behind a gateway is called.
@@ -148,7 +165,8 @@ async fn tried(table: &mut Table, other: &Other) {
     let plain = used(&daemon, &model, id, false).await;
     let streamed = used(&daemon, &model, id, true).await;
     let (answer, silence) = killed(&daemon, &model, &mut server).await;
-    assert_eq!(answer.verdict_by(check), Verdict::Whole(WORDS), "{}: {}", other.kind, answer.text());
+    let words = WORDS - other.recounted;
+    assert_eq!(answer.verdict_by(check), Verdict::Whole(words), "{}: {}", other.kind, answer.text());
     let told = answer.header("x-lovable-request-id").unwrap();
     let told = daemon.caller().get(&format!("/lovable/v1/requests/{told}")).await.json();
     assert_eq!(told["ending"], "resumed", "{}: {told}", other.kind);
@@ -159,7 +177,7 @@ async fn tried(table: &mut Table, other: &Other) {
         &format!("{} ms", found.as_millis()),
         &format!("{plain} words"),
         &format!("{streamed} words"),
-        &format!("{WORDS} words, resumed, whole {} ms after", silence.as_millis()),
+        &format!("{words} words, resumed, whole {} ms after", silence.as_millis()),
     ]);
 }
 
