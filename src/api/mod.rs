@@ -277,6 +277,9 @@ impl Door {
         let Ok(rest) = table::rest(route, path) else {
             return refuse(&Failure::BadRequest("the path is not valid percent-encoded UTF-8".to_owned()));
         };
+        if !route.is_of_a_watcher() {
+            self.house.on_wanted();
+        }
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let knock =
             Knock { door: self.clone(), headers: parts.headers, query, rest, body, request_id, shape, peer };

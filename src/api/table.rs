@@ -34,6 +34,13 @@ pub(super) struct Route {
     pub(super) handler: fn(Knock) -> Answer,
 }
 
+impl Route {
+    /// Whether machines ask for it again and again while nobody wants anything.
+    pub(super) fn is_of_a_watcher(&self) -> bool {
+        matches!(self.path, "/healthz" | "/readyz" | "/metrics")
+    }
+}
+
 macro_rules! routes {
     ($($guard:ident $method:ident $path:literal $([$($query:literal),*])? => $handler:expr, $summary:literal;)*) => {
         pub(super) static TABLE: &[Route] = &[$(Route {

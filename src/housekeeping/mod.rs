@@ -23,7 +23,10 @@ mod watching;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -65,6 +68,9 @@ const FEED_LAG: usize = 256;
 /// is not waited for longer.
 const FIRST_ROUND: Duration = Duration::from_secs(3);
 
+/// The registry is not told more often than that that it is used.
+const WANTED_AGAIN_MS: u64 = 5_000;
+
 /// Everything that is known, under its locks.
 pub struct Housekeeping {
     registry: Mutex<Registry>,
@@ -85,6 +91,7 @@ pub struct Housekeeping {
     due: Notify,
     woken: Notify,
     clocks: Mutex<clock::Clocks>,
+    wanted_ms: AtomicU64,
     unsaved: Notify,
     kept: watch::Sender<u64>,
     news: watch::Sender<()>,
@@ -174,6 +181,7 @@ impl Housekeeping {
             due: Notify::new(),
             woken: Notify::new(),
             clocks: Mutex::new(clock::Clocks::as_of(now())),
+            wanted_ms: AtomicU64::new(0),
             unsaved,
             kept,
             news: watch::channel(()).0,
@@ -310,6 +318,16 @@ impl Housekeeping {
     /// Tells when servers have changed.
     pub fn news(&self) -> watch::Receiver<()> {
         self.news.subscribe()
+    }
+
+    /// Somebody asks for an answer, or looks at what is known: that is kept fresh for a while.
+    pub fn on_wanted(&self) {
+        let now = wall_ms();
+        let since = now.abs_diff(self.wanted_ms.load(Ordering::Relaxed));
+        if since >= WANTED_AGAIN_MS {
+            self.wanted_ms.store(now, Ordering::Relaxed);
+            self.change(Registry::on_wanted);
+        }
     }
 
     /// Somebody begins to look for servers: until `looked_around`, what is known is not all.

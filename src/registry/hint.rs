@@ -11,7 +11,7 @@ use crate::{
 /// How the registry works.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How often a server that is well is asked for its models.
+    /// How often a server that is well is asked for its models while somebody wants something.
     pub every: Duration,
     /// A server that was down for so long, and that no person named, is forgotten.
     pub forget_after: Duration,

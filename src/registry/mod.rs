@@ -79,6 +79,11 @@ const LOOKS_AT_ONCE: u32 = 100;
 /// hundred of them each is asked more rarely than `every`.
 const EACH_LOOK: Duration = Duration::from_millis(50);
 
+/// For so long after somebody wanted anything servers are asked again as often as that; after it
+/// a third as often. Whoever wants something next has all of them asked at once.
+const WANTED_FOR: Duration = Duration::from_secs(60);
+const UNWANTED: u32 = 3;
+
 /// The owner of everything known about servers.
 #[derive(Debug)]
 pub struct Registry {
@@ -94,6 +99,8 @@ pub struct Registry {
     retired: BTreeMap<ServerId, (Endpoint, KindId)>,
     formerly: Arc<BTreeSet<ModelName>>,
     snapshot: Arc<Snapshot>,
+    /// When somebody last wanted something.
+    wanted_at: Option<Instant>,
     /// Whether a table of listening sockets tells of new listeners.
     watched: bool,
     created: u64,
@@ -113,6 +120,7 @@ impl Registry {
             formerly: Arc::default(),
             snapshot: Arc::default(),
             watched: false,
+            wanted_at: None,
             created: 0,
         }
     }
@@ -232,10 +240,36 @@ impl Registry {
         look.into_iter().chain(self.next_beat()).min()
     }
 
+    /// Somebody asks for an answer, or looks at what is known.
+    pub fn on_wanted(&mut self, now: Now) -> Vec<Change> {
+        let was_wanted = self.is_wanted(now);
+        self.wanted_at = Some(now.at);
+        if !was_wanted {
+            let every = self.every();
+            let is_near = |it: &&Known| it.now.zone != Zone::Cloud && it.now.problem.is_none();
+            for server in self.servers.values().filter(is_near) {
+                if let Some(place) = self.places.get_mut(&server.now.endpoint) {
+                    place.freshen(every, now.at);
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    fn is_wanted(&self, now: Now) -> bool {
+        self.wanted_at.is_some_and(|at| now.at < at + WANTED_FOR)
+    }
+
+    /// How often a server that is well is asked while that is of use.
+    fn every(&self) -> Duration {
+        self.settings.every.max(Pace::round(EACH_LOOK, self.servers.len()))
+    }
+
     /// An address was recognised. Of an address that nobody hints at any more
     /// this changes nothing.
     pub fn on_seen(&mut self, endpoint: &Endpoint, mut sighting: Sighting, now: Now) -> Vec<Change> {
         let far = self.zone(endpoint) == Zone::Cloud;
+        let well = if self.is_wanted(now) { self.every() } else { self.every() * UNWANTED };
         let Some(place) = self.places.get_mut(endpoint) else { return Vec::new() };
         if sighting.kind == "lovable" && endpoint.is_local() && !place.is_named() {
             // Another daemon of this machine sees the servers that we see.
@@ -244,7 +278,7 @@ impl Registry {
         let again = match sighting.problem {
             None if far => IN_THE_CLOUD,
             Some(_) if far => CLOUD_TROUBLED,
-            None => self.settings.every.max(Pace::round(EACH_LOOK, self.servers.len())),
+            None => well,
             Some(Problem::Loading) => WHILE_LOADING,
             Some(_) => WHILE_TROUBLED,
         };

@@ -41,6 +41,10 @@ const AFAR_AT_ONCE: usize = 12;
 /// It is missed three times before it counts as gone, which together takes two seconds.
 const REACH: Duration = Duration::from_millis(300);
 
+/// For so long of it a thread waits, which carries requests as well, and for so many.
+const REACH_AT_ONCE: Duration = Duration::from_millis(1);
+const WAITED_FOR: usize = 4;
+
 /// Wake-ups are no closer than this: what is due within it is asked together. What is due
 /// later than at the next tick waits for one.
 const TOGETHER: Duration = Duration::from_millis(20);
@@ -81,7 +85,7 @@ pub(super) async fn run<W: Watch>(
     let prober = Arc::new(Prober { upstream, watch, missing, instance, kept: Mutex::default() });
     let (mut near, mut afar) = (VecDeque::new(), VecDeque::new());
     let mut tasks = JoinSet::new();
-    // A few microseconds each, and no reason to wake another thread.
+    // Most end where they begin, and are no reason to wake another thread.
     let mut beats = FuturesUnordered::new();
     let mut asked: HashMap<Id, Endpoint> = HashMap::new();
     let mut due = prober.watch.due();
@@ -94,9 +98,10 @@ pub(super) async fn run<W: Watch>(
         for endpoint in due.drain(..) {
             if endpoint.is_local() { near.push_back(endpoint) } else { afar.push_back(endpoint) }
         }
-        for endpoint in prober.watch.beats() {
+        for (turn, endpoint) in prober.watch.beats().into_iter().enumerate() {
             let prober = prober.clone();
-            beats.push(async move { prober.reach(&endpoint).await });
+            let at_once = if turn < WAITED_FOR { REACH_AT_ONCE } else { Duration::ZERO };
+            beats.push(async move { prober.reach(&endpoint, at_once).await });
         }
         while tasks.len() < AT_ONCE {
             let room_afar = asked.values().filter(|it| !it.is_local()).count() < AFAR_AT_ONCE;
@@ -191,8 +196,8 @@ impl<W: Watch> Prober<W> {
     }
 
     /// Finds out whether a server is still there, and no more.
-    async fn reach(&self, endpoint: &Endpoint) {
-        let result = self.upstream.reach(endpoint, REACH).await;
+    async fn reach(&self, endpoint: &Endpoint, at_once: Duration) {
+        let result = self.upstream.reach(endpoint, at_once, REACH).await;
         let is_missed = result.is_err();
         self.watch.reached(endpoint, result);
         if is_missed {

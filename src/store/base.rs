@@ -24,7 +24,7 @@ const CACHE: u64 = 2 << 20;
 
 /// How late a thread of sled's may look up from waiting.
 #[cfg(target_os = "linux")]
-const SLACK: Duration = Duration::from_secs(1);
+const SLACK: Duration = Duration::from_secs(4);
 
 /// One database as it was opened, with its trees.
 pub(super) struct Base<const N: usize> {

@@ -32,14 +32,22 @@ struct World {
 impl World {
     fn new() -> Self {
         let registry = Registry::new(Settings::default());
-        Self { registry, fold: Snapshot::default(), start: Instant::now(), ms: 0 }
+        let mut world = Self { registry, fold: Snapshot::default(), start: Instant::now(), ms: 0 };
+        world.wait(0);
+        world
     }
 
     fn now(&self) -> Now {
         Now { at: self.start + Duration::from_millis(self.ms), wall_ms: 1_700_000_000_000 + self.ms }
     }
 
+    /// Waits while somebody wants something all the time.
     fn wait(&mut self, ms: u64) {
+        self.ms += ms;
+        self.registry.on_wanted(self.now());
+    }
+
+    fn wait_unwanted(&mut self, ms: u64) {
         self.ms += ms;
     }
 
@@ -232,6 +240,31 @@ fn a_server_is_asked_every_ten_seconds_and_a_loading_one_every_second() {
     world.seen("127.0.0.1:1", Sighting { problem: Some(Problem::Loading), ..sighting("vllm", &[]) });
     world.wait(1_000);
     assert_eq!(world.due(), ["127.0.0.1:1"]);
+}
+
+#[test]
+fn while_nobody_wants_anything_servers_are_asked_rarely_and_all_at_once_when_somebody_does() {
+    let mut world = World::new();
+    let (here, loading) = ("127.0.0.1:1", "127.0.0.1:2");
+    world.wait_unwanted(60_000);
+    world.find(here, sighting("vllm", &[]));
+    world.wait_unwanted(29_999);
+    assert!(world.due().is_empty());
+    world.wait_unwanted(1);
+    assert_eq!(world.due(), [here]);
+    world.seen(here, sighting("vllm", &[]));
+    world.find(loading, Sighting { problem: Some(Problem::Loading), ..sighting("vllm", &[]) });
+    world.wait_unwanted(1_000);
+    assert_eq!(world.due(), [loading], "what will change is looked at all the same");
+    world.wait_unwanted(4_000);
+    world.wait(0);
+    assert!(world.due().is_empty(), "what is known is fresh enough");
+    world.wait(5_000);
+    assert_eq!(world.due(), [here]);
+    world.seen(here, sighting("vllm", &[]));
+    world.wait_unwanted(61_000);
+    world.wait(0);
+    assert_eq!(world.due(), [here], "it is older than anybody should see");
 }
 
 /// Answers `silent` whenever the address is asked, for ten minutes; the pauses in seconds.

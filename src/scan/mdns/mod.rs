@@ -49,7 +49,7 @@ const TYPES: &[&str] = &[
 
 /// How often interfaces are looked at, in seconds: a network that is joined brings its servers.
 /// Whoever is gone with a network is missed by then.
-const INTERFACES_EVERY: u32 = 2;
+const INTERFACES_EVERY: u32 = 4;
 
 /// How often it is looked at how much the thread keeps, and how many records and timers it
 /// may keep: some twenty times what an office has, and a few megabytes.
