@@ -44,7 +44,6 @@ pub fn run(plan: Plan) -> Result<(), RunError> {
     raise_file_limit();
     leave_no_core();
     let workers = std::thread::available_parallelism().map_or(1, |it| it.get().min(MOST_WORKERS));
-    scan::begin_ticks();
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("lovabled")

@@ -56,7 +56,7 @@ impl Watch for Housekeeping {
         snapshot.servers.iter().any(|it| it.endpoint == *endpoint || it.also_at.contains(endpoint))
     }
 
-    fn tick(&self) {
+    fn on_look(&self) {
         self.look_at_clocks();
     }
 

@@ -234,10 +234,9 @@ impl Registry {
         due
     }
 
-    /// When something becomes due, or a server is to be reached for.
+    /// When something becomes due.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let look = self.places.next().map(|at| self.looks.not_before(at));
-        look.into_iter().chain(self.next_beat()).min()
+        self.places.next().map(|at| self.looks.not_before(at))
     }
 
     /// Somebody asks for an answer, or looks at what is known.

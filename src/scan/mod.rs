@@ -29,27 +29,26 @@ mod probe;
 mod process;
 pub mod skip;
 mod table;
-mod tick;
 
 use std::{
     collections::BTreeSet,
     future::Future,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::sleep_until,
-};
+use tokio::sync::{mpsc, oneshot};
 
 pub use crate::scan::{
     dns::{Fleet, Stands},
     mdns::Announcement,
     owner::{Owners, owner_of},
-    tick::begin as begin_ticks,
 };
 use crate::{
     fault::Fault,
@@ -62,6 +61,13 @@ use crate::{
     server::{Bounds, Endpoint, KindId, Sighting, Source},
     upstream::{Key, Upstream},
 };
+
+/// How often the table is read. A new server should be usable within a second:
+/// half of it is for noticing, the other half for the conversation.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A cable's other end takes a connection within that; who takes longer is waited for elsewhere.
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// Addresses that did not answer and of which the network was not asked yet. When there are
 /// more, these are the same ones again.
@@ -83,8 +89,8 @@ pub trait Watch: Send + Sync + 'static {
     fn lookup_stands(&self, _lookup: &Lookup, _stands: Option<Stands>) {}
     /// Whether a server was recognised there.
     fn is_server(&self, endpoint: &Endpoint) -> bool;
-    /// Called at each tick, about twice a second: for what nobody tells and is seen by looking.
-    fn tick(&self) {}
+    /// Called at each look, twice a second: for what nobody tells and is seen by looking.
+    fn on_look(&self) {}
     /// Resolves when the machine has slept.
     fn woken(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
@@ -194,21 +200,30 @@ pub async fn run<W: Watch>(
     // connection would harm: nothing is asked before the first look.
     let (looked, first_look) = oneshot::channel();
     let (missing, missed) = mpsc::channel(MISSED);
+    let (far, slow) = mpsc::channel(MISSED);
     let instance = settings.borrow().instance.clone();
     let hearing = mdns::run(settings.clone(), watch.clone(), missed, stop.clone());
     let listing = dns::run(settings.clone(), watch.clone(), stop.clone());
-    let looking = Scan::new(settings, watch.clone()).run(looked);
+    let (stop_looking, told_to_stop) = channel();
+    let scan = Scan::new(settings, watch.clone(), far);
+    let eyes = thread::Builder::new().name("look".to_owned()).spawn(move || scan.run(looked, &told_to_stop));
+    if let Err(error) = &eyes {
+        tracing::error!(%error, "nobody looks for servers: there is no thread for it");
+    }
     let asking = async {
-        // An error means that nobody looks any more, and this ends with that.
-        let _ = first_look.await;
-        probe::run(upstream, watch.clone(), missing, &instance).await;
+        // An error means that nobody looks, and then there is nothing to ask.
+        if first_look.await.is_ok() {
+            probe::run(upstream, watch.clone(), slow, missing, &instance).await;
+        }
+        std::future::pending().await
     };
     let until_told = async {
         tokio::select! {
-            () = looking => {}
             () = asking => {}
             _ = stop.wait_for(|it| *it) => {}
         }
+        // It ends within milliseconds.
+        drop(stop_looking);
     };
     // Who listens to the network says goodbye to it.
     tokio::join!(hearing, listing, until_told);
@@ -235,64 +250,78 @@ async fn until(at: Option<tokio::time::Instant>) {
     }
 }
 
-/// The loop that watches who listens.
+/// The loop that watches who listens, and who of the network is still there.
 struct Scan<W> {
     settings: Settings,
     /// Where new ones come from.
     told: tokio::sync::watch::Receiver<Settings>,
     watch: Arc<W>,
+    /// Takes servers of the network that did not answer at once.
+    far: mpsc::Sender<Endpoint>,
     /// Likeliest first, which is the order of asking.
     usual_ports: Vec<u16>,
     places: Places,
 }
 
 impl<W: Watch> Scan<W> {
-    fn new(mut told: tokio::sync::watch::Receiver<Settings>, watch: Arc<W>) -> Self {
+    fn new(
+        mut told: tokio::sync::watch::Receiver<Settings>,
+        watch: Arc<W>,
+        far: mpsc::Sender<Endpoint>,
+    ) -> Self {
         let settings = told.borrow_and_update().clone();
-        Self { usual_ports: settings.usual_ports(), settings, told, watch, places: Places::new() }
+        Self { usual_ports: settings.usual_ports(), settings, told, watch, far, places: Places::new() }
     }
 
-    async fn run(mut self, looked: oneshot::Sender<()>) {
+    /// Looks until told to stop, or whoever could tell is gone.
+    fn run(mut self, looked: oneshot::Sender<()>, told_to_stop: &Receiver<()>) {
         let mut table = Table::open(&self.settings.proc_root);
-        if table.is_none() {
+        let is_blind = table.is_none();
+        if is_blind {
             self.guess(&[]);
-            let _ = looked.send(());
-            return self.guess_anew().await;
         }
         let mut looked = Some(looked);
         let mut listeners = Vec::new();
         loop {
-            self.watch.tick();
+            self.watch.on_look();
             if self.told.has_changed().unwrap_or(false) {
+                let before = self.usual_ports.clone();
                 self.update();
+                if is_blind {
+                    self.guess(&before);
+                }
             }
             // A read that failed may have left half an answer behind: the next
             // one begins anew, and until then nothing has changed.
             let read = table.as_mut().map(|it| it.read(&mut listeners));
             match read {
-                Some(Ok(())) => self.compare(&listeners).await,
+                Some(Ok(())) => self.compare(&listeners),
                 Some(Err(error)) => {
                     tracing::warn!(%error, "cannot read the table of listening sockets");
                     table = None;
                 }
+                None if is_blind => {}
                 None => table = Table::open(&self.settings.proc_root),
             }
+            self.reach();
             if let Some(looked) = looked.take() {
                 let _ = looked.send(());
             }
-            sleep_until(tick::next()).await;
+            if told_to_stop.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
         }
     }
 
-    /// Guesses again whenever there are other settings, for ever.
-    async fn guess_anew(mut self) {
-        loop {
-            sleep_until(tick::next()).await;
-            self.watch.tick();
-            if self.told.has_changed().unwrap_or(false) {
-                let before = self.usual_ports.clone();
-                self.update();
-                self.guess(&before);
+    /// Reaches for the servers of the network whose turn it is. All that an idle daemon does
+    /// again and again is done here: on a thread of its own that touches little else, because
+    /// what costs after a sleep is code that is cold.
+    fn reach(&self) {
+        for endpoint in self.watch.beats() {
+            match Upstream::reach_at_once(&endpoint, AT_ONCE) {
+                Some(result) => self.watch.reached(&endpoint, result),
+                // When nobody takes it, its turn comes again.
+                None => drop(self.far.try_send(endpoint)),
             }
         }
     }
@@ -323,7 +352,7 @@ impl<W: Watch> Scan<W> {
         }
     }
 
-    async fn compare(&mut self, listeners: &[table::Listener]) {
+    fn compare(&mut self, listeners: &[table::Listener]) {
         let now = place::places(listeners, &self.settings.own, |port| {
             self.settings.may_ask(port) && (self.settings.socket_table || self.usual_ports.contains(&port))
         });
@@ -336,7 +365,7 @@ impl<W: Watch> Scan<W> {
         if new.is_empty() {
             return;
         }
-        let others = self.other_programs(&new).await;
+        let others = self.other_programs(&new);
         new.retain(|it| !others.contains(it));
         for endpoint in &others {
             self.watch.other_program(endpoint);
@@ -361,13 +390,10 @@ impl<W: Watch> Scan<W> {
     }
 
     /// Those of these endpoints behind which a program is known to be something else.
-    async fn other_programs(&self, endpoints: &[Endpoint]) -> BTreeSet<Endpoint> {
+    fn other_programs(&self, endpoints: &[Endpoint]) -> BTreeSet<Endpoint> {
         let places = || endpoints.iter().filter_map(|it| Some((it, self.places.get(it)?)));
         let inodes: BTreeSet<u64> = places().flat_map(|(_, it)| it.inodes.iter().copied()).collect();
-        let root = self.settings.proc_root.clone();
-        let programs = tokio::task::spawn_blocking(move || process::programs(&root, &inodes));
-        // It does not panic; if it did, it would have found nothing.
-        let programs = programs.await.unwrap_or_default();
+        let programs = process::programs(&self.settings.proc_root, &inodes);
         let is_other = |inode: &u64| programs.get(inode).is_some_and(|it| skip::is_other_program(it));
         let others = places().filter(|(_, place)| place.inodes.iter().any(is_other));
         others.map(|(endpoint, _)| endpoint.clone()).collect()

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
-    sync::mpsc::Sender,
+    sync::mpsc::{Receiver, Sender},
     task::{Id, JoinError, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
@@ -21,10 +21,7 @@ use tokio::{
 use crate::{
     fault::{Cause, Fault, Stage},
     kind::{self, Answer, Answers, Question, Verdict},
-    scan::{
-        Watch,
-        tick::{self, TICK},
-    },
+    scan::Watch,
     server::{Endpoint, KindId, ModelName, Sighting},
     upstream::{Key, Limits, Upstream},
 };
@@ -41,12 +38,7 @@ const AFAR_AT_ONCE: usize = 12;
 /// It is missed three times before it counts as gone, which together takes two seconds.
 const REACH: Duration = Duration::from_millis(300);
 
-/// For so long of it a thread waits, which carries requests as well, and for so many.
-const REACH_AT_ONCE: Duration = Duration::from_millis(1);
-const WAITED_FOR: usize = 4;
-
-/// Wake-ups are no closer than this: what is due within it is asked together. What is due
-/// later than at the next tick waits for one.
+/// Wake-ups are no closer than this: what is due within it is asked together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// A server on this machine answers a GET in milliseconds unless it is in
@@ -74,10 +66,12 @@ const KEEP_FOR: Duration = Duration::from_secs(600);
 /// How much of them is kept per server; what is beyond is asked again each time.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// Asks what is due, for ever, and says who was `missing`.
+/// Asks what is due, for ever, reaches for servers of the network that are `slow`, and says who
+/// was `missing`.
 pub(super) async fn run<W: Watch>(
     upstream: Arc<Upstream>,
     watch: Arc<W>,
+    mut slow: Receiver<Endpoint>,
     missing: Sender<Endpoint>,
     instance: &str,
 ) {
@@ -85,9 +79,9 @@ pub(super) async fn run<W: Watch>(
     let prober = Arc::new(Prober { upstream, watch, missing, instance, kept: Mutex::default() });
     let (mut near, mut afar) = (VecDeque::new(), VecDeque::new());
     let mut tasks = JoinSet::new();
-    // Most end where they begin, and are no reason to wake another thread.
     let mut beats = FuturesUnordered::new();
     let mut asked: HashMap<Id, Endpoint> = HashMap::new();
+    let mut reached_for = None;
     let mut due = prober.watch.due();
     let mut first_round: Option<BTreeSet<Endpoint>> = Some(due.iter().cloned().collect());
     loop {
@@ -98,10 +92,10 @@ pub(super) async fn run<W: Watch>(
         for endpoint in due.drain(..) {
             if endpoint.is_local() { near.push_back(endpoint) } else { afar.push_back(endpoint) }
         }
-        for (turn, endpoint) in prober.watch.beats().into_iter().enumerate() {
+        // Whoever was missed is reached for again at once.
+        for endpoint in prober.watch.beats().into_iter().chain(reached_for.take()) {
             let prober = prober.clone();
-            let at_once = if turn < WAITED_FOR { REACH_AT_ONCE } else { Duration::ZERO };
-            beats.push(async move { prober.reach(&endpoint, at_once).await });
+            beats.push(async move { prober.reach(&endpoint).await });
         }
         while tasks.len() < AT_ONCE {
             let room_afar = asked.values().filter(|it| !it.is_local()).count() < AFAR_AT_ONCE;
@@ -111,13 +105,10 @@ pub(super) async fn run<W: Watch>(
             let task = tasks.spawn(async move { prober.look(&at).await });
             asked.insert(task.id(), endpoint);
         }
-        let next = prober.watch.poll_timeout().map(Instant::from_std).map(|at| {
-            let now = Instant::now();
-            if at > now + TICK { tick::not_before(at) } else { at.max(now + TOGETHER) }
-        });
+        let next = prober.watch.poll_timeout().map(Instant::from_std);
         let wake = async {
             match next {
-                Some(at) => sleep_until(at).await,
+                Some(at) => sleep_until(at.max(Instant::now() + TOGETHER)).await,
                 None => std::future::pending().await,
             }
         };
@@ -125,6 +116,7 @@ pub(super) async fn run<W: Watch>(
             () = wake => {}
             () = prober.watch.changed() => {}
             Some(()) = beats.next() => {}
+            Some(endpoint) = slow.recv() => reached_for = Some(endpoint),
             Some(ended) = tasks.join_next_with_id() => {
                 let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
                 let endpoint = asked.remove(&id);
@@ -196,8 +188,8 @@ impl<W: Watch> Prober<W> {
     }
 
     /// Finds out whether a server is still there, and no more.
-    async fn reach(&self, endpoint: &Endpoint, at_once: Duration) {
-        let result = self.upstream.reach(endpoint, at_once, REACH).await;
+    async fn reach(&self, endpoint: &Endpoint) {
+        let result = self.upstream.reach(endpoint, REACH).await;
         let is_missed = result.is_err();
         self.watch.reached(endpoint, result);
         if is_missed {

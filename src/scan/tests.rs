@@ -354,9 +354,9 @@ async fn debuggers_keep_their_connection_and_strangers_are_not_trusted() {
     let mut table = Table::files(root.path());
     let mut listeners = Vec::new();
     table.read(&mut listeners).unwrap();
-    let mut scan = Scan::new(tokio::sync::watch::channel(settings).1, house.clone());
-    scan.compare(&listeners).await;
-    scan.compare(&listeners).await;
+    let mut scan = Scan::new(tokio::sync::watch::channel(settings).1, house.clone(), mpsc::channel(1).0);
+    scan.compare(&listeners);
+    scan.compare(&listeners);
     let hinted = std::mem::take(&mut *house.reports.lock().unwrap());
     assert_eq!(
         hinted,
@@ -370,7 +370,7 @@ async fn debuggers_keep_their_connection_and_strangers_are_not_trusted() {
         ]
     );
     listeners.retain(|it| it.port != 8000);
-    scan.compare(&listeners).await;
+    scan.compare(&listeners);
     assert_eq!(
         *house.reports.lock().unwrap(),
         ["gone http://127.0.0.1:8000 SocketTable", "gone http://127.0.0.1:8000 Port"]
@@ -395,9 +395,9 @@ async fn where_the_table_shall_not_tell_of_servers_it_is_read_for_the_usual_port
     };
     let mut listeners = Vec::new();
     Table::files(root.path()).read(&mut listeners).unwrap();
-    let mut scan = Scan::new(tokio::sync::watch::channel(settings).1, house.clone());
-    scan.compare(&listeners).await;
-    scan.compare(&[]).await;
+    let mut scan = Scan::new(tokio::sync::watch::channel(settings).1, house.clone(), mpsc::channel(1).0);
+    scan.compare(&listeners);
+    scan.compare(&[]);
     assert_eq!(
         *house.reports.lock().unwrap(),
         [
@@ -418,7 +418,7 @@ async fn where_the_table_shall_not_tell_of_servers_it_is_read_for_the_usual_port
 async fn without_a_table_the_usual_ports_are_hinted_at_and_nobody_is_trusted() {
     let house = House::new(None);
     let settings = Settings { ports: vec![9100], skip_ports: vec![8000], ..Settings::default() };
-    Scan::new(tokio::sync::watch::channel(settings).1, house.clone()).guess(&[]);
+    Scan::new(tokio::sync::watch::channel(settings).1, house.clone(), mpsc::channel(1).0).guess(&[]);
     let reports = house.reports.lock().unwrap();
     assert!(reports.iter().all(|it| it.ends_with("Port false")));
     let has = |port| reports.iter().any(|it| it.starts_with(&format!("hint http://127.0.0.1:{port} ")));

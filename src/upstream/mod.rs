@@ -27,6 +27,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     io::{self, Read as _},
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -380,22 +381,25 @@ impl Upstream {
     }
 
     /// Whether somebody takes connections there. Nothing is said on it; names are not looked
-    /// up for it. For the first moment this blocks: a cable's other end answers within that, and
-    /// so it costs an idle daemon a fifth of what waiting for it would.
-    pub async fn reach(&self, endpoint: &Endpoint, at_once: Duration, limit: Duration) -> Result<(), Fault> {
-        let at = endpoint.ip().zip(endpoint.port());
-        let Some((ip, port)) = at else { return Err(Fault::new(Stage::Connect, Cause::Internal)) };
-        if !at_once.is_zero() {
-            match std::net::TcpStream::connect_timeout(&(ip, port).into(), at_once) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-                Err(error) => return Err(fault_of_io(&error)),
-            }
-        }
-        match timeout(limit, TcpStream::connect((ip, port))).await {
+    /// up for it.
+    pub async fn reach(&self, endpoint: &Endpoint, limit: Duration) -> Result<(), Fault> {
+        match timeout(limit, TcpStream::connect(address(endpoint)?)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(fault_of_io(&error)),
             Err(_) => Err(Fault::new(Stage::Connect, Cause::ConnectTimeout)),
+        }
+    }
+
+    /// The same for a thread that waits itself; `None` where that took too long to tell.
+    pub fn reach_at_once(endpoint: &Endpoint, limit: Duration) -> Option<Result<(), Fault>> {
+        let address = match address(endpoint) {
+            Ok(address) => address,
+            Err(fault) => return Some(Err(fault)),
+        };
+        match std::net::TcpStream::connect_timeout(&address, limit) {
+            Ok(_) => Some(Ok(())),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
+            Err(error) => Some(Err(fault_of_io(&error))),
         }
     }
 
@@ -472,6 +476,11 @@ impl Lane {
 /// A host that no URL can hold is an address that nobody can reach.
 fn parse_url(endpoint: &Endpoint, path: &str) -> Result<Url, Fault> {
     Url::parse(&endpoint.url(path)).map_err(|_| Fault::new(Stage::Connect, Cause::Unreachable))
+}
+
+fn address(endpoint: &Endpoint) -> Result<SocketAddr, Fault> {
+    let at = endpoint.ip().zip(endpoint.port());
+    at.map(SocketAddr::from).ok_or(Fault::new(Stage::Connect, Cause::Internal))
 }
 
 async fn read_answer(mut response: Response, limit: usize) -> Result<Answer, Fault> {

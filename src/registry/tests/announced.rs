@@ -62,7 +62,7 @@ fn a_server_that_is_missed_three_times_is_down_and_the_first_answer_ends_doubts(
     let mut world = World::new();
     world.comes(DESK, "desk", true);
     assert!(world.beats().is_empty(), "it has just answered");
-    world.wait(1_000);
+    world.wait(900);
     assert_eq!(world.beats(), [DESK]);
     assert!(world.beats().is_empty(), "it is being reached for");
     world.beat(DESK, Some(NO_ANSWER));
@@ -70,7 +70,7 @@ fn a_server_that_is_missed_three_times_is_down_and_the_first_answer_ends_doubts(
     assert_eq!(world.beats(), [DESK]);
     world.beat(DESK, None);
     assert_eq!(world.shown(), [format!("ollama {DESK} up open")]);
-    world.wait(1_000);
+    world.wait(900);
     for _ in 0..3 {
         assert_eq!(world.beats(), [DESK]);
         world.beat(DESK, Some(NO_ANSWER));
@@ -86,7 +86,7 @@ fn a_server_that_is_missed_three_times_is_down_and_the_first_answer_ends_doubts(
 fn a_server_that_refuses_a_connection_is_down_at_once() {
     let mut world = World::new();
     world.comes(DESK, "desk", true);
-    world.wait(1_000);
+    world.wait(900);
     world.beats();
     world.beat(DESK, Some(REFUSED));
     assert_eq!(world.shown(), [format!("ollama {DESK} down open")]);
@@ -96,7 +96,7 @@ fn a_server_that_refuses_a_connection_is_down_at_once() {
 fn a_report_that_never_comes_is_not_waited_for() {
     let mut world = World::new();
     world.comes(DESK, "desk", true);
-    world.wait(1_000);
+    world.wait(900);
     world.beats();
     world.wait(5_000);
     assert_eq!(world.beats(), [DESK]);
@@ -131,7 +131,7 @@ fn a_server_that_is_gone_and_announced_elsewhere_keeps_its_id_and_is_trusted_ane
     let mut world = World::new();
     world.comes(DESK, "desk", true);
     world.withdrawn(DESK);
-    world.wait(1_000);
+    world.wait(900);
     world.beats();
     world.beat(DESK, Some(REFUSED));
     world.comes(LATER, "desk", false);
@@ -190,7 +190,7 @@ fn another_kind_or_another_name_is_another_server() {
         let mut world = World::new();
         world.comes(DESK, "desk", true);
         world.withdrawn(DESK);
-        world.wait(1_000);
+        world.wait(900);
         world.beats();
         world.beat(DESK, Some(REFUSED));
         world.announced(LATER, name, false);
@@ -206,7 +206,7 @@ fn a_server_that_a_person_named_does_not_move() {
     world.hint_as(DESK, Source::Config, true, None);
     world.comes(DESK, "desk", false);
     world.withdrawn(DESK);
-    world.wait(1_000);
+    world.wait(900);
     world.beats();
     world.beat(DESK, Some(REFUSED));
     world.comes(LATER, "desk", false);

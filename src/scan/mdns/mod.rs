@@ -26,7 +26,7 @@ use self::{
     record::{Interface, Record, judge},
 };
 use crate::{
-    scan::{Settings, Watch, is_told, news, tick, until},
+    scan::{Settings, Watch, is_told, news, until},
     server::{Endpoint, Source},
 };
 
@@ -229,7 +229,7 @@ impl<W: Watch> Ears<W> {
                 },
                 Some(endpoint) = missed.recv() => self.on_missed(&endpoint, voice),
                 () = sleep_until(weigh_at) => {
-                    weigh_at = tick::not_before(Instant::now() + WEIGH_EVERY);
+                    weigh_at = Instant::now() + WEIGH_EVERY;
                     if voice.weight().await > MOST_KEPT {
                         return End::Flood;
                     }
