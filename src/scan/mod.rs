@@ -1,8 +1,9 @@
 //! Finds servers on this machine and in its networks: watches who listens, hears
 //! who is announced, asks what is due, reports what was said.
 //!
-//! Four loops. One compares the table of listening sockets with what it was
-//! half a second ago and hints at what is new or gone; two do the same with
+//! Four loops. One, on a small thread of its own, compares the table of listening
+//! sockets with what it was half a second ago, hints at what is new or gone, and
+//! reaches for servers of the network; two do the same with
 //! what multicast DNS says (`mdns`), and with what ordinary DNS lists under names
 //! that the person gave (`dns`); the last asks the endpoints that the
 //! registry calls due, and only tells `mdns` whom it missed. What an answer
