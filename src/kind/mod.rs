@@ -43,6 +43,7 @@ mod recorded;
 mod said;
 mod sglang;
 mod sglang_router;
+mod shimmy;
 mod sold;
 mod tabbyapi;
 mod text_generation_webui;
@@ -93,6 +94,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &llama_cpp_python::LlamaCppPython,
     &transformers::Transformers,
     &exo::Exo,
+    &shimmy::Shimmy,
     &openai_like::OpenAiLike,
     // Never recognised, only configured.
     &openai::OpenAi,

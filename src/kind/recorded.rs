@@ -211,7 +211,7 @@ const KINDS_OF: [(&str, Option<&str>); 40] = [
     // It says so little that it may be anybody's.
     ("sglang-api-key", Some("openai-compatible")),
     ("sglang-router", Some("sglangrouter")),
-    ("shimmy", Some("openai-compatible")),
+    ("shimmy", Some("shimmy")),
     ("tabbyapi", Some("tabbyapi")),
     ("text-generation-webui", Some("textgenerationwebui")),
     ("tgi", Some("tgi")),
