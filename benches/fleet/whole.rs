@@ -14,7 +14,8 @@ use crate::{
     daemon::{Daemon, Options},
 };
 
-const FIRST_PORT: u16 = 20_000;
+/// Each size has ports of its own: those of the one before may not be free yet.
+const FIRST_PORT: usize = 20_000;
 
 pub(crate) async fn measure(servers: usize, at: IpAddr, short: bool) -> Vec<(String, String)> {
     let mut all = Vec::new();
@@ -22,7 +23,7 @@ pub(crate) async fn measure(servers: usize, at: IpAddr, short: bool) -> Vec<(Str
     for number in 0..servers {
         let own = (0..MODELS).map(|it| Offer::named(&format!("maker/model-{number}-{it}-7b-instruct")));
         let models = own.chain([Offer::named("shared-8b")]).collect();
-        let address = SocketAddr::from((at, FIRST_PORT + number as u16));
+        let address = SocketAddr::from((at, (FIRST_PORT + servers + number) as u16));
         let script = Script { models, ..Script::default() };
         let server = Simulated::start_at(Shape::Vllm, script, At::Address(address)).await;
         all.push(server.expect("its port is free"));
