@@ -47,9 +47,10 @@ fn main() {
     if inside {
         for words in [
             "link set lo up",
-            "link add fleet type dummy",
+            "link add fleet type veth peer name fleet-end",
             "addr add 10.88.0.1/16 dev fleet",
             "link set fleet up",
+            "link set fleet-end up",
         ] {
             let done = Command::new("/usr/sbin/ip").args(words.split(' ')).status();
             assert!(done.is_ok_and(|it| it.success()), "ip {words}");
