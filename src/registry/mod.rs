@@ -248,7 +248,7 @@ impl Registry {
             let is_near = |it: &&Known| it.now.zone != Zone::Cloud && it.now.problem.is_none();
             for server in self.servers.values().filter(is_near) {
                 if let Some(place) = self.places.get_mut(&server.now.endpoint) {
-                    place.freshen(every, now.at);
+                    place.hurry_after(every, now.at);
                 }
             }
         }

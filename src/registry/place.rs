@@ -281,12 +281,8 @@ impl Place {
         self.hurry_after(RARELY, now);
     }
 
-    /// Asked as if it had always been asked as often as that.
-    pub(super) fn freshen(&mut self, every: Duration, now: Instant) {
-        self.hurry_after(every, now);
-    }
-
-    fn hurry_after(&mut self, pause: Duration, now: Instant) {
+    /// Asked so long after it was asked last, if that is sooner.
+    pub(super) fn hurry_after(&mut self, pause: Duration, now: Instant) {
         if let Ask::At(at) = self.ask {
             let earliest = self.asked_at.map_or(now, |it| now.max(it + pause));
             self.ask = Ask::At(at.min(earliest));

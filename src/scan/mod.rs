@@ -221,7 +221,7 @@ pub async fn run<W: Watch>(
     let until_told = async {
         tokio::select! {
             () = asking => {}
-            _ = stop.wait_for(|it| *it) => {}
+            () = is_told(&mut stop) => {}
         }
         // It ends within milliseconds.
         drop(stop_looking);

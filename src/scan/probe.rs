@@ -79,9 +79,12 @@ pub(super) async fn run<W: Watch>(
     let prober = Arc::new(Prober { upstream, watch, missing, instance, kept: Mutex::default() });
     let (mut near, mut afar) = (VecDeque::new(), VecDeque::new());
     let mut tasks = JoinSet::new();
+    let reach = |endpoint: Endpoint| {
+        let prober = prober.clone();
+        async move { prober.reach(&endpoint).await }
+    };
     let mut beats = FuturesUnordered::new();
     let mut asked: HashMap<Id, Endpoint> = HashMap::new();
-    let mut reached_for = None;
     let mut due = prober.watch.due();
     let mut first_round: Option<BTreeSet<Endpoint>> = Some(due.iter().cloned().collect());
     loop {
@@ -93,10 +96,7 @@ pub(super) async fn run<W: Watch>(
             if endpoint.is_local() { near.push_back(endpoint) } else { afar.push_back(endpoint) }
         }
         // Whoever was missed is reached for again at once.
-        for endpoint in prober.watch.beats().into_iter().chain(reached_for.take()) {
-            let prober = prober.clone();
-            beats.push(async move { prober.reach(&endpoint).await });
-        }
+        beats.extend(prober.watch.beats().into_iter().map(&reach));
         while tasks.len() < AT_ONCE {
             let room_afar = asked.values().filter(|it| !it.is_local()).count() < AFAR_AT_ONCE;
             let next = near.pop_front().or_else(|| afar.pop_front_if(|_| room_afar));
@@ -116,7 +116,7 @@ pub(super) async fn run<W: Watch>(
             () = wake => {}
             () = prober.watch.changed() => {}
             Some(()) = beats.next() => {}
-            Some(endpoint) = slow.recv() => reached_for = Some(endpoint),
+            Some(endpoint) = slow.recv() => beats.push(reach(endpoint)),
             Some(ended) = tasks.join_next_with_id() => {
                 let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
                 let endpoint = asked.remove(&id);

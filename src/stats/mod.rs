@@ -364,27 +364,24 @@ impl Stats {
         self.buckets.keys().any(|it| it.server.as_ref().is_some_and(|it| it == name))
     }
 
+    /// Attempts at servers in this hour and the one before.
+    fn lately(&self, now: Hour) -> impl Iterator<Item = (&ServerId, &Sums)> {
+        let recent = self.buckets.iter().rev().take_while(move |(it, _)| it.hour >= now.saturating_sub(1));
+        let attempts = recent.filter(|(it, _)| it.counts == Counts::Attempts);
+        attempts.filter_map(|(bucket, it)| Some((bucket.server.as_ref()?, it)))
+    }
+
     /// How a server has done in this hour and the one before.
     pub fn live(&self, server: &ServerId, now: Hour) -> Row {
         let mut sums = Sums::default();
-        let recent = self.buckets.iter().rev().take_while(|(it, _)| it.hour >= now.saturating_sub(1));
-        for (bucket, it) in recent {
-            if bucket.counts == Counts::Attempts && bucket.server.as_ref() == Some(server) {
-                sums.merge(it);
-            }
-        }
+        self.lately(now).filter(|(it, _)| *it == server).for_each(|(_, it)| sums.merge(it));
         Row::new(Key::Name(Some(server.to_string())), &sums)
     }
 
     /// The same of all servers that were asked anything then.
     pub fn all_live(&self, now: Hour) -> BTreeMap<ServerId, Row> {
-        let recent = self.buckets.iter().rev().take_while(|(it, _)| it.hour >= now.saturating_sub(1));
         let mut all: BTreeMap<&ServerId, Sums> = BTreeMap::new();
-        for (bucket, it) in recent.filter(|(it, _)| it.counts == Counts::Attempts) {
-            if let Some(server) = &bucket.server {
-                all.entry(server).or_default().merge(it);
-            }
-        }
+        self.lately(now).for_each(|(server, it)| all.entry(server).or_default().merge(it));
         let row = |(server, sums): (&ServerId, Sums)| {
             (server.clone(), Row::new(Key::Name(Some(server.to_string())), &sums))
         };

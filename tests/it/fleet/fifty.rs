@@ -33,6 +33,11 @@ fn records() -> Vec<Srv> {
     fleet.chain(spare).collect()
 }
 
+/// What `send` gives back is empty.
+fn nobody_noticed(failed: &[String], daemon: &Daemon) {
+    assert!(failed.is_empty(), "{} failed: {:#?}\n{}", failed.len(), failed.first(), daemon.log());
+}
+
 /// Sends so many requests, each with a conversation of its own, and counts those that were not whole.
 async fn send(daemon: &Daemon, requests: usize) -> Vec<String> {
     let left = Arc::new(AtomicUsize::new(requests));
@@ -104,13 +109,7 @@ async fn a_fleet_appears_is_trusted_balanced_by_weight_and_halved_and_nobody_not
         // Each gets what its weight says.
         let half = times(400, 5_000);
         let failed = send(&daemon, half).await;
-        assert!(
-            failed.is_empty(),
-            "{} of {half} failed: {:#?}\n{}",
-            failed.len(),
-            failed.first(),
-            daemon.log()
-        );
+        nobody_noticed(&failed, &daemon);
         let before = prompts(&far).await;
         let shares = share_by_weight(&before[..MANY], half);
         assert_eq!(before[MANY..], [0; SPARE], "those of a worse priority are asked for nothing");
@@ -127,13 +126,7 @@ async fn a_fleet_appears_is_trusted_balanced_by_weight_and_halved_and_nobody_not
             (took, prompts(&far).await)
         };
         let (failed, (halved_after, at_that_time)) = tokio::join!(send(&daemon, half), halved);
-        assert!(
-            failed.is_empty(),
-            "{} of {half} failed: {:#?}\n{}",
-            failed.len(),
-            failed.first(),
-            daemon.log()
-        );
+        nobody_noticed(&failed, &daemon);
         let after = prompts(&far).await;
         for number in (1..MANY).step_by(2) {
             assert_eq!(after[number], at_that_time[number], "{} got more when it was gone", url(number));
