@@ -76,6 +76,7 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
     let failed = |error: io::Error| RunError::Failed(format!("cannot serve: {error}"));
     let listener = UnixListener::from_std(socket.listener).map_err(failed)?;
     house.begin_to_look();
+    let telling = tokio::spawn(otlp::run(rooms.collecting.subscribe(), tells(&rooms)));
     tasks.spawn(accept::socket(doorway.clone(), listener));
     if let Some(tcp) = tcp {
         let listener = TcpListener::from_std(tcp).map_err(failed)?;
@@ -92,7 +93,6 @@ async fn serve(plan: Plan) -> Result<(), RunError> {
         // What was announced is withdrawn by now.
         drop(alive);
     });
-    let telling = tokio::spawn(otlp::run(rooms.collecting.subscribe(), tells(&rooms)));
     let hang_up = Arc::new(Notify::new());
     tasks.spawn(watching::models(house.clone()));
     let reload = Reload::new(rooms, log.clone(), flags, loaded);

@@ -101,41 +101,55 @@ pub struct Source {
 }
 
 /// Tells whichever collector is named, until nobody can name another any more; then what waits
-/// is sent, but for not longer than a moment.
-pub async fn run(mut named: watch::Receiver<Option<Collector>>, source: Source) {
-    let started = wall_nanos();
-    loop {
-        let Some(collector) = named.borrow_and_update().clone() else {
-            if named.changed().await.is_err() {
-                return;
+/// is sent, but for not longer than a moment. The outbox is there when this returns, so that no
+/// request is over before.
+pub fn run(mut named: watch::Receiver<Option<Collector>>, source: Source) -> impl Future<Output = ()> {
+    let mut next = open(&mut named, &source);
+    async move {
+        let started = wall_nanos();
+        loop {
+            let Some((collector, told, state)) = next else {
+                if named.changed().await.is_err() {
+                    return;
+                }
+                next = open(&mut named, &source);
+                continue;
+            };
+            let client = match client() {
+                Ok(client) => client,
+                Err(error) => {
+                    tracing::error!(%error, "cannot prepare connections to {collector}");
+                    return;
+                }
+            };
+            let line = Line { client, collector, instance: &source.instance, state };
+            let mut telling = std::pin::pin!(line.tell(told, &source, started));
+            let is_last = tokio::select! {
+                changed = named.changed() => changed.is_err(),
+                // It ends with the outbox, which is still there.
+                () = &mut telling => return,
+            };
+            // Whoever is told next misses nothing while this one is said farewell to.
+            next = if is_last { None } else { open(&mut named, &source) };
+            if next.is_none() {
+                (source.outbox)(None);
             }
-            continue;
-        };
-        let client = match client() {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::error!(%error, "cannot prepare connections to {collector}");
-                return;
+            if timeout(FAREWELL, telling).await.is_err() {
+                tracing::warn!("{} has not taken everything", line.collector);
             }
-        };
-        let (queue, told) = mpsc::channel(WAITING);
-        let state = Arc::<State>::default();
-        let line = Line { client, collector, instance: &source.instance, state: state.clone() };
-        (source.outbox)(Some(Outbox { queue, state }));
-        let mut telling = std::pin::pin!(line.tell(told, &source, started));
-        let is_last = tokio::select! {
-            changed = named.changed() => changed.is_err(),
-            // It ends with the outbox, which is still there.
-            () = &mut telling => return,
-        };
-        (source.outbox)(None);
-        if timeout(FAREWELL, telling).await.is_err() {
-            tracing::warn!("{} has not taken everything", line.collector);
-        }
-        if is_last {
-            return;
         }
     }
+}
+
+type Opened = (Collector, mpsc::Receiver<Told>, Arc<State>);
+
+/// Has outcomes left for the collector that is named now, if one is.
+fn open(named: &mut watch::Receiver<Option<Collector>>, source: &Source) -> Option<Opened> {
+    let collector = named.borrow_and_update().clone()?;
+    let (queue, told) = mpsc::channel(WAITING);
+    let state = Arc::<State>::default();
+    (source.outbox)(Some(Outbox { queue, state: state.clone() }));
+    Some((collector, told, state))
 }
 
 /// The way to one collector.
@@ -233,8 +247,26 @@ fn wall_nanos() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::ledger::tests::plain;
+
+    #[test]
+    fn what_is_over_before_a_connection_is_prepared_is_left_as_well() {
+        let place = Arc::new(Mutex::new(None));
+        let placed = place.clone();
+        let source = Source {
+            instance: "one".to_owned(),
+            metrics: Box::new(Vec::new),
+            outbox: Box::new(move |it| *placed.lock().unwrap() = it),
+        };
+        let named = watch::channel(Some(Collector::parse("http://127.0.0.1:4318").unwrap())).1;
+        let telling = run(named, source);
+        place.lock().unwrap().as_ref().unwrap().leave(Arc::new(plain()), None);
+        assert_eq!(place.lock().unwrap().as_ref().unwrap().figures().waiting, 1);
+        drop(telling);
+    }
 
     #[test]
     fn what_finds_no_room_is_dropped_and_counted_and_what_a_caller_throws_away_is_neither() {

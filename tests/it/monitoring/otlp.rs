@@ -88,10 +88,10 @@ fn attribute<'a>(of: &'a Value, key: &str) -> &'a Value {
     all.iter().find(|it| it["key"] == key).map_or(&Value::Null, |it| &it["value"])
 }
 
-async fn until(what: &str, is: impl Fn() -> bool) {
+async fn until(daemon: &Daemon, what: &str, is: impl Fn() -> bool) {
     let start = Instant::now();
     while !is() {
-        assert!(start.elapsed() < Duration::from_secs(20), "not in time: {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "not in time: {what}: {}", daemon.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -116,9 +116,9 @@ async fn a_collector_reads_traces_and_metrics_by_the_official_definitions() {
     let answer =
         daemon.caller().send(request("POST", "/v1/chat/completions", body.into(), &[parent])).await.unwrap();
     assert_eq!(answer.status, 200);
-    until("spans", || collector.spans().len() == 3).await;
+    until(&daemon, "spans", || collector.spans().len() == 3).await;
     assert!(daemon.stop().await.success());
-    until("metrics", || !collector.of("/v1/metrics").is_empty()).await;
+    until(&daemon, "metrics", || !collector.of("/v1/metrics").is_empty()).await;
 
     for message in collector.messages.lock().unwrap().iter() {
         assert_eq!(message["type"], "application/x-protobuf");
@@ -206,12 +206,12 @@ async fn a_collector_that_is_away_costs_no_request_and_hears_what_was_held_back(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let said = || daemon.log().matches("takes no traces: it cannot be reached").count();
-    until("it is in the log", || said() > 0).await;
+    until(&daemon, "it is in the log", || said() > 0).await;
     assert_eq!(said(), 1, "said once: {}", daemon.log());
     let bytes = Arc::default();
     let back = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     tokio::spawn(takes_all(back, Arc::clone(&bytes)));
-    until("what was held back", || {
+    until(&daemon, "what was held back", || {
         memchr::memmem::find_iter(&bytes.lock().unwrap(), b"lovable.request_id").count() >= 20
     })
     .await;
@@ -246,7 +246,7 @@ async fn the_collector_can_be_named_and_unnamed_while_requests_run() {
         }
         daemon.caller().chat("sim", false).await.unwrap();
     }
-    until("the one request", || !bytes.lock().unwrap().is_empty()).await;
+    until(&daemon, "the one request", || !bytes.lock().unwrap().is_empty()).await;
     let told = memchr::memmem::find_iter(&bytes.lock().unwrap(), b"lovable.request_id").count();
     assert_eq!(told, 1, "what came before and after is nobody's business");
 }
