@@ -43,16 +43,28 @@ pub(crate) async fn measure(servers: usize, at: IpAddr, short: bool) -> Vec<(Str
     // What was hurried because it was new is over by then.
     sleep(Duration::from_secs(if short { 5 } else { 30 })).await;
     let seconds = if short { 10 } else { 60 };
-    let before = (processor_seconds(daemon.pid()), asked(&all));
-    sleep(Duration::from_secs(seconds)).await;
-    let after = (processor_seconds(daemon.pid()), asked(&all));
-    let share = (after.0 - before.0) / seconds as f64 * 100.0;
-    rows.push(("idle, of one core".to_owned(), format!("{share:.2} %")));
-    let per_second = |count: u64| format!("{:.1}/s", count as f64 / seconds as f64);
-    rows.push(("idle, connections".to_owned(), per_second(after.1.0 - before.1.0)));
-    rows.push(("idle, questions".to_owned(), per_second(after.1.1 - before.1.1)));
+    daemon.servers().await;
+    rows.extend(rest("in the minute after a look", seconds, &daemon, &all).await);
+    if !short {
+        sleep(Duration::from_secs(30)).await;
+        rows.extend(rest("idle", seconds, &daemon, &all).await);
+    }
     rows.push(("memory".to_owned(), format!("{:.1} MB", memory(daemon.pid()))));
     rows
+}
+
+/// What it does meanwhile, to keep fresh what it knows.
+async fn rest(when: &str, seconds: u64, daemon: &Daemon, all: &[Simulated]) -> [(String, String); 3] {
+    let before = (processor_seconds(daemon.pid()), asked(all));
+    sleep(Duration::from_secs(seconds)).await;
+    let after = (processor_seconds(daemon.pid()), asked(all));
+    let share = (after.0 - before.0) / seconds as f64 * 100.0;
+    let per_second = |count: u64| format!("{:.1}/s", count as f64 / seconds as f64);
+    [
+        (format!("{when}, of one core"), format!("{share:.2} %")),
+        (format!("{when}, connections"), per_second(after.1.0 - before.1.0)),
+        (format!("{when}, questions"), per_second(after.1.1 - before.1.1)),
+    ]
 }
 
 /// Connections and questions that all servers had.

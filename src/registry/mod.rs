@@ -75,9 +75,9 @@ const SECONDARY: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(10);
 const LOOKS_AT_ONCE: u32 = 100;
 
-/// Servers that are well are asked again one after the other, so far apart at least. Beyond two
+/// Servers that are well are asked again one after the other, so far apart at least. Beyond a
 /// hundred of them each is asked more rarely than `every`.
-const EACH_LOOK: Duration = Duration::from_millis(50);
+const EACH_LOOK: Duration = Duration::from_millis(100);
 
 /// For so long after somebody wanted anything servers are asked again as often as that; after it
 /// a third as often. Whoever wants something next has all of them asked at once.

@@ -1,11 +1,13 @@
 //! What an OpenAI client hears from us: refusals, broken streams, lists.
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     dialect::{Listed, own},
     fault::Failure,
+    server::Capability,
 };
 
 /// Keeps a waiting stream alive; every client passes comments over.
@@ -68,35 +70,59 @@ fn error(failure: &Failure) -> Value {
 
 /// The body of `GET /v1/models`.
 pub fn list(models: &[Listed<'_>]) -> Bytes {
-    let data: Vec<Value> = models.iter().map(entry).collect();
-    json!({"object": "list", "data": data}).to_string().into()
+    json_bytes(&List { object: "list", data: models.iter().map(entry).collect() })
 }
 
 /// The body of `GET /v1/models/{id}`.
 pub fn one(model: &Listed<'_>) -> Bytes {
-    entry(model).to_string().into()
+    json_bytes(&entry(model))
 }
 
-fn entry(model: &Listed<'_>) -> Value {
-    json!({
-        "id": model.id,
-        "object": "model",
-        "created": model.created,
-        "owned_by": model.owned_by,
-        "name": model.display_name(),
-        "context_length": model.context_length,
-        // Clients made for vLLM look for it under this name.
-        "max_model_len": model.context_length,
-        "capabilities": model.capabilities,
-        "loaded": model.loaded,
-        "servers": model.servers,
-    })
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    owned_by: &'a str,
+    name: String,
+    context_length: Option<u64>,
+    /// Clients made for vLLM look for it under this name.
+    max_model_len: Option<u64>,
+    capabilities: &'a [Capability],
+    loaded: Option<bool>,
+    servers: &'a [&'a str],
+}
+
+fn entry<'a>(model: &'a Listed<'_>) -> Entry<'a> {
+    Entry {
+        id: model.id,
+        object: "model",
+        created: model.created,
+        owned_by: model.owned_by,
+        name: model.display_name(),
+        context_length: model.context_length,
+        max_model_len: model.context_length,
+        capabilities: model.capabilities,
+        loaded: model.loaded,
+        servers: &model.servers,
+    }
+}
+
+/// These shapes have no map whose keys could not be written.
+fn json_bytes(shape: &impl Serialize) -> Bytes {
+    serde_json::to_vec(shape).unwrap_or_default().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{fault::Words, server::Capability};
+    use crate::fault::Words;
 
     fn words(body: &str) -> Failure {
         let body = Bytes::copy_from_slice(body.as_bytes());
