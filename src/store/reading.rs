@@ -63,7 +63,7 @@ impl Reader {
         while let Some(it) = self.0.before(part) {
             part = it.number;
             walk.part = part;
-            let Some(open) = self.0.open(&it).map_err(ReadError)? else { continue };
+            let Some(open) = self.0.open_to_read(&it).map_err(ReadError)? else { continue };
             let first = caught(|| Ok(open.rows.first()?.map(|(key, _)| number(&key))))?;
             if first.is_some_and(|it| it <= from) {
                 break;
@@ -81,7 +81,7 @@ impl Reader {
         let mut part = u64::MAX;
         while let Some(it) = self.0.before(part) {
             part = it.number;
-            let Some(open) = self.0.open(&it).map_err(ReadError)? else { continue };
+            let Some(open) = self.0.open_to_read(&it).map_err(ReadError)? else { continue };
             let shown = caught(|| {
                 for row in open.rows.range(..before.to_be_bytes()).rev() {
                     let (key, bytes) = row?;
@@ -122,7 +122,7 @@ impl Walk {
             let Some(part) = self.library.from(self.part) else { return Ok(Vec::new()) };
             self.part = part.number;
             if self.held.as_ref().is_none_or(|(number, ..)| *number != part.number) {
-                self.held = match self.library.open(&part).map_err(ReadError)? {
+                self.held = match self.library.open_to_read(&part).map_err(ReadError)? {
                     Some(open) => self.bounds(&open)?.map(|bounds| (part.number, open, bounds)),
                     None => None,
                 };

@@ -41,6 +41,8 @@ pub struct Row {
 const PARTS: u64 = 8;
 /// After a disk that took no rows another try is made: it may have been full.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// How long what was read stays open.
+const KEPT_OPEN: Duration = Duration::from_secs(60);
 
 /// All directories, for whoever reads.
 #[derive(Debug, Default)]
@@ -54,6 +56,16 @@ pub(super) struct Library {
     last: AtomicU64,
     /// What was moved aside.
     pub(super) notes: Mutex<Vec<String>>,
+    /// What was read last. A large one takes some tenths of a second to open, and who asks once
+    /// asks again.
+    pub(super) read: Mutex<Read>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// Kept open until then.
+    pub(super) until: Option<Instant>,
+    open: Option<Arc<Open>>,
 }
 
 /// One directory.
@@ -63,7 +75,7 @@ pub(super) struct Part {
     month: String,
     path: PathBuf,
     bytes: AtomicU64,
-    open: Mutex<Weak<Open>>,
+    pub(super) open: Mutex<Weak<Open>>,
 }
 
 /// One directory whose database is open.
@@ -85,7 +97,7 @@ impl Library {
             .collect();
         parts.sort_by_key(|it| it.number);
         let last = AtomicU64::new(parts.last().map_or(0, |it| it.number));
-        Self { dir: Some(dir), parts: Mutex::new(parts), last, notes: Mutex::default() }
+        Self { dir: Some(dir), parts: Mutex::new(parts), last, ..Self::default() }
     }
 
     /// What all of them take on the disk.
@@ -103,9 +115,36 @@ impl Library {
         guard(&self.parts).iter().rev().find(|it| it.number < number).cloned()
     }
 
+    /// What is opened next is kept open for a while.
+    pub(super) fn is_read(&self) {
+        guard(&self.read).until = Some(Instant::now() + KEPT_OPEN);
+    }
+
+    /// How long what was read last is kept open from now on, if at all.
+    pub(super) fn kept_open(&self) -> Option<Duration> {
+        guard(&self.read).until.map(|it| it.saturating_duration_since(Instant::now()))
+    }
+
+    /// Closes what was read last, unless somebody reads it.
+    pub(super) fn let_go(&self) {
+        let read = std::mem::take(&mut *guard(&self.read));
+        // sled may panic when a broken database is dropped.
+        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(read)));
+    }
+
+    /// The same as `open`, for whoever reads.
+    pub(super) fn open_to_read(&self, part: &Part) -> Result<Option<Arc<Open>>, String> {
+        let open = self.open(part)?;
+        let mut read = guard(&self.read);
+        let before = read.until.and_then(|_| std::mem::replace(&mut read.open, open.clone()));
+        drop(read);
+        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(before)));
+        Ok(open)
+    }
+
     /// The database of a directory, which is opened if it is not; `None` when it was damaged
     /// and is moved aside.
-    pub(super) fn open(&self, part: &Part) -> Result<Option<Arc<Open>>, String> {
+    fn open(&self, part: &Part) -> Result<Option<Arc<Open>>, String> {
         let mut slot = guard(&part.open);
         if let Some(open) = slot.upgrade() {
             return Ok(Some(open));
@@ -151,6 +190,7 @@ impl Library {
                 let mut parts = guard(&self.parts);
                 if parts.len() < 2 { return Ok(()) } else { parts.remove(0) }
             };
+            self.let_go();
             fs::remove_dir_all(&oldest.path)?;
         }
         Ok(())
@@ -160,6 +200,7 @@ impl Library {
     pub(super) fn clear(&self) -> io::Result<()> {
         guard(&self.parts).clear();
         guard(&self.notes).clear();
+        self.let_go();
         let Some(dir) = &self.dir else { return Ok(()) };
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

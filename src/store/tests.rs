@@ -327,6 +327,28 @@ async fn rows_come_back_in_their_order_by_hour_and_after_a_restart() {
     assert_eq!(walk.next_rows(10).unwrap().len(), 1);
 }
 
+#[test]
+fn what_was_read_stays_open_for_a_while() {
+    let (_root, dir) = place();
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    (1..=10).for_each(|it| store.append(row(it, 492_000, 100)));
+    drop(store);
+    let (store, _) = Store::open_with_rows(&dir, 64 << 20).unwrap();
+    let library = &store.shared.library;
+    let is_open = || guard(&library.from(0).unwrap().open).upgrade().is_some();
+    assert!(!is_open());
+    assert_eq!(store.reader().last_number(), Ok(Some(10)));
+    assert!(is_open());
+    guard(&library.read).until = Some(Instant::now());
+    store.shared.woken.notify_one();
+    while is_open() {
+        std::thread::yield_now();
+    }
+    // Nobody said that more would be read.
+    assert_eq!(Reader(library.clone()).last_number(), Ok(Some(10)));
+    assert!(!is_open());
+}
+
 #[tokio::test]
 async fn the_oldest_rows_go_when_there_is_no_more_space() {
     let (_root, dir) = place();

@@ -25,6 +25,7 @@ pub(super) fn work(shared: &Shared, mut disk: Disk, lock: Lock) {
     waiting.flushes.clear();
     drop(waiting);
     shared.dropped.fetch_add(lost as u64, Ordering::Relaxed);
+    shared.library.let_go();
     // sled may panic once more when a broken database is dropped.
     let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(disk)));
     drop(lock);
@@ -43,15 +44,19 @@ fn write_down(shared: &Shared, disk: &mut Disk) {
     loop {
         let mut waiting = guard(&shared.waiting);
         while waiting.is_idle() {
-            if !is_dirty {
-                waiting = shared.woken.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let left = until_flush(flushed);
-            if left.is_zero() {
-                break;
-            }
-            waiting = shared.woken.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            let left = if is_dirty { Some(until_flush(flushed)) } else { shared.library.kept_open() };
+            waiting = match left {
+                None => shared.woken.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) if is_dirty => break,
+                Some(Duration::ZERO) => {
+                    drop(waiting);
+                    shared.library.let_go();
+                    guard(&shared.waiting)
+                }
+                Some(left) => {
+                    shared.woken.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
         let Waiting { notes, rows, clear, now, flushes, stop, gone: _ } = &mut *waiting;
         let (notes, rows, flushes) = (std::mem::take(notes), std::mem::take(rows), std::mem::take(flushes));
