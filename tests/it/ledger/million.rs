@@ -316,7 +316,7 @@ fn readers() -> String {
             assert!(status.success(), "{program} {args:?}");
         };
         run("python3", &["-m", "venv", dir]);
-        run(&python, &["-m", "pip", "install", "-q", "duckdb", "pandas", "pyarrow"]);
+        run(&python, &["-m", "pip", "install", "-q", "duckdb==2.0.1", "pandas==3.1.1", "pyarrow==26.0.1"]);
         std::fs::write(format!("{dir}/ready"), "").unwrap();
     }
     python

@@ -34,10 +34,11 @@ elif format == "parquet-duckdb":
     import duckdb
 
     sums = ", ".join(f"sum({it})" for it in columns)
-    row = duckdb.sql(
+    [row] = duckdb.sql(
         "SELECT count(*), count(*) FILTER (ending IN ('delivered', 'resumed')), count(DISTINCT request_id), "
-        f"{sums} FROM '{file}' WHERE at > TIMESTAMPTZ '2020-01-01 00:00:00Z'"
-    ).fetchone()
+        # Since DuckDB 2 `at` is a word of its own.
+        f"{sums} FROM read_parquet('{file}') WHERE \"at\" > TIMESTAMPTZ '2020-01-01 00:00:00Z'"
+    ).fetchall()
 elif format == "parquet-pandas":
     import pandas
 
