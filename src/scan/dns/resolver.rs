@@ -61,9 +61,10 @@ impl Resolver {
             }
             None => {
                 let read = tokio::task::spawn_blocking(read_system_conf).await;
-                // It does not panic; if it did, there would be no resolver.
-                let (config, _) = read.map_err(|it| Trouble::Failed(it.to_string()))?.map_err(trouble)?;
-                config
+                // It does not panic; if it did, there would be no resolver. The errors of a Mac are
+                // others than those of Linux.
+                let read = read.map_err(|it| Trouble::Failed(it.to_string()))?;
+                read.map_err(|it| Trouble::Failed(it.to_string()))?.0
             }
         };
         let mut options = ResolverOpts::default();
