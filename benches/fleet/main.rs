@@ -75,12 +75,12 @@ fn main() {
     let place = if inside { "of a network" } else { "on loopback" };
     println!("servers {place}, each with {MODELS} models of its own and one that all have\n");
     print!("{:<58}", "servers");
-    columns.iter().for_each(|(servers, _)| print!("{servers:>12}"));
+    columns.iter().for_each(|(servers, _)| print!("{servers:>16}"));
     println!();
     let Some((_, first)) = columns.first() else { return };
     for (at, (name, _)) in first.iter().enumerate() {
         print!("{name:<58}");
-        columns.iter().for_each(|(_, rows)| print!("{:>12}", rows[at].1));
+        columns.iter().for_each(|(_, rows)| print!("{:>16}", rows[at].1));
         println!();
     }
 }

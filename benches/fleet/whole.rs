@@ -46,7 +46,8 @@ pub(crate) async fn measure(servers: usize, at: IpAddr, short: bool) -> Vec<(Str
     daemon.servers().await;
     rows.extend(rest("in the minute after a look", seconds, &daemon, &all).await);
     if !short {
-        sleep(Duration::from_secs(30)).await;
+        // The last turns that were given while somebody wanted something are over by then.
+        sleep(Duration::from_secs(150)).await;
         rows.extend(rest("idle", seconds, &daemon, &all).await);
     }
     rows.push(("memory".to_owned(), format!("{:.1} MB", memory(daemon.pid()))));

@@ -64,8 +64,9 @@ impl Manager {
             if line != said {
                 self.readiness.status(&line);
                 said = line;
-                sleep(BETWEEN_LINES).await;
             }
+            // Among many servers there is always something new, and each line walks over all of them.
+            sleep(BETWEEN_LINES).await;
         }
     }
 
