@@ -17,7 +17,8 @@ use crate::{
 const AGAIN: Duration = Duration::from_millis(50);
 /// Before the manager counts on us, an answer may take this long.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
-/// Between two lines for people: servers that come and go would fill the manager's log.
+/// Between two lines for people: servers that come and go would fill the manager's log, and each
+/// line walks over all of them.
 const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
 /// Who tells the manager, and of what.
@@ -65,7 +66,6 @@ impl Manager {
                 self.readiness.status(&line);
                 said = line;
             }
-            // Among many servers there is always something new, and each line walks over all of them.
             sleep(BETWEEN_LINES).await;
         }
     }

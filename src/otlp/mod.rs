@@ -130,10 +130,12 @@ pub fn run(mut named: watch::Receiver<Option<Collector>>, source: Source) -> imp
                 () = &mut telling => return,
             };
             // Whoever is told next misses nothing while this one is said farewell to.
-            next = if is_last { None } else { open(&mut named, &source) };
-            if next.is_none() {
+            next = if is_last {
                 (source.outbox)(None);
-            }
+                None
+            } else {
+                open(&mut named, &source)
+            };
             if timeout(FAREWELL, telling).await.is_err() {
                 tracing::warn!("{} has not taken everything", line.collector);
             }
@@ -143,13 +145,16 @@ pub fn run(mut named: watch::Receiver<Option<Collector>>, source: Source) -> imp
 
 type Opened = (Collector, mpsc::Receiver<Told>, Arc<State>);
 
-/// Has outcomes left for the collector that is named now, if one is.
+/// Has outcomes left for the collector that is named now, if one is, and for no other any more.
 fn open(named: &mut watch::Receiver<Option<Collector>>, source: &Source) -> Option<Opened> {
-    let collector = named.borrow_and_update().clone()?;
-    let (queue, told) = mpsc::channel(WAITING);
-    let state = Arc::<State>::default();
-    (source.outbox)(Some(Outbox { queue, state: state.clone() }));
-    Some((collector, told, state))
+    let opened = named.borrow_and_update().clone().map(|collector| {
+        let (queue, told) = mpsc::channel(WAITING);
+        let state = Arc::<State>::default();
+        (Outbox { queue, state: state.clone() }, (collector, told, state))
+    });
+    let (outbox, opened) = opened.unzip();
+    (source.outbox)(outbox);
+    opened
 }
 
 /// The way to one collector.

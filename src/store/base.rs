@@ -129,6 +129,11 @@ fn unhurried<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// sled may panic once more when a broken database is dropped.
+pub(super) fn drop_caught<T>(it: T) {
+    let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(it)));
+}
+
 pub(super) fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     text.unwrap_or("panic").lines().next().unwrap_or_default().to_owned()

@@ -278,7 +278,7 @@ impl Store {
 
     /// For reading rows. Those that still wait are not among them: `flush` before.
     pub fn reader(&self) -> Reader {
-        self.shared.library.is_read();
+        self.shared.library.keep_open();
         // It is the store's thread that closes what nobody reads any more.
         self.shared.woken.notify_one();
         Reader(self.shared.library.clone())

@@ -22,7 +22,7 @@ use std::{
 use sled::{Batch, Db, Tree};
 
 use super::{
-    base::{Base, Error, Look, open_or_begin_anew, words},
+    base::{Base, Error, Look, drop_caught, open_or_begin_anew, words},
     guard,
 };
 
@@ -116,7 +116,7 @@ impl Library {
     }
 
     /// What is opened next is kept open for a while.
-    pub(super) fn is_read(&self) {
+    pub(super) fn keep_open(&self) {
         guard(&self.read).until = Some(Instant::now() + KEPT_OPEN);
     }
 
@@ -128,8 +128,7 @@ impl Library {
     /// Closes what was read last, unless somebody reads it.
     pub(super) fn let_go(&self) {
         let read = std::mem::take(&mut *guard(&self.read));
-        // sled may panic when a broken database is dropped.
-        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(read)));
+        drop_caught(read);
     }
 
     /// The same as `open`, for whoever reads.
@@ -138,7 +137,7 @@ impl Library {
         let mut read = guard(&self.read);
         let before = read.until.and_then(|_| std::mem::replace(&mut read.open, open.clone()));
         drop(read);
-        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(before)));
+        drop_caught(before);
         Ok(open)
     }
 
@@ -269,9 +268,7 @@ impl Rows {
 
     /// Closes the directory that is written to.
     pub(super) fn let_go(&mut self) {
-        let current = self.current.take();
-        // sled may panic when a broken database is dropped.
-        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(current)));
+        drop_caught(self.current.take());
         self.failed = None;
     }
 

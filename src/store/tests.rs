@@ -341,7 +341,9 @@ fn what_was_read_stays_open_for_a_while() {
     assert!(is_open());
     guard(&library.read).until = Some(Instant::now());
     store.shared.woken.notify_one();
+    let begun = Instant::now();
     while is_open() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the store's thread lets go of it");
         std::thread::yield_now();
     }
     // Nobody said that more would be read.

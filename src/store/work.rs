@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ROWS_AT_ONCE, Shared, Shelf, Waiting, disk::Disk, guard, lock::Lock};
+use super::{ROWS_AT_ONCE, Shared, Shelf, Waiting, base::drop_caught, disk::Disk, guard, lock::Lock};
 
 /// At most so often is flushed: a flush is a write to the disk, and the disk of
 /// a laptop should sleep. What a person confirmed is safe after this time.
@@ -26,8 +26,7 @@ pub(super) fn work(shared: &Shared, mut disk: Disk, lock: Lock) {
     drop(waiting);
     shared.dropped.fetch_add(lost as u64, Ordering::Relaxed);
     shared.library.let_go();
-    // sled may panic once more when a broken database is dropped.
-    let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(disk)));
+    drop_caught(disk);
     drop(lock);
 }
 
